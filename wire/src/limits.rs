@@ -1,0 +1,46 @@
+//! Every numeric limit of the API, with its unit and the page or model shape it comes from.
+//!
+//! Sources: the Kinesis service model `kinesis/2013-12-02` ("model") and the developer guide's page
+//! *Quotas and limits* ("quotas").
+
+/// Characters in a partition key: 1 to this many (model: `PartitionKey`).
+pub const PARTITION_KEY_MAX_CHARS: usize = 256;
+/// Bytes in a record's data at most (model: `Data`, 10 MiB).
+pub const DATA_MAX_BYTES: usize = 10_485_760;
+/// Bytes of data plus partition key that a stream accepts in one record unless its
+/// `MaxRecordSizeInKiB` says otherwise (quotas: 1 MiB).
+pub const RECORD_DEFAULT_MAX_BYTES: usize = 1_048_576;
+/// Records in one PutRecords request at most (model: `PutRecordsRequestEntryList`).
+pub const PUT_RECORDS_MAX_COUNT: usize = 500;
+/// Bytes of data and partition keys in one PutRecords request at most (quotas: 10 MiB).
+pub const PUT_RECORDS_MAX_BYTES: usize = 10_485_760;
+/// Records in one GetRecords answer at most (model: `GetRecordsInputLimit`).
+pub const GET_RECORDS_MAX_COUNT: usize = 10_000;
+/// Bytes in one GetRecords answer at most (quotas: 10 MiB).
+pub const GET_RECORDS_MAX_BYTES: usize = 10_485_760;
+/// Seconds a shard iterator lives (API reference: `GetShardIterator`).
+pub const SHARD_ITERATOR_TTL_SECONDS: u64 = 300;
+/// Seconds a ListShards page token lives (model: `ListShardsInput`).
+pub const LIST_SHARDS_TOKEN_TTL_SECONDS: u64 = 300;
+/// Shards in one ListShards page: default and cap (quotas).
+pub const LIST_SHARDS_MAX_COUNT: usize = 1_000;
+/// Bytes per second written to one shard (quotas: 1 MiB/s).
+pub const SHARD_WRITE_BYTES_PER_SECOND: u64 = 1_048_576;
+/// Records per second written to one shard (quotas).
+pub const SHARD_WRITE_RECORDS_PER_SECOND: u64 = 1_000;
+/// Bytes per second read from one shard by all GetRecords callers (quotas: 2 MiB/s).
+pub const SHARD_READ_BYTES_PER_SECOND: u64 = 2_097_152;
+/// GetRecords calls per second on one shard (quotas).
+pub const SHARD_READ_CALLS_PER_SECOND: u64 = 5;
+/// Hours a new stream retains its records (API reference: `CreateStream`).
+pub const RETENTION_DEFAULT_HOURS: u32 = 24;
+/// Hours a stream may retain its records at least (API reference).
+pub const RETENTION_MIN_HOURS: u32 = 24;
+/// Hours a stream may retain its records at most, 365 days (API reference).
+pub const RETENTION_MAX_HOURS: u32 = 8_760;
+/// Open shards of one account in one region (quotas; 200 outside the three largest regions).
+pub const SHARDS_PER_ACCOUNT: usize = 500;
+/// Tags on one stream at most (quotas).
+pub const TAGS_PER_STREAM: usize = 50;
+/// Shards of a stream created without `ShardCount` (on-demand mode; recorded on AWS).
+pub const ON_DEMAND_INITIAL_SHARDS: u32 = 4;

@@ -1,0 +1,1 @@
+//! Request and response structs by operation family.
