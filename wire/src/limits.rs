@@ -44,3 +44,10 @@ pub const SHARDS_PER_ACCOUNT: usize = 500;
 pub const TAGS_PER_STREAM: usize = 50;
 /// Shards of a stream created without `ShardCount` (on-demand mode; recorded on AWS).
 pub const ON_DEMAND_INITIAL_SHARDS: u32 = 4;
+/// Characters of a refused value that an error message repeats at most. AWS repeats it whole; the
+/// bound keeps an answer small whatever was sent.
+pub const ECHO_MAX_CHARS: usize = 4_096;
+/// Tags in one request at most (model: `TagMap`).
+pub const TAG_MAP_MAX_COUNT: usize = 200;
+/// Tag keys in one request at most (model: `TagKeyList`).
+pub const TAG_KEYS_MAX_COUNT: usize = 50;
