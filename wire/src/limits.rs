@@ -46,3 +46,10 @@ pub const TAGS_PER_STREAM: usize = 50;
 pub const ON_DEMAND_INITIAL_SHARDS: u32 = 4;
 /// Open shards in one account and region where AWS's limits are switched off: a bound on memory.
 pub const SHARDS_PER_NODE: usize = 10_000;
+/// Characters of a refused value that an error message repeats at most. AWS repeats it whole; the
+/// bound keeps an answer small whatever was sent.
+pub const ECHO_MAX_CHARS: usize = 4_096;
+/// Tags in one request at most (model: `TagMap`).
+pub const TAG_MAP_MAX_COUNT: usize = 200;
+/// Tag keys in one request at most (model: `TagKeyList`).
+pub const TAG_KEYS_MAX_COUNT: usize = 50;

@@ -1,0 +1,132 @@
+//! Writing: `PutRecord` and `PutRecords`. Requests borrow from the body.
+
+use serde::{Deserialize, Serialize};
+
+use super::constraint::{
+    BOOLEAN, Constraint, DATA, HASH_KEY, PARTITION_KEY, SEQUENCE_NUMBER, STREAM_ARN, STREAM_ID,
+    STREAM_NAME,
+};
+use super::open_enum::EncryptionType;
+use super::validate::Declared;
+use super::value::{self, Blob, Text};
+use crate::limits::PUT_RECORDS_MAX_COUNT;
+
+shape! {
+    /// Puts one record.
+    ///
+    /// The model lets the partition key be absent for streams that distribute records by themselves;
+    /// everywhere else it is required, and so it is here.
+    PutRecordRequest<'a> {
+        /// The sequence number of the previous record, which this one must follow.
+        #[serde(borrow)]
+        sequence_number_for_ordering: Text<'a> = "SequenceNumberForOrdering", optional SEQUENCE_NUMBER;
+        /// What decides on the shard.
+        #[serde(borrow)]
+        partition_key: Text<'a> = "PartitionKey", required PARTITION_KEY;
+        /// A hash key to use instead of the partition key's hash.
+        #[serde(borrow)]
+        explicit_hash_key: Text<'a> = "ExplicitHashKey", optional HASH_KEY;
+        /// The record's bytes.
+        #[serde(borrow)]
+        data: Blob<'a> = "Data", required DATA;
+        /// The stream, by name.
+        #[serde(borrow)]
+        stream_name: Text<'a> = "StreamName", optional STREAM_NAME;
+        /// The stream, by ARN.
+        #[serde(borrow)]
+        stream_arn: Text<'a> = "StreamARN", optional STREAM_ARN;
+        /// Reserved by AWS.
+        #[serde(borrow)]
+        stream_id: Text<'a> = "StreamId", optional STREAM_ID;
+        /// Whether to check the request only.
+        #[serde(deserialize_with = "value::boolean")]
+        dry_run: bool = "DryRun", optional BOOLEAN;
+    }
+}
+
+/// Where the record is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PutRecordResponse {
+    /// Its shard.
+    pub shard_id: String,
+    /// Its sequence number.
+    pub sequence_number: String,
+    /// How it is encrypted at rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_type: Option<EncryptionType>,
+}
+
+/// Keeps one entry more than is allowed: enough to refuse the request.
+const KEEP: usize = PUT_RECORDS_MAX_COUNT + 1;
+
+static ENTRY: Constraint = Constraint::structure(PutRecordsRequestEntry::MEMBERS);
+static ENTRIES: Constraint = Constraint::put_records_entries(&ENTRY);
+
+shape! {
+    /// Puts up to 500 records; each succeeds or fails by itself.
+    PutRecordsRequest<'a> {
+        /// The records. Never more than 501 are kept of what was sent.
+        #[serde(borrow, deserialize_with = "value::structures::<_, _, KEEP>")]
+        records: Vec<PutRecordsRequestEntry<'a>> = "Records", required ENTRIES;
+        /// The stream, by name.
+        #[serde(borrow)]
+        stream_name: Text<'a> = "StreamName", optional STREAM_NAME;
+        /// The stream, by ARN.
+        #[serde(borrow)]
+        stream_arn: Text<'a> = "StreamARN", optional STREAM_ARN;
+        /// Reserved by AWS.
+        #[serde(borrow)]
+        stream_id: Text<'a> = "StreamId", optional STREAM_ID;
+        /// Whether to check the request only.
+        #[serde(deserialize_with = "value::boolean")]
+        dry_run: bool = "DryRun", optional BOOLEAN;
+    }
+}
+
+shape! {
+    /// One record of a [`PutRecordsRequest`].
+    PutRecordsRequestEntry<'a> {
+        /// What decides on the shard.
+        #[serde(borrow)]
+        partition_key: Text<'a> = "PartitionKey", required PARTITION_KEY;
+        /// The record's bytes.
+        #[serde(borrow)]
+        data: Blob<'a> = "Data", required DATA;
+        /// A hash key to use instead of the partition key's hash.
+        #[serde(borrow)]
+        explicit_hash_key: Text<'a> = "ExplicitHashKey", optional HASH_KEY;
+    }
+}
+
+/// What became of the records, in the order they were sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PutRecordsResponse {
+    /// How many failed.
+    #[serde(default)]
+    pub failed_record_count: u32,
+    /// One entry for each record.
+    pub records: Vec<PutRecordsResultEntry>,
+    /// How the records are encrypted at rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_type: Option<EncryptionType>,
+}
+
+/// What became of one record: a place, or an error.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PutRecordsResultEntry {
+    /// Its sequence number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence_number: Option<String>,
+    /// Its shard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard_id: Option<String>,
+    /// `ProvisionedThroughputExceededException` or `InternalFailure`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
+    /// What went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_message: Option<String>,
+}

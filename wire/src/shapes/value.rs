@@ -1,0 +1,569 @@
+//! The value types members are made of: text, blobs, timestamps, and how lenient AWS reads numbers.
+
+use bytes::Bytes;
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use crate::b64::{self, Base64Error};
+
+/// A string that borrows from the request's body where it can.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Text<'a>(Cow<'a, str>);
+
+impl Text<'_> {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The same text, owned.
+    pub fn into_owned(self) -> String {
+        self.0.into_owned()
+    }
+
+    /// Whether the text borrows, which a string without escapes does.
+    pub fn is_borrowed(&self) -> bool {
+        matches!(self.0, Cow::Borrowed(_))
+    }
+}
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'a> From<&'a str> for Text<'a> {
+    fn from(text: &'a str) -> Self {
+        Text(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for Text<'_> {
+    fn from(text: String) -> Self {
+        Text(Cow::Owned(text))
+    }
+}
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+// By hand, because a derived `Option<Cow<str>>` always copies.
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_string<E: de::Error>(self, text: String) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text)))
+            }
+        }
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+/// A request's blob. From JSON it stays Base64 text, already known to be sound, until
+/// [`Blob::decode_into`] writes its bytes where they belong; from an encoding with byte strings, and
+/// in a client's hands, it is the bytes themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob<'a>(Form<'a>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Form<'a> {
+    /// Invariant: `b64::check` accepts it.
+    Base64(Text<'a>),
+    Slice(&'a [u8]),
+    Shared(Bytes),
+}
+
+impl<'a> Blob<'a> {
+    /// A blob given as Base64.
+    ///
+    /// # Errors
+    /// Says why the text is not Base64.
+    pub fn from_base64(text: impl Into<Text<'a>>) -> Result<Blob<'a>, Base64Error> {
+        let text = text.into();
+        b64::check(&text)?;
+        Ok(Blob(Form::Base64(text)))
+    }
+
+    /// Bytes it holds.
+    pub fn decoded_len(&self) -> usize {
+        match &self.0 {
+            Form::Base64(text) => b64::decoded_len(text),
+            Form::Slice(bytes) => bytes.len(),
+            Form::Shared(bytes) => bytes.len(),
+        }
+    }
+
+    /// Writes its bytes to `buffer`, which must be exactly [`Blob::decoded_len`] long.
+    ///
+    /// # Errors
+    /// Only [`Base64Error::Buffer`], where the buffer has another length.
+    pub fn decode_into(&self, buffer: &mut [u8]) -> Result<(), Base64Error> {
+        let bytes: &[u8] = match &self.0 {
+            Form::Base64(text) => return b64::decode_into(text, buffer),
+            Form::Slice(bytes) => bytes,
+            Form::Shared(bytes) => bytes,
+        };
+        let (needed, given) = (bytes.len(), buffer.len());
+        if needed != given {
+            return Err(Base64Error::Buffer { needed, given });
+        }
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Whether it borrows, which one without escapes does.
+    pub fn is_borrowed(&self) -> bool {
+        match &self.0 {
+            Form::Base64(text) => text.is_borrowed(),
+            Form::Slice(_) => true,
+            Form::Shared(_) => false,
+        }
+    }
+
+    /// Its bytes in a buffer of their own.
+    pub fn to_bytes(&self) -> Bytes {
+        match &self.0 {
+            // Checked on the way in, so the empty default is never taken.
+            Form::Base64(text) => b64::decode(text).unwrap_or_default(),
+            Form::Slice(bytes) => Bytes::copy_from_slice(bytes),
+            Form::Shared(bytes) => bytes.clone(),
+        }
+    }
+}
+
+impl<'a> From<&'a [u8]> for Blob<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Blob(Form::Slice(bytes))
+    }
+}
+
+impl From<Bytes> for Blob<'_> {
+    fn from(bytes: Bytes) -> Self {
+        Blob(Form::Shared(bytes))
+    }
+}
+
+impl Serialize for Blob<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Form::Base64(text) if serializer.is_human_readable() => text.serialize(serializer),
+            Form::Base64(_) => serializer.serialize_bytes(&self.to_bytes()),
+            Form::Slice(bytes) => blob::write(bytes, serializer),
+            Form::Shared(bytes) => blob::write(bytes, serializer),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Blob<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct BlobVisitor;
+        impl<'de> Visitor<'de> for BlobVisitor {
+            type Value = Blob<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a blob")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Blob<'de>, E> {
+                Blob::from_base64(text).map_err(E::custom)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Blob<'de>, E> {
+                Blob::from_base64(text.to_owned()).map_err(E::custom)
+            }
+
+            fn visit_borrowed_bytes<E: de::Error>(self, bytes: &'de [u8]) -> Result<Blob<'de>, E> {
+                Ok(Blob::from(bytes))
+            }
+
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Blob<'de>, E> {
+                Ok(Blob::from(Bytes::copy_from_slice(bytes)))
+            }
+        }
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_str(BlobVisitor)
+        } else {
+            deserializer.deserialize_bytes(BlobVisitor)
+        }
+    }
+}
+
+/// Serde for a response's blob, which is `Bytes` on both sides.
+pub(crate) mod blob {
+    use super::{Blob, Bytes, Deserialize, Deserializer, Serializer, b64};
+
+    pub(crate) fn write<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(&b64::Encoded(bytes))
+        } else {
+            serializer.serialize_bytes(bytes)
+        }
+    }
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &Bytes, s: S) -> Result<S::Ok, S::Error> {
+        write(bytes, s)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Bytes, D::Error> {
+        Blob::deserialize(d).map(|blob| blob.to_bytes())
+    }
+}
+
+/// Serde for a type that is its decimal or other text on the wire.
+pub(crate) mod as_text {
+    use super::{Deserialize, Deserializer, Serializer, Text, de, fmt};
+    use std::str::FromStr;
+
+    pub(crate) fn serialize<T: fmt::Display, S: Serializer>(
+        value: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(crate) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: fmt::Display>,
+        D: Deserializer<'de>,
+    {
+        Text::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
+/// A point in time, in milliseconds since 1970. JSON has it as seconds with a fraction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp {
+    /// Milliseconds since 1970.
+    pub millis: i64,
+}
+
+impl Timestamp {
+    /// The name of the newtype that an encoding which is not text sees; it stands for CBOR's tag 1
+    /// around a whole number of milliseconds.
+    pub const NEWTYPE: &'static str = "Timestamp";
+
+    /// The time of `millis` milliseconds since 1970; what an `i64` cannot hold is the last it can.
+    pub fn from_millis(millis: u64) -> Timestamp {
+        Timestamp {
+            millis: i64::try_from(millis).unwrap_or(i64::MAX),
+        }
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "`as` saturates, which is what is wanted"
+    )]
+    fn from_seconds(seconds: f64) -> Timestamp {
+        Timestamp {
+            millis: (seconds * 1000.0).round() as i64,
+        }
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "exact below 2^53 ms, the year 287396"
+    )]
+    fn seconds(self) -> f64 {
+        self.millis as f64 / 1000.0
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.millis, f)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.serialize_f64(self.seconds())
+        } else {
+            serializer.serialize_newtype_struct(Self::NEWTYPE, &self.millis)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            struct MillisVisitor;
+            impl<'de> Visitor<'de> for MillisVisitor {
+                type Value = Timestamp;
+
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("a timestamp")
+                }
+
+                fn visit_newtype_struct<D: Deserializer<'de>>(
+                    self,
+                    deserializer: D,
+                ) -> Result<Timestamp, D::Error> {
+                    i64::deserialize(deserializer).map(|millis| Timestamp { millis })
+                }
+            }
+            return deserializer.deserialize_newtype_struct(Self::NEWTYPE, MillisVisitor);
+        }
+        f64::deserialize(deserializer).map(Timestamp::from_seconds)
+    }
+}
+
+struct IntegerVisitor;
+
+impl Visitor<'_> for IntegerVisitor {
+    type Value = Option<i64>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number")
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Option<i64>, E> {
+        Ok(Some(value))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Option<i64>, E> {
+        Ok(Some(i64::try_from(value).unwrap_or(i64::MAX)))
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "`as` saturates, which is what is wanted"
+    )]
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Option<i64>, E> {
+        Ok(Some(value.floor() as i64))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Option<i64>, E> {
+        Ok(None)
+    }
+}
+
+/// Reads a number as AWS does: a fraction is cut, and what is too large is the largest.
+pub(crate) fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    deserializer.deserialize_any(IntegerVisitor)
+}
+
+struct BooleanVisitor;
+
+impl Visitor<'_> for BooleanVisitor {
+    type Value = Option<bool>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a boolean")
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Option<bool>, E> {
+        Ok(Some(value))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Option<bool>, E> {
+        boolean_text(text)
+            .map(Some)
+            .ok_or_else(|| E::custom("not a boolean"))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Option<bool>, E> {
+        Ok(None)
+    }
+}
+
+/// The texts AWS takes for a boolean.
+pub(crate) fn boolean_text(text: &str) -> Option<bool> {
+    let is = |words: [&str; 3]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
+    match (is(["true", "1", "yes"]), is(["false", "0", "no"])) {
+        (true, _) => Some(true),
+        (_, true) => Some(false),
+        _ => None,
+    }
+}
+
+/// Reads a boolean, or a text that AWS takes for one.
+pub(crate) fn boolean<'de, D: Deserializer<'de>>(d: D) -> Result<Option<bool>, D::Error> {
+    d.deserialize_any(BooleanVisitor)
+}
+
+struct ListVisitor<T, const KEEP: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const KEEP: usize> Visitor<'de> for ListVisitor<T, KEEP> {
+    type Value = Option<Vec<T>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut kept = Vec::new();
+        while kept.len() < KEEP {
+            match items.next_element()? {
+                Some(item) => kept.push(item),
+                None => return Ok(Some(kept)),
+            }
+        }
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Some(kept))
+    }
+}
+
+/// Reads a list but keeps only its first `KEEP` items: one more than the constraint allows is enough
+/// to refuse it, and a body full of tiny items must not become a hundred times its size in memory.
+pub(crate) fn list<'de, T, D, const KEEP: usize>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    deserializer.deserialize_any(ListVisitor::<T, KEEP>(PhantomData))
+}
+
+/// A structure that is read from a JSON object only; a derived one also takes a list of its members,
+/// which AWS does not.
+struct Structure<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Structure<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StructureVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for StructureVisitor<T> {
+            type Value = Structure<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a structure")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Structure<T>, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(members)).map(Structure)
+            }
+        }
+        deserializer.deserialize_map(StructureVisitor(PhantomData))
+    }
+}
+
+/// Reads a structure within a request.
+pub(crate) fn structure<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::<Structure<T>>::deserialize(deserializer).map(|given| given.map(|given| given.0))
+}
+
+/// Reads a list of structures, as [`list`] does.
+pub(crate) fn structures<'de, T, D, const KEEP: usize>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    let kept = list::<Structure<T>, D, KEEP>(deserializer)?;
+    Ok(kept.map(|kept| kept.into_iter().map(|item| item.0).collect()))
+}
+
+struct MapVisitor<const KEEP: usize>;
+
+impl<'de, const KEEP: usize> Visitor<'de> for MapVisitor<KEEP> {
+    type Value = Option<BTreeMap<String, String>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut kept = BTreeMap::new();
+        while kept.len() < KEEP {
+            match entries.next_entry()? {
+                Some((key, value)) => drop(kept.insert(key, value)),
+                None => return Ok(Some(kept)),
+            }
+        }
+        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Some(kept))
+    }
+}
+
+/// Reads a map of texts but keeps only `KEEP` entries, as [`list`] does.
+pub(crate) fn map<'de, D, const KEEP: usize>(
+    deserializer: D,
+) -> Result<Option<BTreeMap<String, String>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    deserializer.deserialize_any(MapVisitor::<KEEP>)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_seconds_with_a_fraction() {
+        let time = Timestamp {
+            millis: 1_700_000_000_123,
+        };
+        assert_eq!(serde_json::to_string(&time).unwrap(), "1700000000.123");
+        for (text, millis) in [
+            ("1700000000.123", 1_700_000_000_123),
+            ("1700000000", 1_700_000_000_000),
+            ("1.7E9", 1_700_000_000_000),
+            ("1e300", i64::MAX),
+            ("-1", -1000),
+        ] {
+            assert_eq!(
+                serde_json::from_str::<Timestamp>(text).unwrap().millis,
+                millis,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn blobs_are_base64_both_ways() {
+        let blob: Blob<'_> = serde_json::from_str("\"aGVsbG8=\"").unwrap();
+        assert_eq!(blob.decoded_len(), 5);
+        assert_eq!(blob.to_bytes(), "hello");
+        assert_eq!(serde_json::to_string(&blob).unwrap(), "\"aGVsbG8=\"");
+        assert_eq!(
+            serde_json::to_string(&Blob::from(&b"hello"[..])).unwrap(),
+            "\"aGVsbG8=\""
+        );
+        let escaped: Blob<'_> = serde_json::from_str(r#""\u0061GVsbG8=""#).unwrap();
+        assert_eq!(escaped.to_bytes(), "hello");
+        assert!(serde_json::from_str::<Blob<'_>>("\"aGVsbG8\"").is_err());
+    }
+}
