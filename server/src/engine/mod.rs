@@ -12,6 +12,8 @@ mod read;
 mod reshard;
 mod retention;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod throttle;
 
 pub use error::{Error, RetentionChange};

@@ -1,6 +1,6 @@
 //! Changes to streams: create, delete, split, merge, retention, tags.
 
-use crate::engine::catalog::{Catalog, Change, Event, Status, Stream, StreamMode};
+use crate::engine::catalog::{Catalog, Change, Event, Shard, Status, Stream, StreamMode};
 use crate::engine::reshard::{self, Moment};
 use crate::engine::{Engine, Error, Limits, RetentionChange, active};
 use crate::log::Transaction;
@@ -173,9 +173,15 @@ impl Engine {
 
 fn creation(catalog: &Catalog, new: NewStream, moment: Moment) -> Transaction {
     let shards = reshard::first_shards(catalog, new.shards, moment.now_ms);
-    let create = shards.iter().map(super::catalog::Shard::log_shard).collect();
+    let create = shards.iter().map(Shard::log_shard).collect();
+    let event = creation_event(new, shards, moment);
+    Transaction { create, ..change_only(&event) }
+}
+
+/// The event that brings a stream with `shards` to be.
+pub(super) fn creation_event(new: NewStream, shards: Vec<Shard>, moment: Moment) -> Event {
     let change = Change { status: Status::Creating, until_ms: moment.settled_ms() };
-    let event = Event::StreamCreated(Box::new(Stream {
+    Event::StreamCreated(Box::new(Stream {
         arn: new.arn,
         created_ms: moment.now_ms,
         change: Some(change),
@@ -186,8 +192,7 @@ fn creation(catalog: &Catalog, new: NewStream, moment: Moment) -> Transaction {
         shards: shards.into_iter().map(|shard| (shard.index, shard)).collect(),
         next_shard: new.shards.get(),
         open: Vec::new(),
-    }));
-    Transaction { create, ..change_only(&event) }
+    }))
 }
 
 fn removal(stream: &Stream) -> Transaction {
