@@ -6,7 +6,7 @@ use crate::config::{Config, DataLocation, EPHEMERAL_MAX_BYTES};
 use crate::engine::catalog::{Catalog, StreamMode};
 use crate::engine::{self, Engine, NewStream};
 use crate::http;
-use crate::log::{self, Log, LogConfig, disk};
+use crate::log::{self, Disk, Log, LogConfig, MemoryDisk, RealDisk};
 use millstream_wire::StreamArn;
 use millstream_wire::limits::RECORD_DEFAULT_MAX_BYTES;
 use std::collections::BTreeMap;
@@ -86,13 +86,15 @@ impl Server {
         create_streams(&engine, &config).await?;
 
         let stop = CancellationToken::new();
-        let identity = http::Identity { account: config.account, region: config.region };
+        let http_config = http::HttpConfig::new(config.account, config.region);
         let service = api::Api::new(engine.clone());
-        let serve = http::serve(listener, service, identity, stop.clone());
-        let tasks = vec![
-            tokio::spawn(serve),
-            tokio::spawn(sweep(engine.clone(), stop.clone())),
-        ];
+        let serving = stop.clone();
+        let serve = async move {
+            if let Err(error) = http::serve(listener, service, http_config, serving).await {
+                tracing::error!(%error, "serving ended");
+            }
+        };
+        let tasks = vec![tokio::spawn(serve), tokio::spawn(sweep(engine.clone(), stop.clone()))];
         Ok(Server { address, engine, stop, tasks })
     }
 
@@ -140,10 +142,12 @@ async fn open_log(config: &Config, clock: SharedClock) -> Result<Log<Catalog>, l
     };
     let log_config = LogConfig { durability, ..config.log.clone() };
     let open = move || {
-        let disk: Arc<dyn disk::Disk> = match data {
-            DataLocation::Directory(path) => Arc::new(disk::RealDisk::open(&path)?),
+        let disk: Arc<dyn Disk> = match data {
+            DataLocation::Directory(path) => Arc::new(RealDisk::open(&path)?),
             DataLocation::Ephemeral => {
-                Arc::new(disk::MemoryDisk::with_capacity(EPHEMERAL_MAX_BYTES))
+                let disk = MemoryDisk::new();
+                disk.set_capacity(Some(EPHEMERAL_MAX_BYTES));
+                Arc::new(disk)
             }
         };
         Log::open(disk, log_config, clock, Catalog::default())

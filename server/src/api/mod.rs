@@ -8,25 +8,93 @@ mod tags;
 mod token;
 
 use crate::engine::Engine;
-use crate::error::ApiError;
+use crate::error::{ApiError, Named};
+use bytes::Bytes;
 use millstream_wire::shapes::{self, Empty, Request};
 use millstream_wire::{AccountId, Operation, Region, StreamArn, StreamName};
 use serde::{Deserialize, Serialize};
 
-/// Who asks, as far as it matters: names are looked up in the caller's account and region.
+/// A request whose operation and caller are known; its body has not been looked at yet.
 #[derive(Debug, Clone)]
+pub struct Call {
+    /// What is asked for.
+    pub operation: Operation,
+    /// The JSON body, as it was sent. Memory that is accounted for is held as long as this is.
+    pub body: Bytes,
+    /// Who asks.
+    pub caller: Caller,
+    /// The id in the answer's `x-amzn-RequestId`, for the log.
+    pub request_id: String,
+}
+
+/// Who asks, and where: names are looked up in the caller's account and region.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The account.
+    /// The account the request is on.
     pub account: AccountId,
-    /// The region.
+    /// The region the request was signed for, or the configured one.
     pub region: Region,
 }
 
-/// Runs an operation and returns the JSON body of its answer; empty for operations without output.
-///
-/// # Errors
-/// AWS's code and message; nothing has changed then, unless the message says otherwise.
-pub async fn dispatch(
+/// Runs calls.
+pub trait Dispatch: Send + Sync + 'static {
+    /// The JSON body of the answer, empty where the operation has nothing to say.
+    ///
+    /// # Errors
+    /// What the operation failed with.
+    ///
+    /// # Cancel safety
+    /// The future is dropped when the client goes away. What it has handed on must finish, or not
+    /// happen at all, without it.
+    fn dispatch(&self, call: Call) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send;
+
+    /// Whether calls can succeed at the moment, for `GET /ready`.
+    fn is_ready(&self) -> bool {
+        true
+    }
+}
+
+impl<F, Answer> Dispatch for F
+where
+    F: Fn(Call) -> Answer + Send + Sync + 'static,
+    Answer: Future<Output = Result<Vec<u8>, ApiError>> + Send,
+{
+    fn dispatch(&self, call: Call) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send {
+        self(call)
+    }
+}
+
+/// The operations over an engine.
+#[derive(Debug, Clone)]
+pub struct Api {
+    engine: Engine,
+}
+
+impl Api {
+    /// The operations over `engine`.
+    pub fn new(engine: Engine) -> Api {
+        Api { engine }
+    }
+}
+
+impl Dispatch for Api {
+    async fn dispatch(&self, call: Call) -> Result<Vec<u8>, ApiError> {
+        let answer = run(&self.engine, call.operation, &call.caller, &call.body).await;
+        if let Err(error) = &answer
+            && error.code == millstream_wire::ErrorCode::InternalFailure
+        {
+            tracing::error!(request_id = call.request_id, operation = %call.operation, "failed");
+        }
+        answer
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.engine.is_poisoned()
+    }
+}
+
+/// Runs an operation and gives the JSON body of its answer; empty for operations without output.
+async fn run(
     engine: &Engine,
     operation: Operation,
     caller: &Caller,
@@ -109,27 +177,29 @@ outputs! {
 }
 
 fn to_json<T: Serialize>(output: &T) -> Result<Vec<u8>, ApiError> {
-    serde_json::to_vec(output).map_err(|error| ApiError::internal(format!("encoding: {error}")))
+    serde_json::to_vec(output).map_err(|error| {
+        tracing::error!(%error, "an answer could not be encoded");
+        ApiError::internal()
+    })
 }
 
-/// The stream a request names. Where both are given they must agree, as AWS demands.
+/// The stream a request names. Where name and ARN are given they must agree.
 fn stream_arn(
     caller: &Caller,
     name: Option<&str>,
     arn: Option<&str>,
 ) -> Result<StreamArn, ApiError> {
-    let arn = match arn {
-        None => None,
-        Some(text) => {
-            Some(text.parse::<StreamArn>().map_err(|_| ApiError::invalid_stream_arn(text))?)
-        }
+    // Validation has checked the patterns; an ARN that is no stream's names nothing that exists.
+    let parse_arn = |text: &str| {
+        text.parse::<StreamArn>().map_err(|error| ApiError::invalid_argument(error.to_string()))
     };
+    let arn = arn.map(parse_arn).transpose()?;
     match (name, arn) {
-        (None, None) => Err(ApiError::missing_stream()),
+        (None, None) => Err(ApiError::stream_not_named()),
         (None, Some(arn)) => Ok(arn),
         (Some(name), None) => Ok(own_arn(caller, parse_name(name)?)),
         (Some(name), Some(arn)) if name == arn.name.as_str() => Ok(arn),
-        (Some(name), Some(arn)) => Err(ApiError::stream_name_and_arn_differ(name, &arn)),
+        (Some(_), Some(_)) => Err(ApiError::stream_named_twice()),
     }
 }
 
@@ -138,6 +208,10 @@ fn own_arn(caller: &Caller, name: StreamName) -> StreamArn {
 }
 
 fn parse_name(name: &str) -> Result<StreamName, ApiError> {
-    // Validation has checked the pattern; an odd name that passed it cannot exist.
-    name.parse().map_err(|_| ApiError::invalid_stream_arn(name))
+    name.parse::<StreamName>().map_err(|error| ApiError::invalid_argument(error.to_string()))
+}
+
+/// A stream as messages name it.
+fn named(arn: &StreamArn) -> Named<'_> {
+    Named::from(arn)
 }

@@ -1,6 +1,6 @@
 //! PutRecord and PutRecords.
 
-use crate::api::{Caller, stream_arn};
+use crate::api::{Caller, named, stream_arn};
 use crate::engine::{Engine, Placed, PutEntry, Refusal};
 use crate::error::ApiError;
 use millstream_wire::limits::PUT_RECORDS_MAX_BYTES;
@@ -20,7 +20,7 @@ pub(super) async fn put_record(
     if let Some(text) = request.sequence_number_for_ordering.as_deref()
         && text.parse::<SequenceNumber>().is_err()
     {
-        return Err(ApiError::invalid_sequence_number_for_ordering(text));
+        return Err(ApiError::bad_ordering_sequence(text, named(&arn)));
     }
     let entry = entry(
         request.partition_key.as_ref(),
@@ -31,14 +31,15 @@ pub(super) async fn put_record(
         engine.stream(&arn)?;
         return Err(ApiError::dry_run());
     }
+    check_sizes(engine, &arn, &[entry], |_| "data".to_owned())?;
     match engine.put(&arn, &[entry]).await?.pop() {
         Some(Ok(Placed { shard, sequence })) => Ok(PutRecordResponse {
             shard_id: shard.to_string(),
             sequence_number: sequence.to_string(),
             encryption_type: None,
         }),
-        Some(Err(refusal)) => Err(ApiError::from_refusal(&refusal, &arn)),
-        None => Err(ApiError::internal("a put of one record had no outcome".to_owned())),
+        Some(Err(refusal)) => Err(ApiError::of_record(&refusal, named(&arn))),
+        None => unreachable!("a put of one record has one outcome"),
     }
 }
 
@@ -55,12 +56,13 @@ pub(super) async fn put_records(
     let entries = entries.collect::<Result<Vec<_>, _>>()?;
     let total: usize = entries.iter().map(|e| e.data.decoded_len() + e.partition_key.len()).sum();
     if total > PUT_RECORDS_MAX_BYTES {
-        return Err(ApiError::put_records_too_large(total));
+        return Err(ApiError::records_too_large(total, PUT_RECORDS_MAX_BYTES));
     }
     if request.dry_run == Some(true) {
         engine.stream(&arn)?;
         return Err(ApiError::dry_run());
     }
+    check_sizes(engine, &arn, &entries, |n| format!("records.{}.member.data", n + 1))?;
     let outcomes = engine.put(&arn, &entries).await?;
     let records: Vec<_> = outcomes.into_iter().map(|outcome| result(outcome, &arn)).collect();
     let failed = records.iter().filter(|record| record.error_code.is_some()).count();
@@ -77,15 +79,31 @@ fn entry<'a>(
     explicit_hash_key: Option<&Text<'a>>,
 ) -> Result<PutEntry<'a>, ApiError> {
     let (Some(partition_key), Some(data)) = (partition_key, data) else {
-        return Err(ApiError::internal("validation let a record without key or data pass".to_owned()));
+        unreachable!("validation requires a record's key and data");
     };
     let explicit_hash_key = match explicit_hash_key {
         None => None,
         Some(text) => Some(
-            text.parse::<HashKey>().map_err(|_| ApiError::invalid_explicit_hash_key(text))?,
+            text.parse::<HashKey>().map_err(|_| ApiError::explicit_hash_key_too_large(text))?,
         ),
     };
     Ok(PutEntry { partition_key, explicit_hash_key, data })
+}
+
+/// Refuses the whole request if one record is larger than its stream takes.
+fn check_sizes(
+    engine: &Engine,
+    arn: &StreamArn,
+    entries: &[PutEntry<'_>],
+    path: impl Fn(usize) -> String,
+) -> Result<(), ApiError> {
+    let limit = engine.stream(arn)?.max_record_bytes;
+    match entries.iter().enumerate().find(|(_, entry)| entry.counted_bytes() > limit) {
+        None => Ok(()),
+        Some((n, entry)) => {
+            Err(ApiError::record_too_large(&path(n), entry.data.decoded_len(), limit))
+        }
+    }
 }
 
 fn result(outcome: Result<Placed, Refusal>, arn: &StreamArn) -> PutRecordsResultEntry {
@@ -96,7 +114,7 @@ fn result(outcome: Result<Placed, Refusal>, arn: &StreamArn) -> PutRecordsResult
             ..PutRecordsResultEntry::default()
         },
         Err(refusal) => {
-            let error = ApiError::from_refusal(&refusal, arn);
+            let error = ApiError::of_record(&refusal, named(arn));
             PutRecordsResultEntry {
                 error_code: Some(error.code.name().to_owned()),
                 error_message: Some(error.message),

@@ -1,15 +1,14 @@
 //! GetShardIterator and GetRecords.
 
-use crate::api::{Caller, shard::key_range, stream_arn};
+use crate::api::{Caller, named, shard::key_range, stream_arn};
 use crate::engine::{Engine, Page, Start};
-use crate::error::ApiError;
-use millstream_wire::SequenceNumber;
+use crate::error::{ApiError, SequenceFault};
 use millstream_wire::limits::GET_RECORDS_MAX_COUNT;
 use millstream_wire::shapes::{
     ChildShard, GetRecordsRequest, GetRecordsResponse, GetShardIteratorRequest,
     GetShardIteratorResponse, Record, ShardIteratorType, Timestamp,
 };
-use millstream_wire::ShardId;
+use millstream_wire::{SequenceNumber, ShardId, StreamArn};
 
 pub(super) async fn get_shard_iterator(
     engine: &Engine,
@@ -17,8 +16,8 @@ pub(super) async fn get_shard_iterator(
     request: GetShardIteratorRequest,
 ) -> Result<GetShardIteratorResponse, ApiError> {
     let arn = stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
-    let start = start(&request)?;
-    let shard = request.shard_id.unwrap_or_default();
+    let shard = request.shard_id.clone().unwrap_or_default();
+    let start = start(&request, &shard, &arn)?;
     let shard_iterator = engine.shard_iterator(&arn, &shard, start).await?;
     if request.dry_run == Some(true) {
         return Err(ApiError::dry_run());
@@ -27,28 +26,37 @@ pub(super) async fn get_shard_iterator(
 }
 
 /// The kind of start with the member it needs, and without those it does not take.
-fn start(request: &GetShardIteratorRequest) -> Result<Start, ApiError> {
-    let kind = request.shard_iterator_type.as_ref();
+fn start(
+    request: &GetShardIteratorRequest,
+    shard: &str,
+    arn: &StreamArn,
+) -> Result<Start, ApiError> {
+    let Some(kind) = request.shard_iterator_type.as_ref() else {
+        unreachable!("validation requires an iterator type");
+    };
+    // An id that does not parse is refused with the shard; until then its number does not matter.
+    let shard: ShardId = shard.parse().unwrap_or(ShardId(0));
     let sequence = request.starting_sequence_number.as_deref();
     let timestamp = request.timestamp;
-    let numbered = |make: fn(SequenceNumber) -> Start| match (sequence, timestamp) {
-        (Some(text), None) => match text.parse() {
-            Ok(sequence) => Ok(make(sequence)),
-            Err(_) => Err(ApiError::invalid_starting_sequence_number(text)),
-        },
-        _ => Err(ApiError::iterator_needs_sequence_number(kind.map_or("", |k| k.as_str()))),
+    let numbered = |make: fn(SequenceNumber) -> Start| {
+        let text = sequence.ok_or_else(|| ApiError::iterator_needs_sequence(kind))?;
+        let malformed = |_| {
+            let fault = SequenceFault::Malformed;
+            ApiError::bad_starting_sequence(text, shard, named(arn), fault)
+        };
+        text.parse().map(make).map_err(malformed)
     };
     match kind {
-        Some(ShardIteratorType::AtSequenceNumber) => numbered(Start::AtSequence),
-        Some(ShardIteratorType::AfterSequenceNumber) => numbered(Start::AfterSequence),
-        Some(ShardIteratorType::TrimHorizon) if sequence.is_none() => Ok(Start::TrimHorizon),
-        Some(ShardIteratorType::Latest) if sequence.is_none() => Ok(Start::Latest),
-        Some(ShardIteratorType::AtTimestamp) if sequence.is_none() => match timestamp {
-            Some(timestamp) => Ok(Start::AtTimestamp(timestamp.millis)),
+        ShardIteratorType::AtSequenceNumber => numbered(Start::AtSequence),
+        ShardIteratorType::AfterSequenceNumber => numbered(Start::AfterSequence),
+        ShardIteratorType::TrimHorizon if sequence.is_none() => Ok(Start::TrimHorizon),
+        ShardIteratorType::Latest if sequence.is_none() => Ok(Start::Latest),
+        ShardIteratorType::AtTimestamp if sequence.is_none() => match timestamp {
+            // A time before 1970 is before every record.
+            Some(timestamp) => Ok(Start::AtTimestamp(u64::try_from(timestamp.millis).unwrap_or(0))),
             None => Err(ApiError::iterator_needs_timestamp()),
         },
-        Some(kind) => Err(ApiError::iterator_takes_no_sequence_number(kind.as_str())),
-        None => Err(ApiError::internal("validation let an absent type pass".to_owned())),
+        kind => Err(ApiError::iterator_takes_no_sequence(kind)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! ListShards, SplitShard and MergeShards.
 
 use crate::api::token::{self, ListShardsToken};
-use crate::api::{Caller, stream_arn};
+use crate::api::{Caller, named, stream_arn};
 use crate::engine::Engine;
 use crate::engine::catalog::{Shard, Stream};
 use crate::error::ApiError;
@@ -20,7 +20,12 @@ pub(super) async fn split_shard(
     let arn = stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
     let shard = existing(engine, &arn, &request.shard_to_split.unwrap_or_default())?;
     let text = request.new_starting_hash_key.unwrap_or_default();
-    let key: HashKey = text.parse().map_err(|_| ApiError::invalid_hash_key(&text))?;
+    let key: HashKey = text.parse().map_err(|_| {
+        ApiError::invalid_argument(format!(
+            "NewStartingHashKey {text} used in SplitShard() on shard {shard} in {} is not below 2^128.",
+            named(&arn)
+        ))
+    })?;
     engine.split_shard(&arn, shard, key).await?;
     Ok(Empty {})
 }
@@ -42,7 +47,7 @@ fn existing(engine: &Engine, arn: &StreamArn, text: &str) -> Result<ShardId, Api
     let stream = engine.stream(arn)?;
     let known = |id: &ShardId| stream.shards.contains_key(&id.0);
     let found = text.parse::<ShardId>().ok().filter(known);
-    found.ok_or_else(|| ApiError::shard_not_found(text, arn))
+    found.ok_or_else(|| ApiError::shard_not_found(text, named(arn)))
 }
 
 pub(super) fn list_shards(
@@ -55,8 +60,10 @@ pub(super) fn list_shards(
     let arn: StreamArn =
         page.arn.parse().map_err(|_| ApiError::invalid_next_token())?;
     let stream = engine.stream(&arn)?;
-    if request.stream_creation_timestamp.is_some_and(|at| at.millis / 1_000 != stream.created_ms / 1_000) {
-        return Err(ApiError::stream_not_found(&arn));
+    if request.stream_creation_timestamp.is_some_and(|at| {
+        u64::try_from(at.millis).is_ok_and(|ms| ms / 1_000 != stream.created_ms / 1_000)
+    }) {
+        return Err(ApiError::stream_not_found(named(&arn)));
     }
     let max = request.max_results.and_then(|max| usize::try_from(max).ok());
     let max = max.unwrap_or(LIST_SHARDS_MAX_COUNT).min(LIST_SHARDS_MAX_COUNT);
@@ -83,13 +90,16 @@ fn page(
     now_ms: u64,
 ) -> Result<ListShardsToken, ApiError> {
     let Some(text) = request.next_token.as_deref() else {
+        if request.stream_name.is_none() && request.stream_arn.is_none() {
+            return Err(ApiError::list_shards_needs_stream());
+        }
         let arn =
             stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
         let start = request.exclusive_start_shard_id.as_deref();
         let after = match start {
             None => None,
             Some(text) => {
-                let id: ShardId = text.parse().map_err(|_| ApiError::shard_not_found(text, &arn))?;
+                let id: ShardId = text.parse().map_err(|_| ApiError::shard_not_found(text, named(&arn)))?;
                 Some(id.0)
             }
         };
@@ -100,11 +110,11 @@ fn page(
         || request.exclusive_start_shard_id.is_some()
         || request.stream_creation_timestamp.is_some();
     if others {
-        return Err(ApiError::next_token_with_other_members());
+        return Err(ApiError::list_shards_token_and_stream());
     }
     let token: ListShardsToken = token::decode(text).ok_or_else(ApiError::invalid_next_token)?;
     if now_ms > token.minted_ms.saturating_add(LIST_SHARDS_TOKEN_TTL_SECONDS * 1_000) {
-        return Err(ApiError::expired_next_token(token.minted_ms, now_ms));
+        return Err(ApiError::expired_next_token());
     }
     Ok(token)
 }
@@ -129,11 +139,15 @@ pub(super) enum Filter {
 impl Filter {
     fn from_request(filter: Option<&ShardFilter>, arn: &StreamArn) -> Result<Filter, ApiError> {
         let Some(filter) = filter else { return Ok(Filter::All) };
-        let time = || filter.timestamp.map(|at| at.millis).ok_or_else(ApiError::filter_needs_timestamp);
+        let time = || filter.timestamp.map(|at| u64::try_from(at.millis).unwrap_or(0)).ok_or_else(|| {
+            ApiError::invalid_argument("ShardFilter of this type needs a Timestamp.")
+        });
         match filter.filter_type {
             Some(ShardFilterType::AfterShardId) => {
-                let text = filter.shard_id.as_deref().ok_or_else(ApiError::filter_needs_shard_id)?;
-                let id: ShardId = text.parse().map_err(|_| ApiError::shard_not_found(text, arn))?;
+                let text = filter.shard_id.as_deref().ok_or_else(|| {
+                    ApiError::invalid_argument("ShardFilter of type AFTER_SHARD_ID needs a ShardId.")
+                })?;
+                let id: ShardId = text.parse().map_err(|_| ApiError::shard_not_found(text, named(arn)))?;
                 Ok(Filter::After(id.0))
             }
             Some(ShardFilterType::AtTrimHorizon) => Ok(Filter::AtTrimHorizon),
@@ -142,7 +156,7 @@ impl Filter {
             Some(ShardFilterType::FromTimestamp) => Ok(Filter::From(time()?)),
             // Everything since the trim horizon is everything that is not expired.
             Some(ShardFilterType::FromTrimHorizon) | None => Ok(Filter::All),
-            Some(_) => Err(ApiError::internal("validation let an unknown filter pass".to_owned())),
+            Some(_) => unreachable!("validation allows the known filters only"),
         }
     }
 

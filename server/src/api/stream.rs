@@ -1,7 +1,7 @@
 //! Creating, deleting, describing and listing streams, and their retention.
 
 use crate::api::token::{self, ListStreamsToken};
-use crate::api::{Caller, own_arn, parse_name, shard, stream_arn};
+use crate::api::{Caller, named, own_arn, parse_name, shard, stream_arn};
 use crate::engine::catalog::{self, Stream};
 use crate::engine::{Engine, NewStream, RetentionChange};
 use crate::error::ApiError;
@@ -33,13 +33,18 @@ pub(super) async fn create_stream(
             (catalog::StreamMode::OnDemand, i64::from(ON_DEMAND_INITIAL_SHARDS))
         }
         (Some(StreamMode::OnDemand), Some(_)) => {
-            return Err(ApiError::shard_count_with_on_demand());
+            return Err(ApiError::invalid_argument(
+                "ShardCount must not be given for a stream in ON_DEMAND mode.",
+            ));
         }
-        (Some(_), None) => return Err(ApiError::provisioned_needs_shard_count()),
+        (Some(_), None) => return Err(ApiError::invalid_argument(
+                "ShardCount must be given for a stream in PROVISIONED mode.",
+            )),
         (_, Some(count)) => (catalog::StreamMode::Provisioned, count),
     };
     let in_range = u32::try_from(shards).ok().and_then(NonZeroU32::new);
-    let shards = in_range.ok_or_else(|| ApiError::shard_count_out_of_range(shards))?;
+    let too_many = || ApiError::invalid_argument(format!("ShardCount {shards} is out of range."));
+    let shards = in_range.ok_or_else(too_many)?;
     let kibibytes = request.max_record_size_in_kib.and_then(|size| usize::try_from(size).ok());
     engine
         .create_stream(NewStream {
@@ -96,7 +101,7 @@ pub(super) fn describe_stream(
     let after = match request.exclusive_start_shard_id.as_deref() {
         None => None,
         Some(text) => {
-            let id: ShardId = text.parse().map_err(|_| ApiError::shard_not_found(text, &arn))?;
+            let id: ShardId = text.parse().map_err(|_| ApiError::shard_not_found(text, named(&arn)))?;
             Some(id.0)
         }
     };

@@ -29,8 +29,7 @@ pub(super) struct ListStreamsToken {
 }
 
 pub(super) fn encode<T: Serialize>(token: &T) -> Result<String, ApiError> {
-    let json = serde_json::to_vec(token)
-        .map_err(|error| ApiError::internal(format!("encoding a page token: {error}")))?;
+    let json = crate::api::to_json(token)?;
     Ok(base64_simd::STANDARD.encode_to_string(&json))
 }
 

@@ -3,7 +3,7 @@
 
 use crate::engine::catalog::Status;
 use crate::log;
-use millstream_wire::{HashKey, SequenceNumber, ShardId, StreamArn};
+use millstream_wire::{HashKey, HashKeyRange, SequenceNumber, ShardId, StreamArn};
 
 /// Why an operation did not happen. Unless it says otherwise, nothing has changed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -47,6 +47,8 @@ pub enum Error {
         shard: ShardId,
         /// The key.
         key: HashKey,
+        /// The shard's range.
+        range: HashKeyRange,
     },
     /// The shards are not neighbours in the order given.
     #[error("shards {first} and {second} of stream {arn} are not adjacent")]

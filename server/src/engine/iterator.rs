@@ -16,7 +16,7 @@ const TOKEN_BYTES: usize = 152;
 
 /// Where the next read begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShardIterator {
+pub(super) struct ShardIterator {
     /// The shard of one incarnation of a stream.
     pub log_shard: LogShard,
     /// First counter to read.
@@ -27,7 +27,7 @@ pub struct ShardIterator {
 
 /// Why a token is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub(super) enum Refused {
     /// Not a token of this server.
     Invalid,
     /// Older than 300 seconds.
@@ -39,7 +39,7 @@ pub enum Refused {
 
 impl ShardIterator {
     /// The token.
-    pub fn mint(&self, key: &[u8; 16]) -> String {
+    pub(super) fn mint(&self, key: &[u8; 16]) -> String {
         let mut bytes = Vec::with_capacity(TOKEN_BYTES);
         for field in [VERSION, self.log_shard.0, self.counter, self.minted_ms] {
             bytes.extend_from_slice(&field.to_be_bytes());
@@ -51,7 +51,7 @@ impl ShardIterator {
     }
 
     /// Reads a token; AWS accepts one in double quotes too.
-    pub fn parse(token: &str, key: &[u8; 16], now_ms: u64) -> Result<ShardIterator, Refused> {
+    pub(super) fn parse(token: &str, key: &[u8; 16], now_ms: u64) -> Result<ShardIterator, Refused> {
         let bare = token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(token);
         let bytes = base64_simd::STANDARD.decode_to_vec(bare).map_err(|_| Refused::Invalid)?;
         if bytes.len() != TOKEN_BYTES {

@@ -28,7 +28,7 @@ impl PutEntry<'_> {
     }
 
     /// Bytes that count against limits: data and partition key.
-    fn counted_bytes(&self) -> usize {
+    pub fn counted_bytes(&self) -> usize {
         self.data.decoded_len().saturating_add(self.partition_key.len())
     }
 }

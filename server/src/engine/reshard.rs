@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 
 /// When a change happens and how long the stream says so.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment {
+pub(super) struct Moment {
     /// Now, milliseconds since 1970.
     pub now_ms: u64,
     /// How long the stream stays in the transitional state, milliseconds.
@@ -17,26 +17,26 @@ pub struct Moment {
 
 impl Moment {
     /// When the transitional state ends.
-    pub fn settled_ms(self) -> u64 {
+    pub(super) fn settled_ms(self) -> u64 {
         self.now_ms.saturating_add(self.state_delay_ms)
     }
 }
 
 /// Why a split or merge is not possible.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refused {
+pub(super) enum Refused {
     /// No such shard, or one that expired.
     UnknownShard(ShardId),
     /// The shard is closed already.
     Closed(ShardId),
     /// The new starting hash key does not leave two non-empty ranges of a width AWS accepts.
-    BadSplitKey(HashKey),
+    BadSplitKey(HashKey, HashKeyRange),
     /// The second shard's range does not begin where the first one's ends.
     NotAdjacent(ShardId, ShardId),
 }
 
 /// The first shards of a new stream: the whole space in `count` equal ranges.
-pub fn first_shards(catalog: &Catalog, count: NonZeroU32, now_ms: u64) -> Vec<Shard> {
+pub(super) fn first_shards(catalog: &Catalog, count: NonZeroU32, now_ms: u64) -> Vec<Shard> {
     let ranges = HashKeyRange::divide(count);
     (0u32..)
         .zip(catalog.next_log_shard()..)
@@ -55,7 +55,7 @@ pub fn first_shards(catalog: &Catalog, count: NonZeroU32, now_ms: u64) -> Vec<Sh
 }
 
 /// Closes `shard` and opens two in its place, the second one starting at `new_start`.
-pub fn split(
+pub(super) fn split(
     catalog: &Catalog,
     stream: &Stream,
     shard: ShardId,
@@ -66,7 +66,7 @@ pub fn split(
     // AWS takes a key only strictly inside: greater than start + 1 and below the end.
     let inside = parent.start.0.checked_add(1).is_some_and(|floor| new_start.0 > floor);
     if !inside || new_start >= parent.end {
-        return Err(Refused::BadSplitKey(new_start));
+        return Err(Refused::BadSplitKey(new_start, parent.range()));
     }
     let ranges = [
         HashKeyRange { start: parent.start, end: HashKey(new_start.0 - 1) },
@@ -76,7 +76,7 @@ pub fn split(
 }
 
 /// Closes two neighbours and opens one in their place.
-pub fn merge(
+pub(super) fn merge(
     catalog: &Catalog,
     stream: &Stream,
     shards: (ShardId, ShardId),

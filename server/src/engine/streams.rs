@@ -242,7 +242,9 @@ fn refusal(arn: &StreamArn, shard: ShardId, refused: reshard::Refused) -> Error 
     match refused {
         reshard::Refused::UnknownShard(id) => Error::ShardNotFound { arn, shard: id.to_string() },
         reshard::Refused::Closed(shard) => Error::ShardClosed { arn, shard },
-        reshard::Refused::BadSplitKey(key) => Error::BadSplitKey { arn, shard, key },
+        reshard::Refused::BadSplitKey(key, range) => {
+            Error::BadSplitKey { arn, shard, key, range }
+        }
         reshard::Refused::NotAdjacent(first, second) => Error::NotAdjacent { arn, first, second },
     }
 }

@@ -4,8 +4,8 @@ use super::catalog::{Catalog, Event, Shard, Status, Stream, StreamMode};
 use super::reshard::{self, Moment, Refused};
 use super::{Engine, Error, Limits, NewStream, PutEntry, RetentionChange, Settings, Start};
 use crate::clock::ManualClock;
-use crate::log::disk::MemoryDisk;
-use crate::log::{Log, LogConfig, Metadata, Transaction};
+
+use crate::log::{Log, LogConfig, MemoryDisk, Metadata, Transaction};
 use millstream_wire::shapes::Blob;
 use millstream_wire::{HashKey, ShardId, StreamArn, hash_key};
 use proptest::prelude::*;
@@ -30,8 +30,8 @@ fn new_stream(shards: u32) -> NewStream {
 }
 
 fn engine_with(clock: &Arc<ManualClock>, disk: &MemoryDisk, settings: Settings) -> Engine {
-    let log =
-        Log::open(Arc::new(disk.clone()), LogConfig::default(), clock.clone(), Catalog::default());
+    let config = LogConfig { segment_bytes: 1 << 20, ..LogConfig::default() };
+    let log = Log::open(Arc::new(disk.clone()), config, clock.clone(), Catalog::default());
     Engine::new(log.unwrap(), clock.clone(), settings)
 }
 

@@ -20,7 +20,7 @@ pub enum Limits {
 
 /// The limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Throttled;
+pub(super) struct Throttled;
 
 /// A bucket that holds one second's worth and may be overdrawn: a large answer is given and paid
 /// for by the calls after it.
@@ -76,7 +76,7 @@ impl ShardBuckets {
 
 /// The buckets of every shard that was used lately.
 #[derive(Debug)]
-pub struct Throttle {
+pub(super) struct Throttle {
     limits: Limits,
     /// A std mutex: held for arithmetic only, never across an await.
     shards: Mutex<HashMap<LogShard, ShardBuckets>>,
@@ -84,7 +84,7 @@ pub struct Throttle {
 
 impl Throttle {
     /// Full buckets for every shard, or none at all.
-    pub fn new(limits: Limits) -> Throttle {
+    pub(super) fn new(limits: Limits) -> Throttle {
         Throttle { limits, shards: Mutex::default() }
     }
 
@@ -93,7 +93,7 @@ impl Throttle {
     }
 
     /// Takes one record of `bytes` out of the shard's write allowance.
-    pub fn write(&self, shard: LogShard, bytes: u64, now_ms: u64) -> Result<(), Throttled> {
+    pub(super) fn write(&self, shard: LogShard, bytes: u64, now_ms: u64) -> Result<(), Throttled> {
         if self.limits == Limits::Off {
             return Ok(());
         }
@@ -113,7 +113,7 @@ impl Throttle {
 
     /// Begins a GetRecords call: refused when five were made within a second or earlier answers are not
     /// paid for yet.
-    pub fn begin_read(&self, shard: LogShard, now_ms: u64) -> Result<(), Throttled> {
+    pub(super) fn begin_read(&self, shard: LogShard, now_ms: u64) -> Result<(), Throttled> {
         if self.limits == Limits::Off {
             return Ok(());
         }
@@ -129,7 +129,7 @@ impl Throttle {
     }
 
     /// Charges the bytes of an answer.
-    pub fn end_read(&self, shard: LogShard, bytes: u64) {
+    pub(super) fn end_read(&self, shard: LogShard, bytes: u64) {
         if self.limits == Limits::Off {
             return;
         }
@@ -139,7 +139,7 @@ impl Throttle {
     }
 
     /// Forgets shards that `keep` does not name, so that the map stays as small as the catalog.
-    pub fn retain(&self, keep: impl Fn(LogShard) -> bool) {
+    pub(super) fn retain(&self, keep: impl Fn(LogShard) -> bool) {
         self.shards().retain(|shard, _| keep(*shard));
     }
 }
