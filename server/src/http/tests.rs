@@ -558,10 +558,13 @@ async fn s6_silent_clients_are_let_go() {
 
 #[tokio::test]
 async fn s6_a_client_that_does_not_read_is_cut_off() {
-    let large = |_: Call| async { Ok(vec![b' '; 8 << 20]) };
+    // More than the kernel buffers for a socket.
+    const LEN: usize = 32 << 20;
+    let large = |_: Call| async { Ok(vec![b' '; LEN]) };
     let tight = HttpConfig {
-        max_response_bytes: 8 << 20,
-        write_stall_timeout: Duration::from_millis(50),
+        max_response_bytes: LEN,
+        admission_wait: Duration::from_millis(1),
+        write_stall_timeout: Duration::from_millis(500),
         ..config()
     };
     let server = start_with(large, tight).await;
@@ -570,6 +573,7 @@ async fn s6_a_client_that_does_not_read_is_cut_off() {
     deaf.write_all(request.as_bytes()).await.unwrap();
     deaf.readable().await.unwrap();
     // Its answer holds the whole budget until it is given up on.
+    assert_eq!(send(&server, &request).await.status, 503);
     while send(&server, &request).await.status != 200 {}
 }
 
