@@ -1,0 +1,86 @@
+//! The calls a worker makes to a Kinesis endpoint.
+
+use crate::error::Error;
+use crate::processor::Record;
+use async_trait::async_trait;
+use millstream_wire::{HashKeyRange, SequenceNumber};
+use std::fmt;
+
+/// A stream's identity and state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamSummary {
+    /// The stream's ARN.
+    pub arn: String,
+    /// Its name.
+    pub name: String,
+    /// When it was created, milliseconds since 1970.
+    pub created_ms: u64,
+    /// `CREATING`, `ACTIVE`, `UPDATING` or `DELETING`.
+    pub status: String,
+    /// The server's clock when it answered (its `Date` header), milliseconds since 1970.
+    pub server_time_ms: u64,
+}
+
+impl StreamSummary {
+    /// The stream's identity for leases: `ARN@creation-milliseconds` (K13).
+    pub fn identity(&self) -> String {
+        format!("{}@{}", self.arn, self.created_ms)
+    }
+}
+
+/// A shard as ListShards gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// The shard's id.
+    pub shard_id: String,
+    /// Shards it was split or merged from (0 to 2).
+    pub parents: Vec<String>,
+    /// Its share of the hash key space.
+    pub hash_key_range: HashKeyRange,
+    /// Whether it takes no more records.
+    pub closed: bool,
+}
+
+/// Where a shard iterator starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IteratorStart {
+    /// The oldest record retained.
+    TrimHorizon,
+    /// The first record at or after this time, milliseconds since 1970.
+    AtTimestamp(u64),
+    /// This record.
+    AtSequence(SequenceNumber),
+    /// The record after this one.
+    AfterSequence(SequenceNumber),
+}
+
+/// The answer to GetRecords.
+#[derive(Debug, Clone, Default)]
+pub struct RecordsPage {
+    /// Records in order.
+    pub records: Vec<Record>,
+    /// How far the end of the page is behind the tip, milliseconds.
+    pub millis_behind_latest: u64,
+    /// Where to go on; `None` at the end of a closed shard.
+    pub next_iterator: Option<String>,
+    /// The children of a closed shard, at its end.
+    pub children: Vec<Shard>,
+}
+
+/// A Kinesis endpoint, as far as a worker needs it.
+#[async_trait]
+pub trait KinesisApi: Send + Sync + fmt::Debug + 'static {
+    /// DescribeStreamSummary; `stream` is a name or an ARN.
+    async fn describe_stream(&self, stream: &str) -> Result<StreamSummary, Error>;
+    /// ListShards, all pages.
+    async fn list_shards(&self, stream: &str) -> Result<Vec<Shard>, Error>;
+    /// GetShardIterator.
+    async fn shard_iterator(
+        &self,
+        stream: &str,
+        shard_id: &str,
+        start: IteratorStart,
+    ) -> Result<String, Error>;
+    /// GetRecords with at most `limit` records.
+    async fn get_records(&self, iterator: &str, limit: u32) -> Result<RecordsPage, Error>;
+}

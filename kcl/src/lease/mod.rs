@@ -1,0 +1,214 @@
+//! Leases: who processes which shard, and how far it has got.
+//!
+//! Invariants (design note 0002): the counter strictly increases and every change is one conditional
+//! transaction (K1); a checkpoint never moves back and `SHARD_END` is final (K3); a failed write leaves
+//! everything as it was (K11); a repeated write whose first reply was lost succeeds (K12).
+
+use crate::checkpoint::Position;
+use crate::error::Error;
+use async_trait::async_trait;
+use millstream_wire::HashKeyRange;
+use std::fmt;
+
+/// What a lease is about: a shard of one incarnation of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseKey {
+    /// `ARN@creation-milliseconds` (K13).
+    pub stream: String,
+    /// The shard's id.
+    pub shard_id: String,
+}
+
+impl fmt::Display for LeaseKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.stream, self.shard_id)
+    }
+}
+
+/// One row: a shard, its owner and its checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The shard.
+    pub key: LeaseKey,
+    /// Worker that holds it, if any.
+    pub owner: Option<String>,
+    /// Fencing token: grows at every change of owner.
+    pub counter: u64,
+    /// Worker that asks for it, if any.
+    pub wanted_by: Option<String>,
+    /// How far the application has got.
+    pub checkpoint: Position,
+    /// Changes of owner since the lease was created.
+    pub owner_switches: u64,
+    /// Shards that must have ended first.
+    pub parents: Vec<String>,
+    /// The shard's share of the hash key space, where known.
+    pub hash_key_range: Option<HashKeyRange>,
+}
+
+/// A lease to be created, unowned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewLease {
+    /// The shard.
+    pub key: LeaseKey,
+    /// Where to start.
+    pub checkpoint: Position,
+    /// Shards that must have ended first.
+    pub parents: Vec<String>,
+    /// The shard's share of the hash key space, where known.
+    pub hash_key_range: Option<HashKeyRange>,
+}
+
+/// A worker's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerRow {
+    /// The worker's id.
+    pub worker_id: String,
+    /// Grows while the worker lives.
+    pub heartbeat: u64,
+}
+
+/// A worker's registration: what it needs to renew itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// The worker's id.
+    pub worker_id: String,
+    /// Distinguishes runs under one id.
+    pub incarnation: u64,
+}
+
+/// Proof of tenure: the owner and the counter it was given.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LeaseToken {
+    /// The shard.
+    pub key: LeaseKey,
+    /// The holder's worker id.
+    pub owner: String,
+    /// The counter of this tenure.
+    pub counter: u64,
+}
+
+/// A wish to take one lease, with what was observed; it fails if anything of that has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The shard.
+    pub key: LeaseKey,
+    /// The counter observed.
+    pub counter: u64,
+    /// For an expired lease: the owner and its heartbeat as observed (`None`: the owner has no row).
+    pub expired: Option<ExpiredOwner>,
+}
+
+/// The owner of an expired lease, as observed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpiredOwner {
+    /// The owner's worker id.
+    pub worker_id: String,
+    /// Its heartbeat, `None` if it has no row.
+    pub heartbeat: Option<u64>,
+}
+
+/// Everything a worker plans from, read in one transaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// All leases of the application, ended ones included, ordered by key.
+    pub leases: Vec<Lease>,
+    /// All registered workers, ordered by id.
+    pub workers: Vec<WorkerRow>,
+}
+
+/// Where leases live. Every method is one transaction that happens wholly or not at all; a call that
+/// returns an error with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) may or may not have
+/// happened and can be repeated.
+///
+/// `application` is the application name: one store serves many applications.
+#[async_trait]
+pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
+    /// Registers a worker. Whatever an earlier run under this id still holds is released (K1: with new counters),
+    /// and that run's next heartbeat fails.
+    async fn register(&self, application: &str, worker_id: &str) -> Result<Registration, Error>;
+
+    /// Renews every lease of the worker by moving its heartbeat on by one.
+    ///
+    /// # Errors
+    /// `WorkerReplaced` when another run registered under this id or its row was removed.
+    async fn heartbeat(&self, application: &str, worker: &Registration) -> Result<(), Error>;
+
+    /// Removes a worker's row and releases whatever it holds. Nothing happens for a replaced incarnation.
+    async fn deregister(&self, application: &str, worker: &Registration) -> Result<(), Error>;
+
+    /// Removes the rows of dead workers that hold nothing, if their heartbeats are still as observed.
+    async fn forget_workers(&self, application: &str, dead: &[WorkerRow]) -> Result<(), Error>;
+
+    /// Leases and workers.
+    async fn snapshot(&self, application: &str) -> Result<Snapshot, Error>;
+
+    /// Creates the leases that do not exist; says how many were created.
+    async fn create_leases(&self, application: &str, leases: &[NewLease]) -> Result<usize, Error>;
+
+    /// Takes leases that are free, or expired as claimed, and returns those it got, with their new counters.
+    /// A lease at `SHARD_END` is never taken.
+    async fn take(
+        &self,
+        application: &str,
+        worker: &Registration,
+        claims: &[Claim],
+    ) -> Result<Vec<Lease>, Error>;
+
+    /// Asks the owners of leases to hand them over; says how many were asked. A request of another worker that still stands is left,
+    /// unless `replace_wanted_by` names it (a dead asker).
+    async fn ask(
+        &self,
+        application: &str,
+        worker: &Registration,
+        asks: &[Ask],
+    ) -> Result<usize, Error>;
+
+    /// Stores a checkpoint.
+    ///
+    /// # Errors
+    /// `LeaseLost` if the token is not current; `InvalidPosition` if it would move back (K3).
+    async fn checkpoint(
+        &self,
+        application: &str,
+        token: &LeaseToken,
+        position: &Position,
+    ) -> Result<(), Error>;
+
+    /// Stores `SHARD_END`, gives the lease up, and creates the children's leases.
+    async fn end_shard(
+        &self,
+        application: &str,
+        token: &LeaseToken,
+        children: &[NewLease],
+    ) -> Result<(), Error>;
+
+    /// Gives leases up in one transaction, each with a last checkpoint if there is one, to the worker that asked (`to`) or to nobody.
+    /// A lease whose token is not current any more is left alone; says how many were given up.
+    async fn release(&self, application: &str, releases: &[Release]) -> Result<usize, Error>;
+
+    /// Deletes ended leases.
+    async fn delete_ended(&self, application: &str, keys: &[LeaseKey]) -> Result<usize, Error>;
+}
+
+/// A request for a lease that another worker holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// The shard.
+    pub key: LeaseKey,
+    /// The counter observed.
+    pub counter: u64,
+    /// The asker whose request may be replaced.
+    pub replace_wanted_by: Option<String>,
+}
+
+/// A lease to be given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// Proof of tenure.
+    pub token: LeaseToken,
+    /// Last checkpoint, stored in the same transaction (K9).
+    pub checkpoint: Option<Position>,
+    /// Worker that gets the lease.
+    pub to: Option<String>,
+}

@@ -1,0 +1,146 @@
+//! What the user writes: a record processor per shard, and what it is given.
+
+use crate::checkpoint::Position;
+use async_trait::async_trait;
+use bytes::Bytes;
+use millstream_wire::{HashKeyRange, SequenceNumber};
+use std::fmt;
+use std::time::Duration;
+
+/// The shard a processor works on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardInfo {
+    /// Name of the stream.
+    pub stream_name: String,
+    /// Id of the shard, `shardId-000000000007`.
+    pub shard_id: String,
+    /// Where processing starts: after this position.
+    pub position: Position,
+    /// The shard's share of the hash key space, where known.
+    pub hash_key_range: Option<HashKeyRange>,
+    /// Shards that this one was split or merged from.
+    pub parents: Vec<String>,
+}
+
+/// One record.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    pub(crate) sequence_number: SequenceNumber,
+    pub(crate) sub_sequence_number: u64,
+    pub(crate) partition_key: String,
+    pub(crate) data: Bytes,
+    pub(crate) arrival_ms: u64,
+}
+
+impl Record {
+    /// Position in the shard.
+    pub fn sequence_number(&self) -> SequenceNumber {
+        self.sequence_number
+    }
+    /// Index within an aggregated record; 0 for plain records.
+    pub fn sub_sequence_number(&self) -> u64 {
+        self.sub_sequence_number
+    }
+    /// The producer's partition key.
+    pub fn partition_key(&self) -> &str {
+        &self.partition_key
+    }
+    /// The payload.
+    pub fn data(&self) -> &Bytes {
+        &self.data
+    }
+    /// Approximate arrival at the server, milliseconds since 1970 by the server's clock.
+    pub fn arrival_ms(&self) -> u64 {
+        self.arrival_ms
+    }
+}
+
+impl fmt::Debug for Record {
+    /// Leaves the payload out: logs never carry data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("sequence_number", &self.sequence_number)
+            .field("sub_sequence_number", &self.sub_sequence_number)
+            .field("data_bytes", &self.data.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The records of one call, in order; never empty.
+#[derive(Debug, Clone)]
+pub struct RecordBatch {
+    pub(crate) records: Vec<Record>,
+    pub(crate) millis_behind_latest: u64,
+}
+
+impl RecordBatch {
+    /// The records in sequence order.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+    /// How far the end of this batch is behind the tip of the shard.
+    pub fn behind_latest(&self) -> Duration {
+        Duration::from_millis(self.millis_behind_latest)
+    }
+}
+
+/// What a processor fails with: any error. The batch is delivered again, after a backoff.
+pub type ProcessorError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Processes the records of one shard, one batch at a time.
+///
+/// Only [`process_records`](RecordProcessor::process_records) must be written. A batch whose call
+/// fails (or panics) is delivered again, unchanged, until it succeeds: it is never skipped.
+#[async_trait]
+pub trait RecordProcessor: Send + 'static {
+    /// Called once before the first batch, again after it failed.
+    async fn initialize(&mut self, _shard: &ShardInfo) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+
+    /// Handles a batch. Checkpoint when its effects are durable; what is not checkpointed is delivered
+    /// again to the next owner of the shard.
+    async fn process_records(
+        &mut self,
+        batch: RecordBatch,
+        checkpointer: &crate::Checkpointer,
+    ) -> Result<(), ProcessorError>;
+
+    /// The lease went to another worker: stop, checkpoint nothing.
+    async fn lease_lost(&mut self) {}
+
+    /// Every record of a closed shard was handled. After it returns `Ok`, the library stores the end of the
+    /// shard and the children start. The default does nothing.
+    async fn shard_ended(
+        &mut self,
+        _checkpointer: &crate::Checkpointer,
+    ) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+
+    /// The worker is shutting down or handing the shard over. The default checkpoints what was handled.
+    async fn shutdown_requested(
+        &mut self,
+        checkpointer: &crate::Checkpointer,
+    ) -> Result<(), ProcessorError> {
+        checkpointer.checkpoint().await?;
+        Ok(())
+    }
+}
+
+/// Makes a processor for each shard; any `Fn(&ShardInfo) -> impl RecordProcessor` is one.
+pub trait RecordProcessorFactory: Send + Sync + 'static {
+    /// The processor type.
+    type Processor: RecordProcessor;
+    /// A processor for `shard`; called each time this worker gets the shard.
+    fn create(&self, shard: &ShardInfo) -> Self::Processor;
+}
+
+impl<P: RecordProcessor, F: Fn(&ShardInfo) -> P + Send + Sync + 'static> RecordProcessorFactory
+    for F
+{
+    type Processor = P;
+    fn create(&self, shard: &ShardInfo) -> P {
+        self(shard)
+    }
+}
