@@ -72,7 +72,11 @@ impl RealDisk {
         };
         if !directory.exists() {
             let mut builder = fs::DirBuilder::new();
-            builder.recursive(true).mode(0o700).create(&directory).map_err(io("creating"))?;
+            builder
+                .recursive(true)
+                .mode(0o700)
+                .create(&directory)
+                .map_err(io("creating"))?;
         }
         let formatted = check_format(&directory)?;
         let lock = OpenOptions::new()
@@ -83,10 +87,15 @@ impl RealDisk {
             .open(directory.join(LOCK))
             .map_err(io("opening LOCK of"))?;
         lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => Error::InUse { directory: shown.clone() },
+            TryLockError::WouldBlock => Error::InUse {
+                directory: shown.clone(),
+            },
             TryLockError::Error(source) => Error::io("locking", &shown, source),
         })?;
-        let disk = RealDisk { directory, _lock: lock };
+        let disk = RealDisk {
+            directory,
+            _lock: lock,
+        };
         if formatted == Formatted::No {
             disk.write_format().map_err(io("writing FORMAT of"))?;
         }
@@ -104,7 +113,10 @@ impl RealDisk {
     }
 
     fn open_file(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).open(self.directory.join(name))
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.directory.join(name))
     }
 }
 
@@ -116,7 +128,10 @@ enum Formatted {
 
 fn check_format(directory: &Path) -> Result<Formatted, Error> {
     let shown = directory.display().to_string();
-    let foreign = |reason: String| Error::NotADataDirectory { directory: shown.clone(), reason };
+    let foreign = |reason: String| Error::NotADataDirectory {
+        directory: shown.clone(),
+        reason,
+    };
     let text = match fs::read(directory.join(FORMAT)) {
         Ok(bytes) => String::from_utf8_lossy(bytes.get(..100).unwrap_or(&bytes)).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -139,7 +154,11 @@ fn check_format(directory: &Path) -> Result<Formatted, Error> {
     }
     if line.starts_with(FORMAT_FAMILY) {
         let (found, known) = (line.to_owned(), FORMAT_LINE.to_owned());
-        return Err(Error::NewerFormat { name: shown, found, known });
+        return Err(Error::NewerFormat {
+            name: shown,
+            found,
+            known,
+        });
     }
     Err(foreign(format!("its FORMAT file says {line:?}")))
 }
@@ -159,8 +178,12 @@ impl Disk for RealDisk {
 
     fn create(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.directory.join(name);
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)?;
         if let Err(error) = write_zeros(&file, len_bytes) {
             drop(file);
             // A half-written file would keep the disk full; recovery removes it if this fails too.
@@ -243,8 +266,14 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("a/b");
         let _disk = RealDisk::open(&directory).unwrap();
-        assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
-        assert_eq!(fs::read_to_string(directory.join("FORMAT")).unwrap(), "millstream-log 1\n");
+        assert_eq!(
+            fs::metadata(&directory).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+        assert_eq!(
+            fs::read_to_string(directory.join("FORMAT")).unwrap(),
+            "millstream-log 1\n"
+        );
         assert_eq!(names(&directory), ["FORMAT", "LOCK"]);
     }
 
@@ -254,7 +283,11 @@ mod tests {
         let first = RealDisk::open(directory.path()).unwrap();
         let error = RealDisk::open(directory.path()).unwrap_err();
         assert!(matches!(&error, Error::InUse { .. }), "{error}");
-        assert!(error.to_string().contains(&directory.path().display().to_string()));
+        assert!(
+            error
+                .to_string()
+                .contains(&directory.path().display().to_string())
+        );
         drop(first);
         RealDisk::open(directory.path()).unwrap();
     }
@@ -292,7 +325,10 @@ mod tests {
         disk.rename("spare.segment", "1.segment").unwrap();
         file.truncate(69_999).unwrap();
         let mut last = [0; 2];
-        disk.open("1.segment").unwrap().read_at(&mut last, 69_997).unwrap();
+        disk.open("1.segment")
+            .unwrap()
+            .read_at(&mut last, 69_997)
+            .unwrap();
         assert_eq!(&last, b"ab");
         assert_eq!(disk.list().unwrap(), ["1.segment"]);
     }

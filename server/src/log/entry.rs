@@ -11,7 +11,11 @@
 //! closed       nothing
 //! ```
 
-#![warn(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)]
+#![warn(
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::arithmetic_side_effects
+)]
 
 use std::collections::BTreeMap;
 
@@ -50,7 +54,9 @@ impl<'a> Snapshot<'a> {
     /// Encoded size.
     pub(crate) fn len_bytes(&self) -> usize {
         let shards_bytes = self.shards.len().saturating_mul(SNAPSHOT_SHARD_BYTES);
-        shards_bytes.saturating_add(self.metadata.len()).saturating_add(16 + 8 + 4 + 4)
+        shards_bytes
+            .saturating_add(self.metadata.len())
+            .saturating_add(16 + 8 + 4 + 4)
     }
 
     pub(crate) fn encode(&self, buffer: &mut Vec<u8>) {
@@ -83,9 +89,21 @@ impl<'a> Snapshot<'a> {
                 1 => true,
                 _ => return None,
             };
-            shards.push((shard, ShardState { next, last_time_ms, sealed }));
+            shards.push((
+                shard,
+                ShardState {
+                    next,
+                    last_time_ms,
+                    sealed,
+                },
+            ));
         }
-        cursor.rest().is_empty().then_some(Snapshot { log_id, epoch, metadata, shards })
+        cursor.rest().is_empty().then_some(Snapshot {
+            log_id,
+            epoch,
+            metadata,
+            shards,
+        })
     }
 }
 
@@ -127,14 +145,22 @@ impl Transaction {
             }
         }
         let [create, seal, drop] = lists;
-        Some(Transaction { event: Bytes::copy_from_slice(cursor.rest()), create, seal, drop })
+        Some(Transaction {
+            event: Bytes::copy_from_slice(cursor.rest()),
+            create,
+            seal,
+            drop,
+        })
     }
 
     /// Encoded size.
     pub(crate) fn len_bytes(&self) -> usize {
         let shards = self.create.len().saturating_add(self.seal.len());
         let shards = shards.saturating_add(self.drop.len());
-        shards.saturating_mul(8).saturating_add(12).saturating_add(self.event.len())
+        shards
+            .saturating_mul(8)
+            .saturating_add(12)
+            .saturating_add(self.event.len())
     }
 }
 
@@ -224,7 +250,9 @@ impl SegmentIndex {
         let shards = self.shards.len().saturating_add(more_shards);
         let runs = self.run_count.saturating_add(more_runs);
         let shards_bytes = shards.saturating_mul(FOOTER_SHARD_BYTES);
-        runs.saturating_mul(FOOTER_RUN_BYTES).saturating_add(shards_bytes).saturating_add(4)
+        runs.saturating_mul(FOOTER_RUN_BYTES)
+            .saturating_add(shards_bytes)
+            .saturating_add(4)
     }
 
     pub(crate) fn encode(&self, buffer: &mut Vec<u8>) {
@@ -267,7 +295,18 @@ impl SegmentIndex {
                 runs.push(run);
             }
             index.run_count = index.run_count.saturating_add(count);
-            if index.shards.insert(shard, ShardRuns { start, start_time_ms, runs }).is_some() {
+            if index
+                .shards
+                .insert(
+                    shard,
+                    ShardRuns {
+                        start,
+                        start_time_ms,
+                        runs,
+                    },
+                )
+                .is_some()
+            {
                 return None;
             }
         }
@@ -316,27 +355,53 @@ mod tests {
     fn states() -> impl Strategy<Value = Vec<(LogShard, ShardState)>> {
         let state = (any::<u64>(), any::<u64>(), any::<u64>(), any::<bool>());
         let one = state.prop_map(|(shard, next, last_time_ms, sealed)| {
-            (LogShard(shard), ShardState { next, last_time_ms, sealed })
+            (
+                LogShard(shard),
+                ShardState {
+                    next,
+                    last_time_ms,
+                    sealed,
+                },
+            )
         });
         prop::collection::vec(one, 0..5)
     }
 
     fn index() -> impl Strategy<Value = SegmentIndex> {
         let run = (0u64..9, any::<u64>(), any::<u32>(), 1u32..9, any::<u64>());
-        let runs = (0..u64::MAX / 2, any::<u64>(), prop::collection::vec(run, 0..5));
-        prop::collection::btree_map(any::<u64>().prop_map(LogShard), runs, 0..5).prop_map(|shards| {
-            let mut index = SegmentIndex::default();
-            for (shard, (start, start_time_ms, runs)) in shards {
-                index.shards.insert(shard, ShardRuns { start, start_time_ms, runs: Vec::new() });
-                let mut next = start;
-                for (gap, offset, length, count, time_ms) in runs {
-                    let run = Run { first: next + gap, offset, length, count, time_ms };
-                    next = run.end();
-                    index.push(shard, run);
+        let runs = (
+            0..u64::MAX / 2,
+            any::<u64>(),
+            prop::collection::vec(run, 0..5),
+        );
+        prop::collection::btree_map(any::<u64>().prop_map(LogShard), runs, 0..5).prop_map(
+            |shards| {
+                let mut index = SegmentIndex::default();
+                for (shard, (start, start_time_ms, runs)) in shards {
+                    index.shards.insert(
+                        shard,
+                        ShardRuns {
+                            start,
+                            start_time_ms,
+                            runs: Vec::new(),
+                        },
+                    );
+                    let mut next = start;
+                    for (gap, offset, length, count, time_ms) in runs {
+                        let run = Run {
+                            first: next + gap,
+                            offset,
+                            length,
+                            count,
+                            time_ms,
+                        };
+                        next = run.end();
+                        index.push(shard, run);
+                    }
                 }
-            }
-            index
-        })
+                index
+            },
+        )
     }
 
     fn encoded(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {

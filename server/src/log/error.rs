@@ -35,7 +35,9 @@ pub enum Error {
         limit_bytes: usize,
     },
     /// A write or a sync failed earlier: nothing more is written until a restart. Reads go on.
-    #[error("the log takes no writes since {operation} failed ({reason}); fix the disk and restart")]
+    #[error(
+        "the log takes no writes since {operation} failed ({reason}); fix the disk and restart"
+    )]
     Poisoned {
         /// The operation that failed first.
         operation: &'static str,
@@ -109,10 +111,18 @@ pub struct MetadataError(pub String);
 
 impl Error {
     pub(crate) fn io(operation: &'static str, name: &str, source: io::Error) -> Error {
-        Error::Io { operation, name: name.to_owned(), source: Arc::new(source) }
+        Error::Io {
+            operation,
+            name: name.to_owned(),
+            source: Arc::new(source),
+        }
     }
 
     pub(crate) fn corrupt(segment: u64, offset: u64, reason: impl Into<String>) -> Error {
-        Error::Corrupt { segment, offset, reason: reason.into() }
+        Error::Corrupt {
+            segment,
+            offset,
+            reason: reason.into(),
+        }
     }
 }

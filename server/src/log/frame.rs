@@ -16,7 +16,11 @@
 //! Every byte read is hostile. The magic of all kinds but the snapshot is derived from the log's
 //! random id, so that record data made to look like a frame is never taken for one.
 
-#![warn(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)]
+#![warn(
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::arithmetic_side_effects
+)]
 
 use crate::log::cursor::Cursor;
 
@@ -77,7 +81,11 @@ impl Magic {
     }
 
     fn for_kind(self, kind: Kind) -> [u8; 4] {
-        if kind == Kind::Snapshot { SNAPSHOT_MAGIC } else { self.0 }
+        if kind == Kind::Snapshot {
+            SNAPSHOT_MAGIC
+        } else {
+            self.0
+        }
     }
 
     /// True where a frame other than a snapshot may begin: cheap, before [`decode`] is worth trying.
@@ -120,7 +128,9 @@ pub(crate) enum Fault {
 
 /// Bytes a frame with such a body takes, padding included.
 pub(crate) fn frame_bytes(body_bytes: usize) -> usize {
-    body_bytes.saturating_add(HEADER_BYTES).next_multiple_of(ALIGNMENT)
+    body_bytes
+        .saturating_add(HEADER_BYTES)
+        .next_multiple_of(ALIGNMENT)
 }
 
 /// Reads the frame at the beginning of `bytes`.
@@ -130,7 +140,10 @@ pub(crate) fn decode(bytes: &[u8], magic: Magic) -> Result<Frame<'_>, Fault> {
     if found != SNAPSHOT_MAGIC && found != magic.0 {
         return Err(Fault::NotAFrame);
     }
-    let body_bytes = cursor.u32().and_then(|n| usize::try_from(n).ok()).ok_or(Fault::Short)?;
+    let body_bytes = cursor
+        .u32()
+        .and_then(|n| usize::try_from(n).ok())
+        .ok_or(Fault::Short)?;
     let crc = cursor.u32().ok_or(Fault::Short)?;
     let (header, rest) = bytes.split_at_checked(HEADER_BYTES).ok_or(Fault::Short)?;
     let body = rest.get(..body_bytes).ok_or(Fault::Short)?;
@@ -142,7 +155,9 @@ pub(crate) fn decode(bytes: &[u8], magic: Magic) -> Result<Frame<'_>, Fault> {
     let tag = cursor.u8().ok_or(Fault::Short)?;
     let flags = cursor.u16().ok_or(Fault::Short)?;
     let unknown = Fault::Unknown { version, kind: tag };
-    let kind = Kind::from_tag(tag).filter(|_| version == VERSION).ok_or(unknown)?;
+    let kind = Kind::from_tag(tag)
+        .filter(|_| version == VERSION)
+        .ok_or(unknown)?;
     if flags & !FLAG_MORE != 0 {
         return Err(unknown);
     }
@@ -154,7 +169,12 @@ pub(crate) fn decode(bytes: &[u8], magic: Magic) -> Result<Frame<'_>, Fault> {
         commit: cursor.u64().ok_or(Fault::Short)?,
         durable: cursor.u64().ok_or(Fault::Short)?,
     };
-    Ok(Frame { kind, place, more: flags & FLAG_MORE != 0, body })
+    Ok(Frame {
+        kind,
+        place,
+        more: flags & FLAG_MORE != 0,
+        body,
+    })
 }
 
 /// The frames of one commit, in one buffer. Headers are filled in by [`Frames::finish`], when the
@@ -174,7 +194,10 @@ struct Open {
 
 impl Frames {
     pub(crate) fn with_capacity(bytes: usize) -> Frames {
-        Frames { buffer: Vec::with_capacity(bytes), frames: Vec::new() }
+        Frames {
+            buffer: Vec::with_capacity(bytes),
+            frames: Vec::new(),
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -190,8 +213,13 @@ impl Frames {
         write(&mut self.buffer);
         assert!(self.buffer.len() >= body_at, "a body is only ever appended");
         let body_bytes = self.buffer.len().saturating_sub(body_at);
-        self.buffer.resize(self.buffer.len().next_multiple_of(ALIGNMENT), 0);
-        self.frames.push(Open { kind, at, body_bytes });
+        self.buffer
+            .resize(self.buffer.len().next_multiple_of(ALIGNMENT), 0);
+        self.frames.push(Open {
+            kind,
+            at,
+            body_bytes,
+        });
         (at, body_bytes.saturating_add(HEADER_BYTES))
     }
 
@@ -244,7 +272,14 @@ mod tests {
     fn one(kind: Kind, body: &[u8]) -> Vec<u8> {
         let mut frames = Frames::default();
         frames.push(kind, |buffer| buffer.extend_from_slice(body));
-        frames.finish(Place { segment: 3, commit: 9, durable: 8 }, MAGIC)
+        frames.finish(
+            Place {
+                segment: 3,
+                commit: 9,
+                durable: 8,
+            },
+            MAGIC,
+        )
     }
 
     #[test]
@@ -254,7 +289,11 @@ mod tests {
         for bit in 0..sound.len() * 8 {
             let mut flipped = sound.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(decode(&flipped, MAGIC).is_ok(), bit / 8 >= padding, "bit {bit}");
+            assert_eq!(
+                decode(&flipped, MAGIC).is_ok(),
+                bit / 8 >= padding,
+                "bit {bit}"
+            );
         }
     }
 
@@ -272,7 +311,13 @@ mod tests {
         bytes[12] = 2;
         let crc = crc32c::crc32c(&bytes[12..HEADER_BYTES + 4]);
         bytes[8..12].copy_from_slice(&crc.to_be_bytes());
-        assert_eq!(decode(&bytes, MAGIC), Err(Fault::Unknown { version: 2, kind: 2 }));
+        assert_eq!(
+            decode(&bytes, MAGIC),
+            Err(Fault::Unknown {
+                version: 2,
+                kind: 2
+            })
+        );
     }
 
     proptest! {

@@ -42,7 +42,12 @@ struct Cached {
 
 impl FooterCache {
     pub(crate) fn new(limit_bytes: usize) -> FooterCache {
-        FooterCache { footers: HashMap::new(), used_bytes: 0, limit_bytes, clock: 0 }
+        FooterCache {
+            footers: HashMap::new(),
+            used_bytes: 0,
+            limit_bytes,
+            clock: 0,
+        }
     }
 
     pub(crate) fn get(&mut self, segment: u64) -> Option<Arc<Segment>> {
@@ -57,10 +62,18 @@ impl FooterCache {
         self.remove(segment.number);
         self.used_bytes += cost(&segment);
         let number = segment.number;
-        self.footers.insert(number, Cached { segment, used_at: self.clock });
+        self.footers.insert(
+            number,
+            Cached {
+                segment,
+                used_at: self.clock,
+            },
+        );
         while self.used_bytes > self.limit_bytes || self.footers.len() > FOOTERS {
             let oldest = self.footers.iter().min_by_key(|(_, cached)| cached.used_at);
-            let Some(oldest) = oldest.map(|(number, _)| *number) else { break };
+            let Some(oldest) = oldest.map(|(number, _)| *number) else {
+                break;
+            };
             self.remove(oldest);
         }
     }
@@ -90,7 +103,11 @@ mod tests {
         let segment = |number| {
             let mut index = SegmentIndex::default();
             index.create(LogShard(1));
-            Arc::new(Segment { number, file: Arc::clone(&file), index })
+            Arc::new(Segment {
+                number,
+                file: Arc::clone(&file),
+                index,
+            })
         };
         let mut cache = FooterCache::new(3 * cost(&segment(0)));
         for number in 1..=3 {
@@ -98,7 +115,9 @@ mod tests {
         }
         assert!(cache.get(1).is_some());
         cache.insert(segment(4));
-        let kept: Vec<_> = (1..=4).filter(|number| cache.get(*number).is_some()).collect();
+        let kept: Vec<_> = (1..=4)
+            .filter(|number| cache.get(*number).is_some())
+            .collect();
         assert_eq!(kept, [1, 3, 4]);
         assert_eq!(cache.used_bytes, cache.limit_bytes);
     }

@@ -89,11 +89,17 @@ impl MemoryDisk {
 
     /// A disk for tests, with a power switch.
     pub fn crashable() -> MemoryDisk {
-        MemoryDisk::from_state(State { crashable: true, ..State::default() })
+        MemoryDisk::from_state(State {
+            crashable: true,
+            ..State::default()
+        })
     }
 
     fn from_state(state: State) -> MemoryDisk {
-        MemoryDisk(Arc::new(Shared { state: Mutex::new(state), released: Condvar::new() }))
+        MemoryDisk(Arc::new(Shared {
+            state: Mutex::new(state),
+            released: Condvar::new(),
+        }))
     }
 
     /// The disk as it would be found after the power fails now. This one goes on.
@@ -120,12 +126,25 @@ impl MemoryDisk {
 
     /// Lets the operation numbered `at` (see [`MemoryDisk::operations`]) fail, once.
     pub fn fail_once(&self, at: u64, kind: io::ErrorKind) {
-        self.0.lock().fail = Some(Failure { at, kind, forever: false });
+        self.0.lock().fail = Some(Failure {
+            at,
+            kind,
+            forever: false,
+        });
     }
 
     /// Lets the operation numbered `at` fail and every one after it, as if the machine stopped.
     pub fn fail_from(&self, at: u64, kind: io::ErrorKind) {
-        self.0.lock().fail = Some(Failure { at, kind, forever: true });
+        self.0.lock().fail = Some(Failure {
+            at,
+            kind,
+            forever: true,
+        });
+    }
+
+    /// Takes back what [`MemoryDisk::fail_once`] and [`MemoryDisk::fail_from`] asked for.
+    pub fn repair(&self) {
+        self.0.lock().fail = None;
     }
 
     /// Limits the sum of file lengths; `None` lifts the limit.
@@ -147,14 +166,23 @@ impl MemoryDisk {
     /// Names and contents of all files.
     pub fn contents(&self) -> BTreeMap<String, Vec<u8>> {
         let state = self.0.lock();
-        state.names.iter().map(|(name, file)| (name.clone(), lock(file).live.clone())).collect()
+        state
+            .names
+            .iter()
+            .map(|(name, file)| (name.clone(), lock(file).live.clone()))
+            .collect()
     }
 
     /// A crashable disk with these files, all synced.
     pub fn with_contents(contents: BTreeMap<String, Vec<u8>>) -> MemoryDisk {
-        let mut state = State { crashable: true, ..State::default() };
+        let mut state = State {
+            crashable: true,
+            ..State::default()
+        };
         for (name, live) in contents {
-            state.names.insert(name, Arc::new(Mutex::new(Contents::crashable(live))));
+            state
+                .names
+                .insert(name, Arc::new(Mutex::new(Contents::crashable(live))));
         }
         state.synced_names = state.names.clone();
         MemoryDisk::from_state(state)
@@ -163,8 +191,14 @@ impl MemoryDisk {
 
 impl Contents {
     fn crashable(live: Vec<u8>) -> Contents {
-        let synced = Synced { bytes: live.clone(), unsynced: Vec::new() };
-        Contents { live, synced: Some(synced) }
+        let synced = Synced {
+            bytes: live.clone(),
+            unsynced: Vec::new(),
+        };
+        Contents {
+            live,
+            synced: Some(synced),
+        }
     }
 
     fn write(&mut self, at: usize, written: &[u8]) {
@@ -175,7 +209,9 @@ impl Contents {
     }
 
     fn crashed(&self, random: &mut fastrand::Rng) -> Vec<u8> {
-        let Some(synced) = &self.synced else { return self.live.clone() };
+        let Some(synced) = &self.synced else {
+            return self.live.clone();
+        };
         let mut bytes = synced.bytes.clone();
         let fate = match random.u8(0..4) {
             0 => Unsynced::Lost,
@@ -241,7 +277,10 @@ impl Shared {
         if let Some(failure) = state.fail
             && (number == failure.at || (failure.forever && number > failure.at))
         {
-            return Err(io::Error::new(failure.kind, format!("operation {number} was told to fail")));
+            return Err(io::Error::new(
+                failure.kind,
+                format!("operation {number} was told to fail"),
+            ));
         }
         Ok(state)
     }
@@ -256,14 +295,18 @@ impl State {
     }
 
     fn used_bytes(&self) -> u64 {
-        self.names.values().map(|file| as_u64(lock(file).live.len())).sum()
+        self.names
+            .values()
+            .map(|file| as_u64(lock(file).live.len()))
+            .sum()
     }
 
     fn check_capacity(&self, more_bytes: u64) -> io::Result<()> {
         match self.capacity_bytes {
-            Some(capacity) if self.used_bytes() + more_bytes > capacity => {
-                Err(io::Error::new(io::ErrorKind::StorageFull, "the disk in memory is full"))
-            }
+            Some(capacity) if self.used_bytes() + more_bytes > capacity => Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "the disk in memory is full",
+            )),
             _ => Ok(()),
         }
     }
@@ -292,16 +335,25 @@ impl Disk for MemoryDisk {
         state.check_capacity(len_bytes)?;
         let live = vec![0; as_usize(len_bytes)?];
         let crashable = state.crashable;
-        let contents =
-            if crashable { Contents::crashable(live) } else { Contents { live, synced: None } };
+        let contents = if crashable {
+            Contents::crashable(live)
+        } else {
+            Contents { live, synced: None }
+        };
         let file = Arc::new(Mutex::new(contents));
         state.change_names(Rename::Create(name.to_owned(), Arc::clone(&file)));
-        Ok(Arc::new(MemoryFile { disk: self.0.clone(), file }))
+        Ok(Arc::new(MemoryFile {
+            disk: self.0.clone(),
+            file,
+        }))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.0.operate()?.named(name)?;
-        Ok(Arc::new(MemoryFile { disk: self.0.clone(), file }))
+        Ok(Arc::new(MemoryFile {
+            disk: self.0.clone(),
+            file,
+        }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -346,7 +398,10 @@ impl DiskFile for MemoryFile {
         let offset = as_usize(offset)?;
         let contents = self.operate()?;
         let end = offset.saturating_add(buffer.len());
-        let found = contents.live.get(offset..end).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let found = contents
+            .live
+            .get(offset..end)
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(found);
         Ok(())
     }
@@ -369,7 +424,11 @@ impl DiskFile for MemoryFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
         while state.syncs_held {
-            state = self.disk.released.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .disk
+                .released
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         if let Some(kind) = state.sync_failure {
             return Err(io::Error::new(kind, "syncs were told to fail"));
@@ -428,7 +487,11 @@ mod tests {
             }
             outcomes.insert((left[1024], left[1536]));
         }
-        assert_eq!(outcomes.len(), 4, "lost, kept and both ways of tearing: {outcomes:?}");
+        assert_eq!(
+            outcomes.len(),
+            4,
+            "lost, kept and both ways of tearing: {outcomes:?}"
+        );
         assert_eq!(read(&disk, "a")[1024..], [2; 1024]);
     }
 
@@ -447,7 +510,10 @@ mod tests {
     fn the_nth_operation_fails_and_a_full_disk_is_full() {
         let disk = MemoryDisk::new();
         disk.set_capacity(Some(10));
-        assert_eq!(disk.create("a", 11).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(
+            disk.create("a", 11).unwrap_err().kind(),
+            io::ErrorKind::StorageFull
+        );
         let file = disk.create("a", 10).unwrap();
         disk.fail_once(disk.operations() + 1, io::ErrorKind::BrokenPipe);
         file.write_at(b"x", 0).unwrap();

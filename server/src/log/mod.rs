@@ -186,8 +186,12 @@ impl<M: Metadata> Log<M> {
         initial: &M,
         bug: SeededBug,
     ) -> Result<Log<M>, Error> {
-        let Recovered { state, first_segment: first, active, capacity } =
-            recovery::recover(disk.as_ref(), config.segment_bytes, initial)?;
+        let Recovered {
+            state,
+            first_segment: first,
+            active,
+            capacity,
+        } = recovery::recover(disk.as_ref(), config.segment_bytes, initial)?;
         let id = state.log_id;
         let metadata = Arc::new(state.metadata.clone());
         let (segment, file) = (active.number, Arc::clone(&active.file));
@@ -199,7 +203,14 @@ impl<M: Metadata> Log<M> {
             Segments { first, active },
         ));
         let queue = Arc::new(Queue::new(config.queue_bytes));
-        let start = Start { state, metadata, segment, file, capacity, bug };
+        let start = Start {
+            state,
+            metadata,
+            segment,
+            file,
+            capacity,
+            bug,
+        };
         let (seen, work) = (Arc::clone(&published), Arc::clone(&queue));
         let committer = Committer::new(start, &config, clock, seen, work)?;
         let thread = std::thread::Builder::new()
@@ -207,7 +218,13 @@ impl<M: Metadata> Log<M> {
             .spawn(move || committer.run())
             .map_err(|source| Error::io("starting", "the thread log-committer", source))?;
         let committer = Mutex::new(Some(thread));
-        Ok(Log(Arc::new(Inner { id, published, queue, trimming: Arc::default(), committer })))
+        Ok(Log(Arc::new(Inner {
+            id,
+            published,
+            queue,
+            trimming: Arc::default(),
+            committer,
+        })))
     }
 
     /// The log's random id, given when it was created.
@@ -272,7 +289,11 @@ impl<M: Metadata> Log<M> {
     }
 
     fn unanswered(&self) -> Error {
-        self.0.published.poisoned().cloned().unwrap_or(Error::Closed)
+        self.0
+            .published
+            .poisoned()
+            .cloned()
+            .unwrap_or(Error::Closed)
     }
 
     /// The end of a shard as readers see it; `None` if there is no such shard.
@@ -297,7 +318,12 @@ impl<M: Metadata> Log<M> {
         not_before_ms: u64,
     ) -> Result<Vec<ReadRecord>, Error> {
         self.check_readable(shard)?;
-        let request = Request { shard, from, limit, not_before_ms };
+        let request = Request {
+            shard,
+            from,
+            limit,
+            not_before_ms,
+        };
         if let Some(records) = self.0.published.read_cached(&request) {
             return records;
         }
@@ -332,7 +358,9 @@ impl<M: Metadata> Log<M> {
     /// # Cancel safety
     /// Changes nothing.
     pub async fn wait_for(&self, shard: LogShard, beyond: u64) {
-        let Some(mut tail) = self.0.published.watch(shard) else { return };
+        let Some(mut tail) = self.0.published.watch(shard) else {
+            return;
+        };
         let mut closed = self.0.published.watch_closed();
         // Both fail only when the sender is gone, which is an end as well.
         tokio::select! {
@@ -394,7 +422,10 @@ impl<M: Metadata> Log<M> {
 
 impl<M> Inner<M> {
     fn take_thread(&self) -> Option<JoinHandle<()>> {
-        self.committer.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.committer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }
 
@@ -413,6 +444,10 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Error> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| {
-        Err(Error::io("reading", "the log", std::io::Error::other(error.to_string())))
+        Err(Error::io(
+            "reading",
+            "the log",
+            std::io::Error::other(error.to_string()),
+        ))
     })
 }

@@ -67,7 +67,10 @@ impl Need {
 #[derive(Debug)]
 pub(crate) enum Answer<M> {
     Append(oneshot::Sender<AppendReply>, Vec<Result<Appended, Error>>),
-    Commit(oneshot::Sender<Result<Arc<M>, Error>>, Result<Arc<M>, Error>),
+    Commit(
+        oneshot::Sender<Result<Arc<M>, Error>>,
+        Result<Arc<M>, Error>,
+    ),
 }
 
 impl<M> Answer<M> {
@@ -136,7 +139,15 @@ impl<'a, M: Metadata> Planner<'a, M> {
             answers: Vec::new(),
         };
         let (open, open_by_shard) = (Vec::new(), HashMap::new());
-        Planner { shards, plan, open, open_by_shard, now_ms, epoch, bug }
+        Planner {
+            shards,
+            plan,
+            open,
+            open_by_shard,
+            now_ms,
+            epoch,
+            bug,
+        }
     }
 
     /// Decides about the next entry in the queue.
@@ -171,21 +182,43 @@ impl<'a, M: Metadata> Planner<'a, M> {
         }
         let count = batch.count();
         if count == 0 {
-            return Ok(Appended { first, count, time_ms });
+            return Ok(Appended {
+                first,
+                count,
+                time_ms,
+            });
         }
         let next = first + u64::from(count);
-        assert!(next > state.next || self.bug != SeededBug::None, "counters strictly increase (S2)");
+        assert!(
+            next > state.next || self.bug != SeededBug::None,
+            "counters strictly increase (S2)"
+        );
         state.next = next;
         state.last_time_ms = time_ms;
         self.plan.touched.insert(shard);
         if !self.bug.skips_batch(first) {
-            self.put_in_run(RunHead { shard, first, time_ms, count }, batch);
+            self.put_in_run(
+                RunHead {
+                    shard,
+                    first,
+                    time_ms,
+                    count,
+                },
+                batch,
+            );
         }
-        Ok(Appended { first, count, time_ms })
+        Ok(Appended {
+            first,
+            count,
+            time_ms,
+        })
     }
 
     fn put_in_run(&mut self, head: RunHead, batch: RecordBatch) {
-        let open = self.open_by_shard.get(&head.shard).and_then(|at| self.open.get_mut(*at));
+        let open = self
+            .open_by_shard
+            .get(&head.shard)
+            .and_then(|at| self.open.get_mut(*at));
         match open {
             Some(run)
                 if run.len_bytes + batch.len_bytes() <= RUN_BYTES
@@ -198,7 +231,11 @@ impl<'a, M: Metadata> Planner<'a, M> {
             _ => {
                 self.open_by_shard.insert(head.shard, self.open.len());
                 let len_bytes = batch.len_bytes();
-                self.open.push(OpenRun { head, batches: vec![batch], len_bytes });
+                self.open.push(OpenRun {
+                    head,
+                    batches: vec![batch],
+                    len_bytes,
+                });
             }
         }
     }
@@ -213,9 +250,20 @@ impl<'a, M: Metadata> Planner<'a, M> {
                     buffer.extend_from_slice(batch.encoded());
                 }
             });
-            let RunHead { shard, first, time_ms, count } = run.head;
+            let RunHead {
+                shard,
+                first,
+                time_ms,
+                count,
+            } = run.head;
             let length = u32::try_from(length).unwrap_or(u32::MAX);
-            let placed = Run { first, offset: as_u64(at), length, count, time_ms };
+            let placed = Run {
+                first,
+                offset: as_u64(at),
+                length,
+                count,
+                time_ms,
+            };
             self.plan.runs.push((shard, placed));
         }
     }
@@ -226,7 +274,9 @@ impl<'a, M: Metadata> Planner<'a, M> {
         metadata.apply(&transaction.event)?;
         self.close_runs();
         apply(self.shards, transaction);
-        self.plan.frames.push(Kind::Transaction, |buffer| transaction.encode(buffer));
+        self.plan
+            .frames
+            .push(Kind::Transaction, |buffer| transaction.encode(buffer));
         self.plan.created.extend(&transaction.create);
         self.plan.dropped.extend(&transaction.drop);
         self.plan.touched.extend(&transaction.create);
@@ -297,7 +347,10 @@ impl SeededBug {
 }
 
 #[cfg(not(test))]
-#[expect(clippy::unused_self, reason = "there are no bugs to switch on outside tests")]
+#[expect(
+    clippy::unused_self,
+    reason = "there are no bugs to switch on outside tests"
+)]
 impl SeededBug {
     fn ignores_seal(self) -> bool {
         false

@@ -38,7 +38,9 @@ impl<M> Published<M> {
         (metadata, shards): (Arc<M>, &Shards),
         segments: Segments,
     ) -> Published<M> {
-        let tails = shards.iter().map(|(shard, state)| (*shard, watch::Sender::new(tail(*state))));
+        let tails = shards
+            .iter()
+            .map(|(shard, state)| (*shard, watch::Sender::new(tail(*state))));
         Published {
             disk,
             magic,
@@ -80,7 +82,10 @@ impl<M> Published<M> {
     }
 
     pub(crate) fn poison(&self, operation: &'static str, reason: &std::io::Error) -> Error {
-        let error = Error::Poisoned { operation, reason: reason.to_string() };
+        let error = Error::Poisoned {
+            operation,
+            reason: reason.to_string(),
+        };
         self.poison.get_or_init(|| error).clone()
     }
 
@@ -104,7 +109,10 @@ impl<M> Published<M> {
         let number = self.segments().active.number;
         self.tail_cache().push(number, offset, bytes);
         {
-            let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+            let mut segments = self
+                .segments
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
             for shard in &plan.created {
                 segments.active.index.create(*shard);
             }
@@ -132,12 +140,18 @@ impl<M> Published<M> {
                 }
             }
         }
-        *self.metadata.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&plan.metadata);
+        *self
+            .metadata
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::clone(&plan.metadata);
     }
 
     /// Makes `next` the active segment; the one before is sealed.
     pub(crate) fn rotate(&self, next: Segment) {
-        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let mut segments = self
+            .segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let sealed = Arc::new(std::mem::replace(&mut segments.active, next));
         drop(segments);
         self.footers().insert(sealed);
@@ -146,7 +160,10 @@ impl<M> Published<M> {
     /// Forgets the oldest segment, if it is that one.
     pub(crate) fn forget(&self, segment: u64) {
         {
-            let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+            let mut segments = self
+                .segments
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
             if segments.first == segment {
                 segments.first += 1;
             }
@@ -156,14 +173,19 @@ impl<M> Published<M> {
 
     /// Takes back that the oldest segment was forgotten: it could not be removed.
     pub(crate) fn remember(&self, segment: u64) {
-        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let mut segments = self
+            .segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         if segments.first == segment + 1 {
             segments.first = segment;
         }
     }
 
     pub(crate) fn tail_cache(&self) -> MutexGuard<'_, TailCache> {
-        self.tail_cache.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tail_cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn footers(&self) -> MutexGuard<'_, FooterCache> {
@@ -200,14 +222,25 @@ impl<M> Published<M> {
 
     fn load(&self, number: u64) -> Result<Arc<Segment>, Error> {
         let name = segment::name(number);
-        let file = self.disk.open(&name).map_err(|source| Error::io("opening", &name, source))?;
+        let file = self
+            .disk
+            .open(&name)
+            .map_err(|source| Error::io("opening", &name, source))?;
         let index = segment::read_footer(file.as_ref(), number, self.magic)?;
-        let segment = Arc::new(Segment { number, file, index });
+        let segment = Arc::new(Segment {
+            number,
+            file,
+            index,
+        });
         self.footers().insert(Arc::clone(&segment));
         Ok(segment)
     }
 }
 
 fn tail(state: ShardState) -> Tail {
-    Tail { next: state.next, last_time_ms: state.last_time_ms, sealed: state.sealed }
+    Tail {
+        next: state.next,
+        last_time_ms: state.last_time_ms,
+        sealed: state.sealed,
+    }
 }

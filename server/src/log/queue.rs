@@ -19,16 +19,23 @@ pub(crate) type AppendReply = Result<Vec<Result<Appended, Error>>, Error>;
 /// What a caller asks the committer for, and where the answer goes.
 #[derive(Debug)]
 pub(crate) enum Work<M> {
-    Append { batches: Vec<(LogShard, RecordBatch)>, reply: oneshot::Sender<AppendReply> },
-    Commit { transaction: Transaction, reply: oneshot::Sender<Result<Arc<M>, Error>> },
+    Append {
+        batches: Vec<(LogShard, RecordBatch)>,
+        reply: oneshot::Sender<AppendReply>,
+    },
+    Commit {
+        transaction: Transaction,
+        reply: oneshot::Sender<Result<Arc<M>, Error>>,
+    },
 }
 
 impl<M> Work<M> {
     fn len_bytes(&self) -> usize {
         match self {
-            Work::Append { batches, .. } => {
-                batches.iter().map(|(_, batch)| batch.len_bytes() + ENTRY_COST_BYTES).sum()
-            }
+            Work::Append { batches, .. } => batches
+                .iter()
+                .map(|(_, batch)| batch.len_bytes() + ENTRY_COST_BYTES)
+                .sum(),
             Work::Commit { transaction, .. } => transaction.len_bytes() + ENTRY_COST_BYTES,
         }
     }
@@ -87,7 +94,10 @@ impl<M> Queue<M> {
         // Permits are taken as u32.
         let queue_bytes = queue_bytes.min(1 << 31);
         Queue {
-            state: Mutex::new(State { entries: VecDeque::new(), closed: false }),
+            state: Mutex::new(State {
+                entries: VecDeque::new(),
+                closed: false,
+            }),
             changed: Condvar::new(),
             budget: Arc::new(Semaphore::new(queue_bytes)),
             queue_bytes,
@@ -109,14 +119,21 @@ impl<M> Queue<M> {
         if state.closed {
             return Err(Error::Closed);
         }
-        state.entries.push_back(Entry { work, len_bytes, permit });
+        state.entries.push_back(Entry {
+            work,
+            len_bytes,
+            permit,
+        });
         drop(state);
         self.changed.notify_one();
         Ok(())
     }
 
     async fn permit(&self, wanted_bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
-        let too_large = Error::TooLarge { bytes: wanted_bytes, limit_bytes: self.queue_bytes };
+        let too_large = Error::TooLarge {
+            bytes: wanted_bytes,
+            limit_bytes: self.queue_bytes,
+        };
         if wanted_bytes > self.queue_bytes {
             return Err(too_large);
         }
@@ -128,9 +145,10 @@ impl<M> Queue<M> {
         match tokio::time::timeout(PATIENCE, room).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_closed)) => Err(Error::Closed),
-            Err(_elapsed) => {
-                Err(Error::Overloaded { wanted_bytes, queue_bytes: self.queue_bytes })
-            }
+            Err(_elapsed) => Err(Error::Overloaded {
+                wanted_bytes,
+                queue_bytes: self.queue_bytes,
+            }),
         }
     }
 
@@ -143,7 +161,10 @@ impl<M> Queue<M> {
                 return Drained::Closed;
             }
             let Some(patience) = patience else {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             let waited = self.changed.wait_timeout(state, patience);

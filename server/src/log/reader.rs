@@ -40,11 +40,22 @@ struct Collected {
 
 impl Collected {
     fn new(limit: ReadLimit) -> Collected {
-        Collected { records: Vec::new(), bytes: 0, limit, full: limit.records == 0 }
+        Collected {
+            records: Vec::new(),
+            bytes: 0,
+            limit,
+            full: limit.records == 0,
+        }
     }
 
     fn add(&mut self, located: &Located, frame: &Bytes, request: &Request) -> Result<(), Error> {
-        let Run { first, time_ms, count, offset, .. } = located.run;
+        let Run {
+            first,
+            time_ms,
+            count,
+            offset,
+            ..
+        } = located.run;
         let (mut bytes, mut taken) = (self.bytes, self.records.len());
         let limit = self.limit;
         let mut full = false;
@@ -55,7 +66,12 @@ impl Collected {
             taken += 1;
             !full
         });
-        let expected = RunHead { shard: request.shard, first, time_ms, count };
+        let expected = RunHead {
+            shard: request.shard,
+            first,
+            time_ms,
+            count,
+        };
         match decoded {
             Some((head, records)) if head == expected => self.records.extend(records),
             _ => {
@@ -71,10 +87,7 @@ impl Collected {
 
 impl<M> Published<M> {
     /// Records that need no file: `None` if a file must be read.
-    pub(crate) fn read_cached(
-        &self,
-        request: &Request,
-    ) -> Option<Result<Vec<ReadRecord>, Error>> {
+    pub(crate) fn read_cached(&self, request: &Request) -> Option<Result<Vec<ReadRecord>, Error>> {
         let located = {
             let segments = self.segments();
             let active = &segments.active;
@@ -86,7 +99,10 @@ impl<M> Published<M> {
             plan.extend(runs, active.number, &active.file);
             plan.located
         };
-        if located.first().is_some_and(|located| located.run.time_ms < request.not_before_ms) {
+        if located
+            .first()
+            .is_some_and(|located| located.run.time_ms < request.not_before_ms)
+        {
             return None;
         }
         let mut frames = Vec::with_capacity(located.len());
@@ -130,7 +146,11 @@ impl<M> Published<M> {
     }
 
     fn frame(&self, located: &Located) -> Result<Bytes, Error> {
-        let Located { segment: number, file, run } = located;
+        let Located {
+            segment: number,
+            file,
+            run,
+        } = located;
         let length = usize::try_from(run.length).unwrap_or(usize::MAX);
         if let Some(bytes) = self.tail_cache().get(*number, run.offset, length) {
             return Ok(bytes);
@@ -139,7 +159,8 @@ impl<M> Published<M> {
         file.read_at(&mut bytes, run.offset)
             .map_err(|source| Error::io("reading", &segment::name(*number), source))?;
         let corrupt = |reason: String| Error::corrupt(*number, run.offset, reason);
-        let frame = frame::decode(&bytes, self.magic).map_err(|fault| corrupt(fault.to_string()))?;
+        let frame =
+            frame::decode(&bytes, self.magic).map_err(|fault| corrupt(fault.to_string()))?;
         if frame.kind != Kind::Records || frame.place.segment != *number {
             return Err(corrupt("it is not a run of this segment".to_owned()));
         }
@@ -214,7 +235,11 @@ impl<M> Published<M> {
         let (mut low, mut high) = (first, last);
         while low < high {
             let middle = low + (high - low) / 2;
-            if test(middle)? { low = middle + 1 } else { high = middle }
+            if test(middle)? {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         Ok(low.saturating_sub(1).max(first))
     }
@@ -234,7 +259,13 @@ impl PlannedRuns {
     fn new(request: &Request) -> PlannedRuns {
         let ReadLimit { records, bytes } = request.limit;
         let limit = ReadLimit { records, bytes };
-        PlannedRuns { located: Vec::new(), next: request.from, records: 0, bytes: 0, limit }
+        PlannedRuns {
+            located: Vec::new(),
+            next: request.from,
+            records: 0,
+            bytes: 0,
+            limit,
+        }
     }
 
     fn full(&self) -> bool {
@@ -251,7 +282,11 @@ impl PlannedRuns {
             self.records += run.end() - run.first.max(self.next);
             self.bytes += usize::try_from(run.length).unwrap_or(usize::MAX);
             self.next = run.end();
-            self.located.push(Located { segment: number, file: Arc::clone(file), run: *run });
+            self.located.push(Located {
+                segment: number,
+                file: Arc::clone(file),
+                run: *run,
+            });
         }
     }
 }
@@ -272,7 +307,9 @@ impl<M> Published<M> {
             let kept = self.with_index(oldest, |_, index| {
                 index.iter().any(|(shard, runs)| {
                     let newest = runs.runs.last().map(|run| run.time_ms);
-                    newest.zip(keep_after_ms(shard)).is_some_and(|(newest, keep)| newest >= keep)
+                    newest
+                        .zip(keep_after_ms(shard))
+                        .is_some_and(|(newest, keep)| newest >= keep)
                 })
             })?;
             if kept != Some(false) {
@@ -288,13 +325,17 @@ impl<M> Published<M> {
     fn remove(&self, oldest: u64) -> Result<(), Error> {
         let name = segment::name(oldest);
         let io = |operation| move |source| Error::io(operation, &segment::name(oldest), source);
-        self.disk.sync_directory().map_err(io("syncing the directory before removing"))?;
+        self.disk
+            .sync_directory()
+            .map_err(io("syncing the directory before removing"))?;
         // A reader that finds the file gone must find it forgotten as well.
         self.forget(oldest);
         if let Err(source) = self.disk.remove(&name) {
             self.remember(oldest);
             return Err(Error::io("removing", &name, source));
         }
-        self.disk.sync_directory().map_err(io("syncing the directory after removing"))
+        self.disk
+            .sync_directory()
+            .map_err(io("syncing the directory after removing"))
     }
 }

@@ -8,7 +8,11 @@
 //! 28       per record: u8 flags = 0, u16 partition key length, u32 data length, key, data
 //! ```
 
-#![warn(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)]
+#![warn(
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::arithmetic_side_effects
+)]
 
 use bytes::Bytes;
 
@@ -34,7 +38,10 @@ impl RecordBatch {
 
     /// An empty batch with room for so many bytes of keys, data and 7 bytes per record.
     pub fn with_capacity(bytes: usize) -> Self {
-        RecordBatch { bytes: Vec::with_capacity(bytes), count: 0 }
+        RecordBatch {
+            bytes: Vec::with_capacity(bytes),
+            count: 0,
+        }
     }
 
     /// Adds a record.
@@ -77,8 +84,10 @@ impl RecordBatch {
         let data_bytes = u32::try_from(data_bytes);
         assert!(data_bytes.is_ok(), "a record's data is below 4 GiB");
         self.bytes.push(0);
-        self.bytes.extend_from_slice(&key_bytes.unwrap_or_default().to_be_bytes());
-        self.bytes.extend_from_slice(&data_bytes.unwrap_or_default().to_be_bytes());
+        self.bytes
+            .extend_from_slice(&key_bytes.unwrap_or_default().to_be_bytes());
+        self.bytes
+            .extend_from_slice(&data_bytes.unwrap_or_default().to_be_bytes());
         self.bytes.extend_from_slice(partition_key.as_bytes());
         self.count = self.count.saturating_add(1);
     }
@@ -165,7 +174,12 @@ impl RunHead {
         let time_ms = cursor.u64()?;
         let count = cursor.u32()?;
         first.checked_add(u64::from(count))?;
-        (count > 0).then_some(RunHead { shard, first, time_ms, count })
+        (count > 0).then_some(RunHead {
+            shard,
+            first,
+            time_ms,
+            count,
+        })
     }
 }
 
@@ -195,7 +209,12 @@ pub(crate) fn decode_run(
             continue;
         }
         let (key, data) = (frame.slice_ref(key), frame.slice_ref(data));
-        let record = ReadRecord { counter, time_ms: head.time_ms, key, data };
+        let record = ReadRecord {
+            counter,
+            time_ms: head.time_ms,
+            key,
+            data,
+        };
         if !take(&record) {
             break;
         }
@@ -224,7 +243,12 @@ mod tests {
         let before = batch.len_bytes();
         assert_eq!(batch.push_with("b", 10, |_| Err("no")), Err("no"));
         assert_eq!((batch.len(), batch.len_bytes()), (1, before));
-        batch.push_with("c", 3, |data| { data.copy_from_slice(b"xyz"); Ok::<(), ()>(()) }).unwrap();
+        batch
+            .push_with("c", 3, |data| {
+                data.copy_from_slice(b"xyz");
+                Ok::<(), ()>(())
+            })
+            .unwrap();
         assert_eq!(batch.len(), 2);
     }
 

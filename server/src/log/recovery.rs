@@ -11,7 +11,6 @@ use std::sync::Arc;
 use crate::log::disk::{Disk, DiskFile};
 use crate::log::entry::{
     Run, SegmentIndex, ShardState, Snapshot, TRAILER_BYTES, Transaction, decode_opened,
-    encode_trailer,
 };
 use crate::log::frame::{
     self, ALIGNMENT, Fault, Frame, Frames, HEADER_BYTES, Kind, Magic, Place, frame_bytes,
@@ -34,6 +33,8 @@ pub(crate) struct State<M> {
     pub(crate) commit: u64,
     /// Where the last commit ends.
     pub(crate) position: u64,
+    /// There is nothing but the snapshot.
+    pub(crate) fresh: bool,
     /// The last frame is a footer.
     pub(crate) sealed: bool,
 }
@@ -65,13 +66,19 @@ pub(crate) fn recover<M: Metadata>(
 }
 
 fn list(disk: &dyn Disk) -> Result<BTreeSet<u64>, Error> {
-    let names = disk.list().map_err(|source| Error::io("listing", "segments", source))?;
+    let names = disk
+        .list()
+        .map_err(|source| Error::io("listing", "segments", source))?;
     for name in [segment::SPARE, segment::LARGE] {
         if names.iter().any(|found| found == name) {
-            disk.remove(name).map_err(|source| Error::io("removing", name, source))?;
+            disk.remove(name)
+                .map_err(|source| Error::io("removing", name, source))?;
         }
     }
-    Ok(names.iter().filter_map(|name| segment::number(name)).collect())
+    Ok(names
+        .iter()
+        .filter_map(|name| segment::number(name))
+        .collect())
 }
 
 fn create_first<M: Metadata>(disk: &dyn Disk, bytes: u64, initial: &M) -> Result<(), Error> {
@@ -80,13 +87,25 @@ fn create_first<M: Metadata>(disk: &dyn Disk, bytes: u64, initial: &M) -> Result
     getrandom::fill(&mut log_id)
         .map_err(|error| Error::io("naming", &name, std::io::Error::other(error.to_string())))?;
     let metadata = initial.encode();
-    let snapshot = Snapshot { log_id, epoch: 0, metadata: &metadata, shards: Vec::new() };
-    let frames = snapshot_frame(&snapshot, Place { segment: 1, commit: 1, durable: 0 });
+    let snapshot = Snapshot {
+        log_id,
+        epoch: 0,
+        metadata: &metadata,
+        shards: Vec::new(),
+    };
+    let frames = snapshot_frame(
+        &snapshot,
+        Place {
+            segment: 1,
+            commit: 1,
+            durable: 0,
+        },
+    );
     // Room for what is written at every start, and for the end.
     let least = as_u64(frames.len() + 4 * HEADER_BYTES + 2 * TRAILER_BYTES);
-    let file = disk.create(segment::SPARE, bytes.max(least)).map_err(|source| {
-        segment::refused(bytes.max(least), Arc::new(source))
-    })?;
+    let file = disk
+        .create(segment::SPARE, bytes.max(least))
+        .map_err(|source| segment::refused(bytes.max(least), Arc::new(source)))?;
     let place = || {
         file.write_at(&frames, 0)?;
         file.sync()?;
@@ -108,37 +127,83 @@ fn recover_from<M: Metadata>(
     first_segment: u64,
     last: u64,
 ) -> Result<Recovered<M>, Error> {
-    let name = segment::name(last);
     let io = |operation| move |source| Error::io(operation, &segment::name(last), source);
-    let file = disk.open(&name).map_err(io("opening"))?;
-    let mut capacity = file.len_bytes().map_err(io("measuring"))?;
-    let mut bytes = vec![0; usize::try_from(capacity).unwrap_or(usize::MAX)];
-    file.read_at(&mut bytes, 0).map_err(io("reading"))?;
+    let (file, bytes) = read_whole(disk, last)?;
     let mut state: State<M> = scan(last, &bytes)?;
-    let magic = Magic::of(&state.log_id);
     for number in first_segment..last {
-        let name = segment::name(number);
-        let file = disk.open(&name).map_err(|source| Error::io("opening", &name, source))?;
-        segment::read_footer(file.as_ref(), number, magic)?;
+        check_sealed(disk, number, &state, number + 1 == last)?;
     }
     if state.sealed {
-        let end = state.position + as_u64(TRAILER_BYTES);
-        let footer_at = state.position - as_u64(frame_bytes(state.index.len_bytes_with(0, 0)));
-        let seal = || {
-            file.write_at(&encode_trailer(footer_at), state.position)?;
-            file.truncate(end)
-        };
-        seal().map_err(io("sealing"))?;
-        capacity = end;
-    } else {
-        cut(file.as_ref(), &bytes, state.position).map_err(io("cutting the torn tail of"))?;
+        // The next segment is there before this one is sealed.
+        return Err(Error::corrupt(last + 1, 0, "the segment is missing"));
     }
+    cut(file.as_ref(), &bytes, state.position).map_err(io("cutting the torn tail of"))?;
     // What was read may have been written and never synced.
     file.sync().map_err(io("syncing"))?;
-    disk.sync_directory().map_err(io("syncing the directory of"))?;
+    disk.sync_directory()
+        .map_err(io("syncing the directory of"))?;
     let index = std::mem::take(&mut state.index);
-    let active = Segment { number: last, file, index };
-    Ok(Recovered { state, first_segment, active, capacity })
+    let active = Segment {
+        number: last,
+        file,
+        index,
+    };
+    Ok(Recovered {
+        state,
+        first_segment,
+        active,
+        capacity: as_u64(bytes.len()),
+    })
+}
+
+fn read_whole(disk: &dyn Disk, number: u64) -> Result<(Arc<dyn DiskFile>, Vec<u8>), Error> {
+    let name = segment::name(number);
+    let read = || {
+        let file = disk.open(&name)?;
+        let mut bytes = vec![0; usize::try_from(file.len_bytes()?).unwrap_or(usize::MAX)];
+        file.read_at(&mut bytes, 0)?;
+        Ok((file, bytes))
+    };
+    read().map_err(|source| Error::io("reading", &name, source))
+}
+
+/// Checks that an earlier segment has its footer. The one before the last may lack it, if the last
+/// has nothing but its snapshot: then the crash came in between, and it is sealed now.
+fn check_sealed<M: Metadata>(
+    disk: &dyn Disk,
+    number: u64,
+    last: &State<M>,
+    is_before_last: bool,
+) -> Result<(), Error> {
+    let name = segment::name(number);
+    let magic = Magic::of(&last.log_id);
+    let file = disk
+        .open(&name)
+        .map_err(|source| Error::io("opening", &name, source))?;
+    match segment::read_footer(file.as_ref(), number, magic) {
+        Err(Error::Corrupt { .. }) if last.fresh && is_before_last => {}
+        footer => return footer.map(drop),
+    }
+    let (_, bytes) = read_whole(disk, number)?;
+    let state: State<M> = scan(number, &bytes)?;
+    let footer_bytes = as_u64(frame_bytes(state.index.len_bytes_with(0, 0)));
+    let (footer_at, sealed_by) = if state.sealed {
+        (state.position - footer_bytes, state.commit)
+    } else {
+        (state.position, state.commit + 1)
+    };
+    if state.log_id != last.log_id || sealed_by + 1 != last.commit {
+        let reason = "it ends before the next segment begins";
+        return Err(Error::corrupt(number, state.position, reason));
+    }
+    let place = Place {
+        segment: number,
+        commit: sealed_by,
+        durable: sealed_by - 1,
+    };
+    let footer = segment::footer(footer_at, &state.index, place, magic);
+    segment::seal(file.as_ref(), footer_at, &footer)
+        .map_err(|source| Error::io("sealing", &name, source))
 }
 
 /// Zeroes what follows `position`, so that it is never taken for frames of the future.
@@ -163,7 +228,11 @@ pub(crate) fn scan<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, 
         match frame::decode(bytes.get(at..).unwrap_or_default(), magic) {
             Ok(frame) => {
                 if frame.place.segment != segment || frame.place.commit != number {
-                    return Err(Error::corrupt(segment, as_u64(at), "frames do not continue"));
+                    return Err(Error::corrupt(
+                        segment,
+                        as_u64(at),
+                        "frames do not continue",
+                    ));
                 }
                 commit.push((at, frame));
                 at += frame_bytes(frame.body.len());
@@ -172,6 +241,7 @@ pub(crate) fn scan<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, 
                         state.apply(segment, as_u64(at), &frame)?;
                     }
                     state.commit = number;
+                    state.fresh = false;
                     state.position = as_u64(at);
                 }
             }
@@ -196,7 +266,9 @@ fn begin<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, Error> {
         _ => corrupt(format!("no snapshot: {fault}")),
     })?;
     if frame.kind != Kind::Snapshot || frame.more || frame.place.segment != segment {
-        return Err(corrupt("the first frame is not this segment's snapshot".to_owned()));
+        return Err(corrupt(
+            "the first frame is not this segment's snapshot".to_owned(),
+        ));
     }
     let snapshot = Snapshot::decode(frame.body)
         .filter(|snapshot| snapshot.epoch < EPOCH_LIMIT)
@@ -210,13 +282,18 @@ fn begin<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, Error> {
         shards,
         commit: frame.place.commit,
         position: as_u64(frame_bytes(frame.body.len())),
+        fresh: true,
         sealed: false,
     })
 }
 
 fn newer(segment: u64, fault: Fault) -> Error {
     let known = format!("frame version {}", frame::VERSION);
-    Error::NewerFormat { name: segment::name(segment), found: fault.to_string(), known }
+    Error::NewerFormat {
+        name: segment::name(segment),
+        found: fault.to_string(),
+        known,
+    }
 }
 
 /// The greatest commit that any frame after `at` says was durable.
@@ -270,16 +347,34 @@ impl<M: Metadata> State<M> {
     }
 
     fn append(&mut self, head: RunHead, offset: u64, length: u32) -> Result<(), &'static str> {
-        let state = self.shards.get_mut(&head.shard).ok_or("a run of an unknown shard")?;
-        let RunHead { shard, first, time_ms, count } = head;
-        let run = Run { first, offset, length, count, time_ms };
+        let state = self
+            .shards
+            .get_mut(&head.shard)
+            .ok_or("a run of an unknown shard")?;
+        let RunHead {
+            shard,
+            first,
+            time_ms,
+            count,
+        } = head;
+        let run = Run {
+            first,
+            offset,
+            length,
+            count,
+            time_ms,
+        };
         if state.sealed {
             return Err("a run of a sealed shard");
         }
         if first < state.next || time_ms < state.last_time_ms {
             return Err("counters or times fall back");
         }
-        *state = ShardState { next: run.end(), last_time_ms: time_ms, sealed: false };
+        *state = ShardState {
+            next: run.end(),
+            last_time_ms: time_ms,
+            sealed: false,
+        };
         self.index.push(shard, run);
         Ok(())
     }

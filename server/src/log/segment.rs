@@ -63,7 +63,9 @@ pub(crate) fn read_footer(
     file.read_at(&mut bytes, footer_at).map_err(io)?;
     let frame = frame::decode(&bytes, magic).map_err(|fault| corrupt(fault.to_string()))?;
     if frame.kind != Kind::Footer || frame.place.segment != segment {
-        return Err(corrupt("the trailer does not lead to this segment's footer".to_owned()));
+        return Err(corrupt(
+            "the trailer does not lead to this segment's footer".to_owned(),
+        ));
     }
     SegmentIndex::decode(frame.body)
         .ok_or_else(|| corrupt("the footer cannot be understood".to_owned()))
@@ -97,12 +99,20 @@ impl Spare {
     /// Starts the thread; it begins with a first spare at once.
     pub(crate) fn start(disk: Arc<dyn Disk>, segment_bytes: u64) -> io::Result<Spare> {
         let state = Mutex::new(SpareState::Wanted);
-        let shared = Arc::new(SpareShared { disk, segment_bytes, state, changed: Condvar::new() });
+        let shared = Arc::new(SpareShared {
+            disk,
+            segment_bytes,
+            state,
+            changed: Condvar::new(),
+        });
         let worker = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("log-spare".to_owned())
             .spawn(move || worker.run())?;
-        Ok(Spare { shared, thread: Some(thread) })
+        Ok(Spare {
+            shared,
+            thread: Some(thread),
+        })
     }
 
     /// Asks for a spare ahead of its need.
@@ -137,17 +147,26 @@ impl Spare {
                 }
                 waiting => *state = waiting,
             }
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .shared
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
 pub(crate) fn refused(segment_bytes: u64, source: Arc<io::Error>) -> Error {
     match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Error::NoSpace { segment_bytes, source }
-        }
-        _ => Error::Io { operation: "laying out", name: SPARE.to_owned(), source },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoSpace {
+            segment_bytes,
+            source,
+        },
+        _ => Error::Io {
+            operation: "laying out",
+            name: SPARE.to_owned(),
+            source,
+        },
     }
 }
 
@@ -175,7 +194,10 @@ impl SpareShared {
                     self.changed.notify_all();
                 }
                 SpareState::Idle | SpareState::Ready(_) | SpareState::Failed(_) => {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state = self
+                        .changed
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner);
                 }
             }
         }
@@ -206,7 +228,13 @@ mod tests {
     fn names_are_told_from_other_files() {
         assert_eq!(name(7), "0000000000000007.segment");
         assert_eq!(number("0000000000000007.segment"), Some(7));
-        for other in [SPARE, LARGE, "7.segment", "+000000000000007.segment", "FORMAT"] {
+        for other in [
+            SPARE,
+            LARGE,
+            "7.segment",
+            "+000000000000007.segment",
+            "FORMAT",
+        ] {
             assert_eq!(number(other), None, "{other}");
         }
     }
@@ -216,7 +244,13 @@ mod tests {
         let disk = MemoryDisk::new();
         disk.set_capacity(Some(100));
         let spare = Spare::start(Arc::new(disk.clone()), 200).unwrap();
-        assert!(matches!(spare.take(10), Err(Error::NoSpace { segment_bytes: 200, .. })));
+        assert!(matches!(
+            spare.take(10),
+            Err(Error::NoSpace {
+                segment_bytes: 200,
+                ..
+            })
+        ));
         disk.set_capacity(None);
         let (file, name) = spare.take(10).unwrap();
         assert_eq!((file.len_bytes().unwrap(), name), (200, SPARE));

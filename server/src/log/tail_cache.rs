@@ -22,15 +22,25 @@ struct Commit {
 
 impl TailCache {
     pub(crate) fn new(limit_bytes: usize) -> TailCache {
-        TailCache { commits: VecDeque::new(), used_bytes: 0, limit_bytes }
+        TailCache {
+            commits: VecDeque::new(),
+            used_bytes: 0,
+            limit_bytes,
+        }
     }
 
     /// Adds a commit that lies after all added before.
     pub(crate) fn push(&mut self, segment: u64, offset: u64, bytes: Bytes) {
         self.used_bytes += bytes.len();
-        self.commits.push_back(Commit { segment, offset, bytes });
+        self.commits.push_back(Commit {
+            segment,
+            offset,
+            bytes,
+        });
         while self.used_bytes > self.limit_bytes {
-            let Some(oldest) = self.commits.pop_front() else { break };
+            let Some(oldest) = self.commits.pop_front() else {
+                break;
+            };
             self.used_bytes -= oldest.bytes.len();
         }
     }
@@ -38,7 +48,9 @@ impl TailCache {
     /// These bytes of that segment, if they are all here.
     pub(crate) fn get(&self, segment: u64, offset: u64, length: usize) -> Option<Bytes> {
         let place = (segment, offset);
-        let after = self.commits.partition_point(|commit| (commit.segment, commit.offset) <= place);
+        let after = self
+            .commits
+            .partition_point(|commit| (commit.segment, commit.offset) <= place);
         let commit = self.commits.get(after.checked_sub(1)?)?;
         if commit.segment != segment {
             return None;
@@ -57,7 +69,11 @@ mod tests {
     fn s6_keeps_the_latest_within_its_bytes() {
         let mut cache = TailCache::new(100);
         for commit in 0..10u8 {
-            cache.push(1 + u64::from(commit / 5), u64::from(commit % 5) * 40, vec![commit; 40].into());
+            cache.push(
+                1 + u64::from(commit / 5),
+                u64::from(commit % 5) * 40,
+                vec![commit; 40].into(),
+            );
         }
         assert_eq!(cache.used_bytes, 80);
         assert_eq!(cache.get(2, 160, 40).unwrap()[..], [9; 40]);
@@ -66,6 +82,10 @@ mod tests {
         assert_eq!(cache.get(2, 80, 10), None, "dropped");
         assert_eq!(cache.get(1, 160, 10), None);
         cache.push(3, 0, vec![0; 101].into());
-        assert_eq!((cache.used_bytes, cache.get(3, 0, 1)), (0, None), "larger than the whole cache");
+        assert_eq!(
+            (cache.used_bytes, cache.get(3, 0, 1)),
+            (0, None),
+            "larger than the whole cache"
+        );
     }
 }

@@ -72,7 +72,14 @@ impl<M: Metadata> Committer<M> {
         let spare = Spare::start(Arc::clone(&disk), config.segment_bytes)
             .map_err(|source| Error::io("starting", "the thread log-spare", source))?;
         let quarter = usize::try_from(config.segment_bytes / 4).unwrap_or(usize::MAX);
-        let Start { state, metadata, segment, file, capacity, bug } = start;
+        let Start {
+            state,
+            metadata,
+            segment,
+            file,
+            capacity,
+            bug,
+        } = start;
         let mut committer = Committer {
             synced_at_ms: clock.now_ms(),
             disk,
@@ -95,23 +102,28 @@ impl<M: Metadata> Committer<M> {
             // Recovery has synced what it found.
             durable: state.commit,
         };
-        committer.begin_epoch(state.sealed)?;
+        committer.begin_epoch()?;
         Ok(committer)
     }
 
     /// Writes and syncs that the log was opened: from here on counters of the new epoch may be given
     /// out.
-    fn begin_epoch(&mut self, sealed: bool) -> Result<(), Error> {
+    fn begin_epoch(&mut self) -> Result<(), Error> {
         if self.epoch + 1 >= EPOCH_LIMIT {
-            return Err(Error::corrupt(self.segment, 0, "the log was opened too often"));
+            return Err(Error::corrupt(
+                self.segment,
+                0,
+                "the log was opened too often",
+            ));
         }
         let epoch = self.epoch + 1;
         let mut frames = Frames::default();
         frames.push(Kind::Opened, |buffer| encode_opened(epoch, buffer));
-        let need = Need { frames_bytes: frame_bytes(8), ..Need::default() };
-        if sealed {
-            self.begin_segment(need)?;
-        } else if !self.fits(need) {
+        let need = Need {
+            frames_bytes: frame_bytes(8),
+            ..Need::default()
+        };
+        if !self.fits(need) {
             self.rotate(need)?;
         }
         self.write(frames)?;
@@ -122,7 +134,10 @@ impl<M: Metadata> Committer<M> {
 
     /// Commits what is queued until the queue is closed and empty.
     pub(crate) fn run(mut self) {
-        let _end = End { published: Arc::clone(&self.published), queue: Arc::clone(&self.queue) };
+        let _end = End {
+            published: Arc::clone(&self.published),
+            queue: Arc::clone(&self.queue),
+        };
         loop {
             match self.queue.drain(self.commit_bytes, self.patience()) {
                 Drained::Entries(entries) => self.commit(entries),
@@ -158,7 +173,9 @@ impl<M: Metadata> Committer<M> {
     }
 
     fn sync_is_due(&self) -> bool {
-        let Durability::Interval(interval) = self.durability else { return false };
+        let Durability::Interval(interval) = self.durability else {
+            return false;
+        };
         let since = self.clock.now_ms().checked_sub(self.synced_at_ms);
         // A clock set back must not put the sync off.
         let due = since.is_none_or(|since| u128::from(since) >= interval.as_millis());
@@ -190,10 +207,15 @@ impl<M: Metadata> Committer<M> {
             plan.answers.drain(..).for_each(|answer| answer.send(None));
         }
         let frames = std::mem::take(&mut plan.frames);
-        let written = if frames.is_empty() { Ok(None) } else { self.write_durably(frames) };
+        let written = if frames.is_empty() {
+            Ok(None)
+        } else {
+            self.write_durably(frames)
+        };
         if let Ok(Some((offset, bytes))) = &written {
             self.metadata = Arc::clone(&plan.metadata);
-            self.published.publish(&mut plan, *offset, bytes.clone(), &self.shards);
+            self.published
+                .publish(&mut plan, *offset, bytes.clone(), &self.shards);
         }
         let failure = written.err();
         for answer in plan.answers {
@@ -230,8 +252,13 @@ impl<M: Metadata> Committer<M> {
         let place = self.next_place();
         let bytes = Bytes::from(frames.finish(place, Magic::of(&self.log_id)));
         let offset = self.position;
-        assert!(offset + as_u64(bytes.len()) <= self.capacity, "room was made before");
-        self.file.write_at(&bytes, offset).map_err(|error| self.poison("a write", &error))?;
+        assert!(
+            offset + as_u64(bytes.len()) <= self.capacity,
+            "room was made before"
+        );
+        self.file
+            .write_at(&bytes, offset)
+            .map_err(|error| self.poison("a write", &error))?;
         self.commit = place.commit;
         self.position += as_u64(bytes.len());
         Ok((offset, bytes))
@@ -239,7 +266,9 @@ impl<M: Metadata> Committer<M> {
 
     fn sync(&mut self) -> Result<(), Error> {
         if self.durable < self.commit {
-            self.file.sync().map_err(|error| self.poison("a sync", &error))?;
+            self.file
+                .sync()
+                .map_err(|error| self.poison("a sync", &error))?;
             self.durable = self.commit;
         }
         self.synced_at_ms = self.clock.now_ms();
@@ -247,7 +276,11 @@ impl<M: Metadata> Committer<M> {
     }
 
     fn next_place(&self) -> Place {
-        Place { segment: self.segment, commit: self.commit + 1, durable: self.durable }
+        Place {
+            segment: self.segment,
+            commit: self.commit + 1,
+            durable: self.durable,
+        }
     }
 
     fn poison(&self, operation: &'static str, error: &std::io::Error) -> Error {
@@ -255,54 +288,32 @@ impl<M: Metadata> Committer<M> {
         self.published.poison(operation, error)
     }
 
-    /// Seals the active segment and begins one with room for `need`.
+    /// Begins a segment with room for `need` and seals the active one.
+    ///
+    /// The next segment is there, with its snapshot and its name, before this one is sealed: so a
+    /// sealed segment that is the last means that one is missing.
     fn rotate(&mut self, need: Need) -> Result<(), Error> {
-        let (size, snapshot) = self.next_segment(need);
-        let (file, name) = self.spare.take(size)?;
-        let place = self.next_place();
-        let sealed = {
-            let segments = self.published.segments();
-            segment::footer(self.position, &segments.active.index, place, Magic::of(&self.log_id))
-        };
-        segment::seal(self.file.as_ref(), self.position, &sealed)
-            .map_err(|error| self.poison("sealing a segment", &error))?;
-        self.commit = place.commit;
-        self.durable = self.commit;
-        self.place_segment(file, name, &snapshot)
-    }
-
-    /// Begins a segment after one that is sealed already.
-    fn begin_segment(&mut self, need: Need) -> Result<(), Error> {
-        let (size, snapshot) = self.next_segment(need);
-        let (file, name) = self.spare.take(size)?;
-        self.place_segment(file, name, &snapshot)
-    }
-
-    /// The least size of the next segment, and the metadata its snapshot holds.
-    fn next_segment(&self, need: Need) -> (u64, Vec<u8>) {
         let metadata = self.metadata.encode();
-        let snapshot_bytes = self.snapshot(&metadata).len_bytes();
-        let index = SegmentIndex::starting_with(&self.shards);
-        let size = frame_bytes(snapshot_bytes) + bytes_with_end(need, &index);
-        (as_u64(size), metadata)
-    }
-
-    fn snapshot<'a>(&self, metadata: &'a [u8]) -> Snapshot<'a> {
-        let shards = self.shards.iter().map(|(shard, state)| (*shard, *state)).collect();
-        Snapshot { log_id: self.log_id, epoch: self.epoch, metadata, shards }
-    }
-
-    /// Writes the snapshot into the laid-out file before it gets its number: a segment with a number
-    /// always has its snapshot.
-    fn place_segment(
-        &mut self,
-        file: Arc<dyn DiskFile>,
-        name: &str,
-        metadata: &[u8],
-    ) -> Result<(), Error> {
+        let (file, name) = self.spare.take(self.next_segment_bytes(&metadata, need))?;
+        // A snapshot must not outlive what it tells of.
+        self.sync()?;
+        let sealing = self.next_place();
+        let footer = {
+            let segments = self.published.segments();
+            segment::footer(
+                self.position,
+                &segments.active.index,
+                sealing,
+                Magic::of(&self.log_id),
+            )
+        };
         let number = self.segment + 1;
-        let place = Place { segment: number, ..self.next_place() };
-        let bytes = snapshot_frame(&self.snapshot(metadata), place);
+        let place = Place {
+            segment: number,
+            commit: sealing.commit + 1,
+            durable: sealing.durable,
+        };
+        let bytes = snapshot_frame(&self.snapshot(&metadata), place);
         let begin = || {
             file.write_at(&bytes, 0)?;
             file.sync()?;
@@ -311,6 +322,8 @@ impl<M: Metadata> Committer<M> {
             file.len_bytes()
         };
         let capacity = begin().map_err(|error| self.poison("beginning a segment", &error))?;
+        segment::seal(self.file.as_ref(), self.position, &footer)
+            .map_err(|error| self.poison("sealing a segment", &error))?;
         self.capacity = capacity;
         self.segment = number;
         self.file = Arc::clone(&file);
@@ -318,9 +331,33 @@ impl<M: Metadata> Committer<M> {
         self.commit = place.commit;
         self.durable = place.commit;
         let index = SegmentIndex::starting_with(&self.shards);
-        self.published.rotate(Segment { number, file, index });
+        self.published.rotate(Segment {
+            number,
+            file,
+            index,
+        });
         self.spare.want();
         Ok(())
+    }
+
+    fn next_segment_bytes(&self, metadata: &[u8], need: Need) -> u64 {
+        let snapshot_bytes = self.snapshot(metadata).len_bytes();
+        let index = SegmentIndex::starting_with(&self.shards);
+        as_u64(frame_bytes(snapshot_bytes) + bytes_with_end(need, &index))
+    }
+
+    fn snapshot<'a>(&self, metadata: &'a [u8]) -> Snapshot<'a> {
+        let shards = self
+            .shards
+            .iter()
+            .map(|(shard, state)| (*shard, *state))
+            .collect();
+        Snapshot {
+            log_id: self.log_id,
+            epoch: self.epoch,
+            metadata,
+            shards,
+        }
     }
 }
 

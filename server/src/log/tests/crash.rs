@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use crate::log::tests::{TestLog, batch, create, open, read_all, seal, EVERYTHING};
+use crate::log::tests::{EVERYTHING, TestLog, batch, create, open, read_all, seal};
 use crate::log::{LogShard, MemoryDisk};
 
 /// What the workload was told.
@@ -53,22 +53,38 @@ async fn try_work(disk: &MemoryDisk, told: &mut Told) -> Option<()> {
 /// Everything acknowledged is there, in order; what else is there was sent, and once.
 async fn check(log: &TestLog, told: &Told, case: &str) {
     if told.created {
-        assert!(log.metadata().0.contains(&"create".to_owned()), "{case}: metadata lost");
+        assert!(
+            log.metadata().0.contains(&"create".to_owned()),
+            "{case}: metadata lost"
+        );
     }
     if log.tail(LogShard(1)).is_none() {
         assert!(!told.created, "{case}: the shard is lost");
         return;
     }
     if told.sealed {
-        assert!(log.tail(LogShard(1)).unwrap().sealed, "{case}: the seal is lost");
+        assert!(
+            log.tail(LogShard(1)).unwrap().sealed,
+            "{case}: the seal is lost"
+        );
     }
     let found = read_all(log, LogShard(1), EVERYTHING).await.unwrap();
-    assert!(found.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1), "{case}");
+    assert!(
+        found
+            .windows(2)
+            .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1),
+        "{case}"
+    );
     let found: Vec<_> = found.into_iter().map(|(_, text)| text).collect();
     for acked in &told.acked {
         assert!(found.contains(acked), "{case}: lost {acked}");
     }
-    assert!(found.iter().all(|found| (0..APPENDS).any(|number| *found == text(number))), "{case}");
+    assert!(
+        found
+            .iter()
+            .all(|found| (0..APPENDS).any(|number| *found == text(number))),
+        "{case}"
+    );
 }
 
 /// The machine stops at every operation in turn; what is left is opened after a power cut.
@@ -108,6 +124,7 @@ async fn s1_survives_any_single_failed_operation() {
             let disk = MemoryDisk::crashable();
             disk.fail_once(failed, kind);
             let told = work(&disk).await;
+            disk.repair();
             let left = disk.crash(failed);
             for (disk, how) in [(&left, "after a power cut"), (&disk, "after a restart")] {
                 let case = format!("operation {failed} failed with {kind}, {how}");

@@ -16,7 +16,10 @@ use crate::log::{
 };
 
 pub(super) const NOW_MS: u64 = 1_700_000_000_000;
-pub(super) const EVERYTHING: ReadLimit = ReadLimit { records: usize::MAX, bytes: usize::MAX };
+pub(super) const EVERYTHING: ReadLimit = ReadLimit {
+    records: usize::MAX,
+    bytes: usize::MAX,
+};
 
 /// Metadata that remembers every event; an event that begins with `!` is refused half way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,7 +30,11 @@ impl Metadata for Events {
         let event = String::from_utf8_lossy(event).into_owned();
         let refused = event.starts_with('!');
         self.0.push(event);
-        if refused { Err(MetadataError("refused".to_owned())) } else { Ok(()) }
+        if refused {
+            Err(MetadataError("refused".to_owned()))
+        } else {
+            Ok(())
+        }
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -62,17 +69,31 @@ pub(super) fn open_with(
     bug: SeededBug,
 ) -> Result<TestLog, Error> {
     let clock = ManualClock::at(NOW_MS);
-    Log::open_with(Arc::new(disk.clone()), config, clock, &Events::default(), bug)
+    Log::open_with(
+        Arc::new(disk.clone()),
+        config,
+        clock,
+        &Events::default(),
+        bug,
+    )
 }
 
 pub(super) fn create(event: &str, shards: &[u64]) -> Transaction {
     let create = shards.iter().copied().map(LogShard).collect();
-    Transaction { event: event.to_owned().into(), create, ..Transaction::default() }
+    Transaction {
+        event: event.to_owned().into(),
+        create,
+        ..Transaction::default()
+    }
 }
 
 pub(super) fn seal(event: &str, shards: &[u64]) -> Transaction {
     let seal = shards.iter().copied().map(LogShard).collect();
-    Transaction { event: event.to_owned().into(), seal, ..Transaction::default() }
+    Transaction {
+        event: event.to_owned().into(),
+        seal,
+        ..Transaction::default()
+    }
 }
 
 pub(super) fn batch(texts: &[&str]) -> RecordBatch {
@@ -93,10 +114,15 @@ pub(super) async fn read_all(
     let mut from = 0;
     loop {
         let records = log.read(shard, from, limit, 0).await?;
-        let Some(last) = records.last() else { return Ok(all) };
+        let Some(last) = records.last() else {
+            return Ok(all);
+        };
         from = last.counter + 1;
         all.extend(records.iter().map(|record| {
-            (record.counter, String::from_utf8(record.data.to_vec()).unwrap())
+            (
+                record.counter,
+                String::from_utf8(record.data.to_vec()).unwrap(),
+            )
         }));
     }
 }

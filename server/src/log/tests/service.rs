@@ -7,11 +7,10 @@ use std::time::Duration;
 use crate::clock::{ManualClock, SystemClock};
 use crate::log::plan::SeededBug;
 use crate::log::tests::{
-    EVERYTHING, Events, NOW_MS, TestLog, batch, create, open, open_with, read_all, seal, texts, tiny,
+    EVERYTHING, Events, NOW_MS, TestLog, batch, create, open, open_with, read_all, seal, texts,
+    tiny,
 };
-use crate::log::{
-    Error, Log, LogConfig, LogShard, MemoryDisk, ReadLimit, RealDisk, segment,
-};
+use crate::log::{Error, Log, LogConfig, LogShard, MemoryDisk, ReadLimit, RealDisk, segment};
 
 const ONE: LogShard = LogShard(1);
 
@@ -30,7 +29,9 @@ async fn s3_visible_in_order_and_once_while_written() {
         let log = log.clone();
         tokio::spawn(async move {
             for number in 0..EACH {
-                log.append(ONE, batch(&[&format!("{writer} {number}")])).await.unwrap();
+                log.append(ONE, batch(&[&format!("{writer} {number}")]))
+                    .await
+                    .unwrap();
             }
         })
     });
@@ -39,21 +40,44 @@ async fn s3_visible_in_order_and_once_while_written() {
     let mut from = 0;
     while seen.len() < 4 * EACH {
         log.wait_for(ONE, from).await;
-        let records = log.read(ONE, from, ReadLimit { records: 7, bytes: 400 }, 0).await.unwrap();
+        let records = log
+            .read(
+                ONE,
+                from,
+                ReadLimit {
+                    records: 7,
+                    bytes: 400,
+                },
+                0,
+            )
+            .await
+            .unwrap();
         assert!(!records.is_empty(), "woken for something");
         for record in records {
-            assert!(from == 0 || record.counter == from, "{} after {from}", record.counter);
+            assert!(
+                from == 0 || record.counter == from,
+                "{} after {from}",
+                record.counter
+            );
             from = record.counter + 1;
-            seen.push((record.counter, String::from_utf8(record.data.to_vec()).unwrap()));
+            seen.push((
+                record.counter,
+                String::from_utf8(record.data.to_vec()).unwrap(),
+            ));
         }
     }
     for writer in writers {
         writer.await.unwrap();
     }
     for writer in 0..4 {
-        let own = seen.iter().filter(|(_, text)| text.starts_with(&format!("{writer} ")));
+        let own = seen
+            .iter()
+            .filter(|(_, text)| text.starts_with(&format!("{writer} ")));
         let expected = (0..EACH).map(|number| format!("{writer} {number}"));
-        assert!(own.map(|(_, text)| text.clone()).eq(expected), "writer {writer} in its order");
+        assert!(
+            own.map(|(_, text)| text.clone()).eq(expected),
+            "writer {writer} in its order"
+        );
     }
     assert_eq!(read_all(&log, ONE, EVERYTHING).await.unwrap(), seen);
 }
@@ -111,7 +135,12 @@ async fn s5_nothing_after_seal() {
         }
         answered.sort_unstable();
         let found = read_all(&log, ONE, EVERYTHING).await.unwrap();
-        assert!(found.iter().map(|(counter, _)| *counter).eq(answered.iter().copied()));
+        assert!(
+            found
+                .iter()
+                .map(|(counter, _)| *counter)
+                .eq(answered.iter().copied())
+        );
         assert_eq!(log.tail(ONE).unwrap(), end);
         log.wait_for(ONE, u64::MAX).await;
     }
@@ -126,11 +155,20 @@ async fn transactions_apply_together_or_not_at_all() {
     reshard.seal.push(ONE);
     log.commit(reshard.clone()).await.unwrap();
     assert!(log.tail(ONE).unwrap().sealed);
-    assert!(matches!(log.commit(reshard).await, Err(Error::Exists(LogShard(2)))));
+    assert!(matches!(
+        log.commit(reshard).await,
+        Err(Error::Exists(LogShard(2)))
+    ));
     let mut half = create("half", &[4]);
     half.seal.push(LogShard(9));
-    assert!(matches!(log.commit(half).await, Err(Error::Unknown(LogShard(9)))));
-    assert!(matches!(log.commit(create("!no", &[5])).await, Err(Error::Metadata(_))));
+    assert!(matches!(
+        log.commit(half).await,
+        Err(Error::Unknown(LogShard(9)))
+    ));
+    assert!(matches!(
+        log.commit(create("!no", &[5])).await,
+        Err(Error::Metadata(_))
+    ));
     assert_eq!((log.tail(LogShard(4)), log.tail(LogShard(5))), (None, None));
     assert_eq!(log.metadata().0, ["create", "reshard"]);
     log.close().await;
@@ -147,16 +185,37 @@ async fn poisoned_after_failed_sync() {
     log.append(ONE, batch(&["kept"])).await.unwrap();
     disk.fail_syncs(Some(ErrorKind::Other));
     let error = log.append(ONE, batch(&["lost"])).await.unwrap_err();
-    assert!(matches!(error, Error::Poisoned { operation: "a sync", .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::Poisoned {
+                operation: "a sync",
+                ..
+            }
+        ),
+        "{error}"
+    );
     disk.fail_syncs(None);
     for _ in 0..2 {
-        assert!(matches!(log.append(ONE, batch(&["no"])).await, Err(Error::Poisoned { .. })));
+        assert!(matches!(
+            log.append(ONE, batch(&["no"])).await,
+            Err(Error::Poisoned { .. })
+        ));
     }
-    assert!(matches!(log.commit(seal("no", &[1])).await, Err(Error::Poisoned { .. })));
+    assert!(matches!(
+        log.commit(seal("no", &[1])).await,
+        Err(Error::Poisoned { .. })
+    ));
     assert!(log.is_poisoned());
     assert_eq!(texts(&log, 1).await, ["kept"]);
     log.close().await;
-    assert_eq!(texts(&open(&disk).unwrap(), 1).await.first().map(String::as_str), Some("kept"));
+    assert_eq!(
+        texts(&open(&disk).unwrap(), 1)
+            .await
+            .first()
+            .map(String::as_str),
+        Some("kept")
+    );
 }
 
 /// A full disk refuses what does not fit, takes more once there is room, and loses nothing.
@@ -173,9 +232,21 @@ async fn disk_full_is_refused_and_recovers() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(error, Error::NoSpace { segment_bytes: 2048, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::NoSpace {
+                segment_bytes: 2048,
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert!(!log.is_poisoned());
-    assert!(matches!(log.append(ONE, batch(&[&"q".repeat(300)])).await, Err(Error::NoSpace { .. })));
+    assert!(matches!(
+        log.append(ONE, batch(&[&"q".repeat(300)])).await,
+        Err(Error::NoSpace { .. })
+    ));
     assert_eq!(texts(&log, 1).await, kept);
     disk.set_capacity(None);
     log.append(ONE, batch(&["again"])).await.unwrap();
@@ -189,7 +260,10 @@ async fn disk_full_is_refused_and_recovers() {
 #[tokio::test]
 async fn s6_overload_is_refused_and_passes() {
     let disk = MemoryDisk::new();
-    let config = LogConfig { queue_bytes: 4096, ..tiny() };
+    let config = LogConfig {
+        queue_bytes: 4096,
+        ..tiny()
+    };
     let log = with_shard_one(&disk, config).await;
     disk.hold_syncs(true);
     let waiting: Vec<_> = (0..20)
@@ -212,7 +286,13 @@ async fn s6_overload_is_refused_and_passes() {
     assert_eq!(appended, 4096 / (500 + 3 + 7 + 256));
     log.append(ONE, batch(&["fine again"])).await.unwrap();
     let large = log.append(ONE, batch(&[&"l".repeat(5000)])).await;
-    assert!(matches!(large, Err(Error::TooLarge { limit_bytes: 4096, .. })));
+    assert!(matches!(
+        large,
+        Err(Error::TooLarge {
+            limit_bytes: 4096,
+            ..
+        })
+    ));
 }
 
 /// Everything that was accepted is finished by `close`; what comes later is refused.
@@ -237,14 +317,20 @@ async fn s10_close_finishes_what_was_accepted() {
         async move { tokio::join!(log.close(), log.close()) }
     });
     tokio::task::yield_now().await;
-    assert!(matches!(log.append(ONE, batch(&["late"])).await, Err(Error::Closed)));
+    assert!(matches!(
+        log.append(ONE, batch(&["late"])).await,
+        Err(Error::Closed)
+    ));
     disk.hold_syncs(false);
     closing.await.unwrap();
     waiter.await.unwrap();
     for append in appends {
         append.await.unwrap().unwrap();
     }
-    assert!(matches!(log.read(ONE, 0, EVERYTHING, 0).await, Err(Error::Closed)));
+    assert!(matches!(
+        log.read(ONE, 0, EVERYTHING, 0).await,
+        Err(Error::Closed)
+    ));
     let left = disk.crash(0);
     assert_eq!(texts(&open(&left).unwrap(), 1).await.len(), 10);
 }
@@ -262,7 +348,9 @@ async fn s7_times_lead_to_records_across_segments() {
         clock.set_ms(NOW_MS + 10 * number);
         // Shard 2 makes segments in which shard 1 has nothing.
         for _ in 0..5 {
-            log.append(LogShard(2), batch(&[&"p".repeat(100)])).await.unwrap();
+            log.append(LogShard(2), batch(&[&"p".repeat(100)]))
+                .await
+                .unwrap();
         }
         counters.push(log.append(ONE, batch(&["x"])).await.unwrap());
     }
@@ -271,7 +359,10 @@ async fn s7_times_lead_to_records_across_segments() {
         let time_ms = NOW_MS + 10 * u64::try_from(number).unwrap();
         for asked in [time_ms - 9, time_ms] {
             let from = log.counter_at(ONE, asked).await.unwrap();
-            let one = ReadLimit { records: 1, bytes: usize::MAX };
+            let one = ReadLimit {
+                records: 1,
+                bytes: usize::MAX,
+            };
             let found = log.read(ONE, from, one, 0).await.unwrap();
             assert_eq!(found[0].counter, counters[number].first, "at {asked}");
             let recent = log.read(ONE, 0, one, asked).await.unwrap();
@@ -279,8 +370,16 @@ async fn s7_times_lead_to_records_across_segments() {
         }
     }
     let after = NOW_MS + 10 * 39 + 1;
-    assert_eq!(log.counter_at(ONE, after).await.unwrap(), log.tail(ONE).unwrap().next);
-    assert!(log.read(ONE, 0, EVERYTHING, after).await.unwrap().is_empty());
+    assert_eq!(
+        log.counter_at(ONE, after).await.unwrap(),
+        log.tail(ONE).unwrap().next
+    );
+    assert!(
+        log.read(ONE, 0, EVERYTHING, after)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     clock.set_ms(NOW_MS);
     let back = log.append(ONE, batch(&["clock set back"])).await.unwrap();
     assert_eq!(back.time_ms, NOW_MS + 390);
@@ -303,9 +402,16 @@ async fn s7_trim_removes_only_what_is_old() {
     let keep = NOW_MS + 25;
     assert!(log.trim(move |_| Some(keep)).await.unwrap() >= 2);
     let found = read_all(&log, ONE, EVERYTHING).await.unwrap();
-    let kept: Vec<_> = times.iter().filter(|at| at.time_ms >= keep).map(|at| at.first).collect();
+    let kept: Vec<_> = times
+        .iter()
+        .filter(|at| at.time_ms >= keep)
+        .map(|at| at.first)
+        .collect();
     let found: Vec<_> = found.into_iter().map(|(counter, _)| counter).collect();
-    assert!(found.ends_with(&kept) && found.len() < kept.len() + 10, "{found:?} {kept:?}");
+    assert!(
+        found.ends_with(&kept) && found.len() < kept.len() + 10,
+        "{found:?} {kept:?}"
+    );
     for seed in 0..10 {
         let left = open(&disk.crash(seed)).unwrap();
         assert!(read_all(&left, ONE, EVERYTHING).await.unwrap().len() >= kept.len());
@@ -317,7 +423,10 @@ async fn s7_trim_removes_only_what_is_old() {
     assert!(!disk.contents().contains_key(&segment::name(1)));
     log.append(ONE, batch(&["after"])).await.unwrap();
     log.close().await;
-    assert_eq!(texts(&open(&disk).unwrap(), 1).await.last().unwrap(), "after");
+    assert_eq!(
+        texts(&open(&disk).unwrap(), 1).await.last().unwrap(),
+        "after"
+    );
 }
 
 /// A commit larger than a segment gets one of its own.
@@ -331,7 +440,10 @@ async fn a_commit_larger_than_a_segment_is_kept_whole() {
     log.append(ONE, batch(&["after"])).await.unwrap();
     assert_eq!(texts(&log, 1).await, ["before", &large, "after"]);
     drop(log);
-    assert_eq!(texts(&open(&disk.crash(3)).unwrap(), 1).await, ["before", &large, "after"]);
+    assert_eq!(
+        texts(&open(&disk.crash(3)).unwrap(), 1).await,
+        ["before", &large, "after"]
+    );
 }
 
 /// Nobody waits for a shard that is dropped, or never was.
@@ -341,7 +453,9 @@ async fn waiting_ends_with_the_shard() {
     log.wait_for(LogShard(9), 0).await;
     let mut transaction = create("drop", &[]);
     transaction.drop.push(ONE);
-    tokio::join!(log.wait_for(ONE, 0), async { log.commit(transaction).await.unwrap() });
+    tokio::join!(log.wait_for(ONE, 0), async {
+        log.commit(transaction).await.unwrap()
+    });
     let gone = log.read(ONE, 0, EVERYTHING, 0).await;
     assert!(matches!(gone, Err(Error::Unknown(ONE))), "{gone:?}");
 }
@@ -350,7 +464,10 @@ async fn waiting_ends_with_the_shard() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_directory_keeps_what_it_was_given() {
     let directory = tempfile::tempdir().unwrap();
-    let config = LogConfig { segment_bytes: 1 << 16, ..LogConfig::default() };
+    let config = LogConfig {
+        segment_bytes: 1 << 16,
+        ..LogConfig::default()
+    };
     let start = || {
         let disk = Arc::new(RealDisk::open(directory.path())?);
         Log::open(disk, config, Arc::new(SystemClock), Events::default())
