@@ -46,7 +46,7 @@ const FORMAT: &str = "FORMAT";
 const FORMAT_DRAFT: &str = "FORMAT.new";
 const FORMAT_LINE: &str = "millstream-log 1";
 const FORMAT_FAMILY: &str = "millstream-log ";
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// A data directory that this process alone serves, as long as this value lives.
 #[derive(Debug)]
@@ -141,7 +141,10 @@ fn check_format(directory: &Path) -> Result<Formatted, Error> {
                 let entry = entry.map_err(|source| Error::io("listing", &shown, source))?;
                 let name = entry.file_name();
                 if name != LOCK && name != FORMAT_DRAFT {
-                    return Err(foreign(format!("it holds {name:?} and no FORMAT file")));
+                    return Err(foreign(format!(
+                        "it holds {} and no FORMAT file",
+                        name.display()
+                    )));
                 }
             }
             return Ok(Formatted::No);

@@ -170,6 +170,10 @@ impl<M: Metadata> Log<M> {
     /// [`Error::Corrupt`] if acknowledged data is damaged or missing, [`Error::NewerFormat`] if a
     /// newer version wrote it, [`Error::NoSpace`] or [`Error::Io`] if the disk refuses,
     /// [`Error::Metadata`] if the stored metadata is not understood.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the log takes its first state over"
+    )]
     pub fn open(
         disk: Arc<dyn Disk>,
         config: LogConfig,

@@ -80,7 +80,7 @@ pub(crate) struct Queue<M> {
     state: Mutex<State<M>>,
     changed: Condvar,
     budget: Arc<Semaphore>,
-    queue_bytes: usize,
+    limit_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl<M> Queue<M> {
             }),
             changed: Condvar::new(),
             budget: Arc::new(Semaphore::new(queue_bytes)),
-            queue_bytes,
+            limit_bytes: queue_bytes,
         }
     }
 
@@ -132,9 +132,9 @@ impl<M> Queue<M> {
     async fn permit(&self, wanted_bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
         let too_large = Error::TooLarge {
             bytes: wanted_bytes,
-            limit_bytes: self.queue_bytes,
+            limit_bytes: self.limit_bytes,
         };
-        if wanted_bytes > self.queue_bytes {
+        if wanted_bytes > self.limit_bytes {
             return Err(too_large);
         }
         let permits = u32::try_from(wanted_bytes).map_err(|_| too_large)?;
@@ -147,7 +147,7 @@ impl<M> Queue<M> {
             Ok(Err(_closed)) => Err(Error::Closed),
             Err(_elapsed) => Err(Error::Overloaded {
                 wanted_bytes,
-                queue_bytes: self.queue_bytes,
+                queue_bytes: self.limit_bytes,
             }),
         }
     }

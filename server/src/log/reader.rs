@@ -236,9 +236,9 @@ impl<M> Published<M> {
         while low < high {
             let middle = low + (high - low) / 2;
             if test(middle)? {
-                low = middle + 1
+                low = middle + 1;
             } else {
-                high = middle
+                high = middle;
             }
         }
         Ok(low.saturating_sub(1).max(first))

@@ -63,7 +63,7 @@ impl Run {
     }
 
     fn any_shard(&mut self) -> LogShard {
-        LogShard(self.random.u64(1..self.next_shard.max(1) + 1))
+        LogShard(self.random.u64(1..=self.next_shard))
     }
 
     fn some_texts(&mut self) -> Vec<String> {

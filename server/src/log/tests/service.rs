@@ -355,8 +355,8 @@ async fn s7_times_lead_to_records_across_segments() {
         counters.push(log.append(ONE, batch(&["x"])).await.unwrap());
     }
     assert!(disk.contents().len() > 10);
-    for number in 0..40usize {
-        let time_ms = NOW_MS + 10 * u64::try_from(number).unwrap();
+    for appended in &counters {
+        let time_ms = appended.time_ms;
         for asked in [time_ms - 9, time_ms] {
             let from = log.counter_at(ONE, asked).await.unwrap();
             let one = ReadLimit {
@@ -364,7 +364,7 @@ async fn s7_times_lead_to_records_across_segments() {
                 bytes: usize::MAX,
             };
             let found = log.read(ONE, from, one, 0).await.unwrap();
-            assert_eq!(found[0].counter, counters[number].first, "at {asked}");
+            assert_eq!(found[0].counter, appended.first, "at {asked}");
             let recent = log.read(ONE, 0, one, asked).await.unwrap();
             assert_eq!(recent, found, "not before {asked}");
         }
