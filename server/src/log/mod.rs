@@ -1,7 +1,7 @@
 //! Durable bytes in one order; knows no streams. Format: `docs/0001-log.md`.
 //!
 //! A [`Log`] takes batches of records for numbered shards, and transactions that change metadata and
-//! the set of shards. One thread writes all of it ([`writer`]), so that order, counters and seals
+//! the set of shards. One thread writes all of it (`writer`), so that order, counters and seals
 //! hold by construction:
 //!
 //! - an answer is given only after the durability setting is met (S1);

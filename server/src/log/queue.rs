@@ -32,10 +32,12 @@ pub(crate) enum Work<M> {
 impl<M> Work<M> {
     fn len_bytes(&self) -> usize {
         match self {
-            Work::Append { batches, .. } => batches
-                .iter()
-                .map(|(_, batch)| batch.len_bytes() + ENTRY_COST_BYTES)
-                .sum(),
+            Work::Append { batches, .. } => {
+                let bytes = batches
+                    .iter()
+                    .map(|(_, batch)| batch.len_bytes() + ENTRY_COST_BYTES);
+                bytes.sum::<usize>().max(ENTRY_COST_BYTES)
+            }
             Work::Commit { transaction, .. } => transaction.len_bytes() + ENTRY_COST_BYTES,
         }
     }

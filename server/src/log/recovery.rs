@@ -265,7 +265,8 @@ fn begin<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, Error> {
         Fault::Unknown { .. } => newer(segment, fault),
         _ => corrupt(format!("no snapshot: {fault}")),
     })?;
-    if frame.kind != Kind::Snapshot || frame.more || frame.place.segment != segment {
+    let counts = frame.place.segment == segment && frame.place.commit < u64::MAX / 2;
+    if frame.kind != Kind::Snapshot || frame.more || !counts {
         return Err(corrupt(
             "the first frame is not this segment's snapshot".to_owned(),
         ));

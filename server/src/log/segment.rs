@@ -23,7 +23,9 @@ pub(crate) fn name(segment: u64) -> String {
 /// The number in a file name; `None` for any other file.
 pub(crate) fn number(file_name: &str) -> Option<u64> {
     let number = file_name.strip_suffix(".segment")?.parse().ok()?;
-    (name(number) == file_name).then_some(number)
+    // Sixteen digits leave room to count on.
+    let sound = file_name.len() == name(0).len() && name(number) == file_name;
+    sound.then_some(number)
 }
 
 /// The end of a segment whose footer lies at `footer_at`: footer frame and trailer.
@@ -233,6 +235,7 @@ mod tests {
             LARGE,
             "7.segment",
             "+000000000000007.segment",
+            "18446744073709551615.segment",
             "FORMAT",
         ] {
             assert_eq!(number(other), None, "{other}");

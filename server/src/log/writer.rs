@@ -139,12 +139,15 @@ impl<M: Metadata> Committer<M> {
             queue: Arc::clone(&self.queue),
         };
         loop {
-            match self.queue.drain(self.commit_bytes, self.patience()) {
-                Drained::Entries(entries) => self.commit(entries),
-                Drained::Idle => {}
+            let due = match self.queue.drain(self.commit_bytes, self.patience()) {
+                Drained::Entries(entries) => {
+                    self.commit(entries);
+                    self.sync_is_due()
+                }
+                Drained::Idle => true,
                 Drained::Closed => break,
-            }
-            if self.sync_is_due() {
+            };
+            if due && self.published.poisoned().is_none() {
                 // A failure is kept in `published`; the next write is told.
                 let _ = self.sync();
             }
@@ -167,7 +170,11 @@ impl<M: Metadata> Committer<M> {
 
     fn patience(&self) -> Option<Duration> {
         match self.durability {
-            Durability::Interval(interval) if self.durable < self.commit => Some(interval),
+            Durability::Interval(interval)
+                if self.durable < self.commit && self.published.poisoned().is_none() =>
+            {
+                Some(interval)
+            }
             _ => None,
         }
     }
@@ -179,7 +186,7 @@ impl<M: Metadata> Committer<M> {
         let since = self.clock.now_ms().checked_sub(self.synced_at_ms);
         // A clock set back must not put the sync off.
         let due = since.is_none_or(|since| u128::from(since) >= interval.as_millis());
-        self.durable < self.commit && due && self.published.poisoned().is_none()
+        self.durable < self.commit && due
     }
 
     fn commit(&mut self, entries: Vec<Entry<M>>) {

@@ -10,7 +10,9 @@ use crate::log::tests::{
     EVERYTHING, Events, NOW_MS, TestLog, batch, create, open, open_with, read_all, seal, texts,
     tiny,
 };
-use crate::log::{Error, Log, LogConfig, LogShard, MemoryDisk, ReadLimit, RealDisk, segment};
+use crate::log::{
+    Durability, Error, Log, LogConfig, LogShard, MemoryDisk, ReadLimit, RealDisk, segment,
+};
 
 const ONE: LogShard = LogShard(1);
 
@@ -293,6 +295,32 @@ async fn s6_overload_is_refused_and_passes() {
             ..
         })
     ));
+}
+
+/// With an interval the answer does not wait for the sync, and the sync comes by itself.
+#[tokio::test]
+async fn an_interval_syncs_by_itself() {
+    let disk = MemoryDisk::crashable();
+    let durability = Durability::Interval(Duration::from_millis(5));
+    let log = with_shard_one(
+        &disk,
+        LogConfig {
+            durability,
+            ..tiny()
+        },
+    )
+    .await;
+    disk.hold_syncs(true);
+    let appended = log.append(ONE, batch(&["soon"])).await.unwrap();
+    assert_eq!(log.tail(ONE).unwrap().next, appended.first + 1);
+    let name = segment::name(1);
+    let survives = |seed| disk.crash(seed).contents()[&name] == disk.contents()[&name];
+    assert!(!(0..20).all(survives), "it is written and not synced");
+    disk.hold_syncs(false);
+    while !(0..20).all(survives) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(texts(&open(&disk.crash(0)).unwrap(), 1).await, ["soon"]);
 }
 
 /// Everything that was accepted is finished by `close`; what comes later is refused.
