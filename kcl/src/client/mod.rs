@@ -1,5 +1,13 @@
 //! The calls a worker makes to a Kinesis endpoint.
 
+pub mod http;
+pub(crate) mod json;
+pub(crate) mod retry;
+pub(crate) mod sign;
+pub(crate) mod target;
+
+pub use http::HttpClient;
+
 use crate::error::Error;
 use crate::processor::Record;
 use async_trait::async_trait;

@@ -9,6 +9,7 @@ pub mod assign;
 mod contract;
 pub mod expiry;
 mod memory;
+pub(crate) mod renew;
 mod rules;
 mod sqlite;
 
