@@ -137,9 +137,10 @@ impl Journal {
         if lost.is_empty() { Ok(()) } else { Err(format!("K4: lost {lost:?}")) }
     }
 
-    /// K6: within a tenure the batches that succeed follow one another, and no child begins before its parents have ended.
+    /// K6: within a tenure a batch is either the one before again or comes after it, once that was processed; and no child begins
+    /// before its parents have ended.
     pub(crate) fn check_order(&self) -> Result<(), String> {
-        let mut last: BTreeMap<usize, SequenceNumber> = BTreeMap::new();
+        let mut before: BTreeMap<usize, (Vec<SequenceNumber>, bool)> = BTreeMap::new();
         let mut ended: BTreeSet<String> = BTreeSet::new();
         for entry in self.entries().iter() {
             match &entry.event {
@@ -150,13 +151,16 @@ impl Journal {
                     if !records.is_sorted_by(|a, b| a < b) {
                         return Err(format!("K6: {records:?} are not in order"));
                     }
-                    let before = last.get(&entry.tenure);
-                    if records.first().zip(before).is_some_and(|(first, last)| first <= last) {
-                        return Err(format!("K6: {records:?} after {before:?}"));
+                    let last = before.insert(entry.tenure, (records.clone(), false));
+                    let in_order = last.as_ref().is_none_or(|(last, processed)| {
+                        last == records || (*processed && last.last() < records.first())
+                    });
+                    if !in_order {
+                        return Err(format!("K6: {records:?} after {last:?}"));
                     }
                 }
-                Event::Processed(records) => {
-                    last.extend(records.last().map(|record| (entry.tenure, *record)));
+                Event::Processed(_) => {
+                    before.entry(entry.tenure).and_modify(|last| last.1 = true);
                 }
                 Event::ShardEnded => {
                     ended.insert(entry.shard.clone());
@@ -234,10 +238,11 @@ impl RecordProcessor for Recorder {
         if fails {
             return Err("a failure on demand".into());
         }
+        // Its effects are durable from here on; a checkpoint may land though its reply does not.
+        self.note(Event::Processed(records));
         if behaviour.checkpoints {
             checkpointer.checkpoint().await?;
         }
-        self.note(Event::Processed(records));
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::lease::renew::{OwnerWindow, bounded, keep_alive};
 use crate::lease::{LeaseStore, Registration, Release, Snapshot};
 use crate::processor::RecordProcessorFactory;
 use crate::shard::consumer::Shared;
-use crate::shard::sync::Syncer;
+use crate::shard::sync::{SyncReport, Syncer};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
@@ -74,7 +74,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             shared.window.clone(),
             config.failover_time,
         ));
-        let first = syncer.sync().await?;
+        let first = first_sync(&syncer).await?;
         background.spawn(keep_synced(
             syncer,
             Arc::clone(&shared.sync),
@@ -276,6 +276,21 @@ async fn register(
                 attempt += 1;
             }
             Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The first look at the shards; a store or endpoint that is out of reach is tried a few times.
+async fn first_sync(syncer: &Syncer) -> Result<SyncReport, Error> {
+    let mut attempt = 1;
+    loop {
+        match syncer.sync().await {
+            Err(error) if error.is_retryable() && attempt < START_ATTEMPTS => {
+                tracing::warn!(%error, attempt, "listing the shards is tried again");
+                tokio::time::sleep(LONGEST_LOOK_PAUSE).await;
+                attempt += 1;
+            }
+            ended => return ended,
         }
     }
 }
