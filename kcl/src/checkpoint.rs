@@ -328,7 +328,9 @@ impl Tenure {
             if !self.window.is_open() {
                 return Err(self.lost("the worker could not renew its leases in time"));
             }
-            let write = self.store.checkpoint(&self.application, &self.token, &position);
+            let write = self
+                .store
+                .checkpoint(&self.application, &self.token, &position);
             match bounded(self.window.length(), write).await {
                 Ok(()) => break,
                 Err(error) if error.is_retryable() && attempt < ATTEMPTS => {
@@ -353,7 +355,13 @@ impl Tenure {
     fn lost(&self, reason: &str) -> Error {
         Error::new(
             ErrorKind::LeaseLost,
-            format!("{} cannot be checkpointed under counter {}: {reason}", self.token.key, self.token.counter),
+            format!(
+                "{} cannot be checkpointed under counter {}: {reason}",
+                self.token.key, self.token.counter
+            ),
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

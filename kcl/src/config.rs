@@ -84,18 +84,37 @@ impl WorkerConfig {
         text("stream", &self.stream, 2048)?;
         text("worker_id", &self.worker_id, 256)?;
         let (hour, ms) = (Duration::from_secs(3600), Duration::from_millis(1));
-        range("failover_time", self.failover_time, Duration::from_secs(1), hour)?;
-        range("poll_interval", self.poll_interval, ms, Duration::from_secs(60))?;
+        range(
+            "failover_time",
+            self.failover_time,
+            Duration::from_secs(1),
+            hour,
+        )?;
+        range(
+            "poll_interval",
+            self.poll_interval,
+            ms,
+            Duration::from_secs(60),
+        )?;
         range("max_records", self.max_records, 1, 10_000)?;
         range("max_leases", self.max_leases, 1, usize::MAX)?;
         let (least, most) = (PAGE_RESERVATION_BYTES, u32::MAX);
-        let read_ahead = u32::try_from(self.read_ahead_bytes).map_err(|_| {
-            refused("read_ahead_bytes", &self.read_ahead_bytes, &(least..=most))
-        })?;
+        let read_ahead = u32::try_from(self.read_ahead_bytes)
+            .map_err(|_| refused("read_ahead_bytes", &self.read_ahead_bytes, &(least..=most)))?;
         range("read_ahead_bytes", read_ahead, least, most)?;
-        range("shard_sync_interval", self.shard_sync_interval, ms * 100, hour)?;
+        range(
+            "shard_sync_interval",
+            self.shard_sync_interval,
+            ms * 100,
+            hour,
+        )?;
         if let Some(timeout) = self.request_timeout {
-            range("request_timeout", timeout, ms * 100, Duration::from_secs(600))?;
+            range(
+                "request_timeout",
+                timeout,
+                ms * 100,
+                Duration::from_secs(600),
+            )?;
         }
         range("shutdown_grace", self.shutdown_grace, Duration::ZERO, hour)
     }
@@ -133,7 +152,9 @@ fn text(name: &str, value: &str, longest: usize) -> Result<(), Error> {
     let shown: String = value.chars().take(80).collect();
     Err(Error::new(
         ErrorKind::Configuration,
-        format!("{name} is {shown:?}, expected 1 to {longest} characters without control characters"),
+        format!(
+            "{name} is {shown:?}, expected 1 to {longest} characters without control characters"
+        ),
     ))
 }
 
@@ -165,13 +186,19 @@ mod tests {
             ("application", |c| c.application = String::new()),
             ("stream", |c| c.stream = "a\nb".into()),
             ("worker_id", |c| c.worker_id = "x".repeat(257)),
-            ("failover_time", |c| c.failover_time = Duration::from_millis(999)),
+            ("failover_time", |c| {
+                c.failover_time = Duration::from_millis(999)
+            }),
             ("poll_interval", |c| c.poll_interval = Duration::ZERO),
             ("max_records", |c| c.max_records = 10_001),
             ("max_leases", |c| c.max_leases = 0),
             ("read_ahead_bytes", |c| c.read_ahead_bytes = 1024),
-            ("shard_sync_interval", |c| c.shard_sync_interval = Duration::ZERO),
-            ("request_timeout", |c| c.request_timeout = Some(Duration::ZERO)),
+            ("shard_sync_interval", |c| {
+                c.shard_sync_interval = Duration::ZERO
+            }),
+            ("request_timeout", |c| {
+                c.request_timeout = Some(Duration::ZERO)
+            }),
         ];
         for (name, change) in changes {
             let mut config = WorkerConfig::new("app", "orders");

@@ -118,7 +118,7 @@ pub trait RecordProcessor: Send + 'static {
     /// The lease went to another worker: stop, checkpoint nothing.
     async fn lease_lost(&mut self) {}
 
-    /// Every record of a closed shard was handled. After it returns `Ok`, the library stores the end of the
+    /// Every record of a closed shard was handled, or what was left had outlived the stream's retention. After it returns `Ok`, the library stores the end of the
     /// shard and the children start. The default does nothing.
     async fn shard_ended(
         &mut self,

@@ -68,9 +68,17 @@ impl HttpClient {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(|error| {
-            Error::with_source(ErrorKind::Configuration, "no HTTP client can be made", error)
+            Error::with_source(
+                ErrorKind::Configuration,
+                "no HTTP client can be made",
+                error,
+            )
         })?;
-        Ok(HttpClient { http, target, retry: RetryPolicy::default() })
+        Ok(HttpClient {
+            http,
+            target,
+            retry: RetryPolicy::default(),
+        })
     }
 
     /// Sends a call until it succeeds, fails for good, or the attempts are used up.
@@ -80,7 +88,11 @@ impl HttpClient {
         request: &(impl Serialize + Sync),
     ) -> Result<(A, Option<u64>), Error> {
         let body = Bytes::from(serde_json::to_vec(request).map_err(|error| {
-            Error::with_source(ErrorKind::Protocol, "a request cannot be written as JSON", error)
+            Error::with_source(
+                ErrorKind::Protocol,
+                "a request cannot be written as JSON",
+                error,
+            )
         })?);
         let mut attempt = 1;
         loop {
@@ -89,7 +101,9 @@ impl HttpClient {
                 Err(failure) => failure,
             };
             let pause = self.retry.pause(attempt).filter(|_| failure.again);
-            let Some(pause) = pause else { return Err(failure.error) };
+            let Some(pause) = pause else {
+                return Err(failure.error);
+            };
             tracing::debug!(error = %failure.error, %operation, attempt, "request is repeated");
             tokio::time::sleep(pause).await;
             attempt += 1;
@@ -103,9 +117,15 @@ impl HttpClient {
         body: Bytes,
     ) -> Result<(Bytes, Option<u64>), Failure> {
         let target = format!("{TARGET_PREFIX}.{operation}");
-        let headers = [("content-type", CONTENT_TYPE), ("x-amz-target", target.as_str())];
-        let signed = signature(&self.target, &headers, &body, clock::wall())
-            .map_err(|error| Failure { error, again: false })?;
+        let headers = [
+            ("content-type", CONTENT_TYPE),
+            ("x-amz-target", target.as_str()),
+        ];
+        let signed =
+            signature(&self.target, &headers, &body, clock::wall()).map_err(|error| Failure {
+                error,
+                again: false,
+            })?;
         let mut request = self.http.post(self.target.endpoint.clone()).body(body);
         for (name, value) in headers {
             request = request.header(name, value);
@@ -113,7 +133,10 @@ impl HttpClient {
         for (name, value) in &signed {
             request = request.header(name, value);
         }
-        let mut answer = request.send().await.map_err(|error| self.unreached(operation, error))?;
+        let mut answer = request
+            .send()
+            .await
+            .map_err(|error| self.unreached(operation, error))?;
         let status = answer.status();
         let date = answer
             .headers()
@@ -121,14 +144,18 @@ impl HttpClient {
             .and_then(|value| value.to_str().ok())
             .and_then(http_date_ms);
         let mut bytes = BytesMut::new();
-        while let Some(chunk) =
-            answer.chunk().await.map_err(|error| self.unreached(operation, error))?
+        while let Some(chunk) = answer
+            .chunk()
+            .await
+            .map_err(|error| self.unreached(operation, error))?
         {
             if bytes.len() + chunk.len() > ANSWER_MAX_BYTES {
-                let message = format!(
-                    "the answer to {operation} is longer than {ANSWER_MAX_BYTES} bytes"
-                );
-                return Err(Failure { error: Error::new(ErrorKind::Protocol, message), again: false });
+                let message =
+                    format!("the answer to {operation} is longer than {ANSWER_MAX_BYTES} bytes");
+                return Err(Failure {
+                    error: Error::new(ErrorKind::Protocol, message),
+                    again: false,
+                });
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -140,7 +167,11 @@ impl HttpClient {
 
     fn unreached(&self, operation: Operation, error: reqwest::Error) -> Failure {
         let endpoint = &self.target.endpoint;
-        let what = if error.is_timeout() { "did not answer in time" } else { "could not be reached" };
+        let what = if error.is_timeout() {
+            "did not answer in time"
+        } else {
+            "could not be reached"
+        };
         Failure {
             error: Error::with_source(
                 ErrorKind::Unavailable,
@@ -183,19 +214,33 @@ fn refusal(operation: Operation, status: u16, body: &[u8]) -> Failure {
         None if status == 403 => (ErrorKind::AccessDenied, false),
         None => (ErrorKind::Protocol, false),
     };
-    let name = if answer.code.is_empty() { "no error code" } else { answer.code.as_str() };
-    let message = format!("{operation} was refused with status {status}, {name}: {}", answer.message);
-    Failure { error: Error::new(kind, message), again }
+    let name = if answer.code.is_empty() {
+        "no error code"
+    } else {
+        answer.code.as_str()
+    };
+    let message = format!(
+        "{operation} was refused with status {status}, {name}: {}",
+        answer.message
+    );
+    Failure {
+        error: Error::new(kind, message),
+        again,
+    }
 }
 
 #[async_trait]
 impl KinesisApi for HttpClient {
     async fn describe_stream(&self, stream: &str) -> Result<StreamSummary, Error> {
         let request = StreamRequest::of(stream);
-        let (answer, date): (SummaryAnswer, _) =
-            self.call(Operation::DescribeStreamSummary, &request).await?;
+        let (answer, date): (SummaryAnswer, _) = self
+            .call(Operation::DescribeStreamSummary, &request)
+            .await?;
         let server_time_ms = date.ok_or_else(|| {
-            Error::new(ErrorKind::Protocol, "the endpoint's answer has no readable Date header")
+            Error::new(
+                ErrorKind::Protocol,
+                "the endpoint's answer has no readable Date header",
+            )
         })?;
         Ok(answer.summary(server_time_ms))
     }
@@ -217,7 +262,10 @@ impl KinesisApi for HttpClient {
                 return Ok(shards);
             }
         }
-        Err(Error::new(ErrorKind::Protocol, format!("ListShards has more than {PAGES_MAX} pages")))
+        Err(Error::new(
+            ErrorKind::Protocol,
+            format!("ListShards has more than {PAGES_MAX} pages"),
+        ))
     }
 
     async fn shard_iterator(
@@ -233,7 +281,10 @@ impl KinesisApi for HttpClient {
     }
 
     async fn get_records(&self, iterator: &str, limit: u32) -> Result<RecordsPage, Error> {
-        let request = RecordsRequest { shard_iterator: iterator, limit };
+        let request = RecordsRequest {
+            shard_iterator: iterator,
+            limit,
+        };
         let (answer, _): (RecordsAnswer, _) = self.call(Operation::GetRecords, &request).await?;
         answer.page()
     }

@@ -42,7 +42,11 @@ impl<'a> StreamRequest<'a> {
 
     /// A next page: its token stands for the stream, whose ARN may be repeated but not its name.
     pub(crate) fn next_page(self, token: &'a str) -> Self {
-        StreamRequest { next_token: Some(token), stream_name: None, ..self }
+        StreamRequest {
+            next_token: Some(token),
+            stream_name: None,
+            ..self
+        }
     }
 
     /// Asks for an iterator.
@@ -149,7 +153,10 @@ struct SequenceRange {
 impl Range {
     fn parse(&self) -> Result<HashKeyRange, Error> {
         let key = |text: &str| text.parse().map_err(|error| senseless("a hash key", error));
-        Ok(HashKeyRange { start: key(&self.starting_hash_key)?, end: key(&self.ending_hash_key)? })
+        Ok(HashKeyRange {
+            start: key(&self.starting_hash_key)?,
+            end: key(&self.ending_hash_key)?,
+        })
     }
 }
 
@@ -160,7 +167,11 @@ impl ListedShard {
             .is_some_and(|range| range.ending_sequence_number.is_some());
         Ok(Shard {
             hash_key_range: self.hash_key_range.parse()?,
-            parents: self.parent_shard_id.into_iter().chain(self.adjacent_parent_shard_id).collect(),
+            parents: self
+                .parent_shard_id
+                .into_iter()
+                .chain(self.adjacent_parent_shard_id)
+                .collect(),
             shard_id: self.shard_id,
             closed,
         })
@@ -225,7 +236,11 @@ impl RecordsAnswer {
             })
         };
         Ok(RecordsPage {
-            records: self.records.into_iter().map(record).collect::<Result<_, Error>>()?,
+            records: self
+                .records
+                .into_iter()
+                .map(record)
+                .collect::<Result<_, Error>>()?,
             millis_behind_latest: self.millis_behind_latest.unwrap_or(0),
             next_iterator: self.next_shard_iterator,
             children: self
@@ -238,11 +253,12 @@ impl RecordsAnswer {
     }
 }
 
-fn senseless(
-    what: &str,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> Error {
-    Error::with_source(ErrorKind::Protocol, format!("the endpoint answered with {what} that is none"), error)
+fn senseless(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::with_source(
+        ErrorKind::Protocol,
+        format!("the endpoint answered with {what} that is none"),
+        error,
+    )
 }
 
 /// Record data: base64 text decoded straight into the buffer that is handed out.
@@ -303,7 +319,10 @@ pub(crate) fn http_date_ms(text: &str) -> Option<u64> {
     let day: u64 = words.next()?.parse().ok()?;
     let month = u64::try_from(MONTHS.find(words.next()?)? / 3).ok()? + 1;
     let year: u64 = words.next()?.parse().ok()?;
-    let mut clock = words.next()?.split(':').map(|part| part.parse::<u64>().ok());
+    let mut clock = words
+        .next()?
+        .split(':')
+        .map(|part| part.parse::<u64>().ok());
     let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
     let sound = (1970..=9999).contains(&year)
         && (1..=31).contains(&day)
@@ -326,10 +345,21 @@ mod tests {
 
     #[test]
     fn reads_http_dates() {
-        assert_eq!(http_date_ms("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777_000));
+        assert_eq!(
+            http_date_ms("Sun, 06 Nov 1994 08:49:37 GMT"),
+            Some(784_111_777_000)
+        );
         assert_eq!(http_date_ms("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
-        assert_eq!(http_date_ms("Thu, 29 Feb 2024 23:59:59 GMT"), Some(1_709_251_199_000));
-        for text in ["", "Sun, 06 Nov 1994", "Sun, x Nov 1994 08:49:37 GMT", "Sun, 00 Jan 1970 00:00:00 GMT"] {
+        assert_eq!(
+            http_date_ms("Thu, 29 Feb 2024 23:59:59 GMT"),
+            Some(1_709_251_199_000)
+        );
+        for text in [
+            "",
+            "Sun, 06 Nov 1994",
+            "Sun, x Nov 1994 08:49:37 GMT",
+            "Sun, 00 Jan 1970 00:00:00 GMT",
+        ] {
             assert_eq!(http_date_ms(text), None, "{text:?}");
         }
     }
@@ -340,7 +370,10 @@ mod tests {
             "ApproximateArrivalTimestamp":1.700000001234E9,"EncryptionType":"NONE","New":{"a":[1]}}],
             "MillisBehindLatest":7,"NextShardIterator":null,"Other":1,"ChildShards":[{"ShardId":"c",
             "ParentShards":["a","b"],"HashKeyRange":{"StartingHashKey":"0","EndingHashKey":"9"}}]}"#;
-        let page = serde_json::from_str::<RecordsAnswer>(text).unwrap().page().unwrap();
+        let page = serde_json::from_str::<RecordsAnswer>(text)
+            .unwrap()
+            .page()
+            .unwrap();
         assert_eq!(&page.records[0].data[..], b"hello");
         assert_eq!(page.records[0].arrival_ms, 1_700_000_001_234);
         assert_eq!(page.next_iterator, None);
@@ -350,7 +383,9 @@ mod tests {
     #[test]
     fn senseless_answers_are_errors() {
         let record = |data: &str, sequence: &str| {
-            format!(r#"{{"Records":[{{"SequenceNumber":"{sequence}","PartitionKey":"k","Data":"{data}"}}]}}"#)
+            format!(
+                r#"{{"Records":[{{"SequenceNumber":"{sequence}","PartitionKey":"k","Data":"{data}"}}]}}"#
+            )
         };
         assert!(serde_json::from_str::<RecordsAnswer>(&record("!", "5")).is_err());
         let answer: RecordsAnswer = serde_json::from_str(&record("", "-5")).unwrap();
@@ -362,8 +397,14 @@ mod tests {
         let json = |request: &StreamRequest<'_>| serde_json::to_string(request).unwrap();
         let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
         assert_eq!(json(&StreamRequest::of("s")), r#"{"StreamName":"s"}"#);
-        assert_eq!(json(&StreamRequest::of(arn)), format!(r#"{{"StreamARN":"{arn}"}}"#));
-        assert_eq!(json(&StreamRequest::of("s").next_page("t")), r#"{"NextToken":"t"}"#);
+        assert_eq!(
+            json(&StreamRequest::of(arn)),
+            format!(r#"{{"StreamARN":"{arn}"}}"#)
+        );
+        assert_eq!(
+            json(&StreamRequest::of("s").next_page("t")),
+            r#"{"NextToken":"t"}"#
+        );
         assert_eq!(
             json(&StreamRequest::of("s").iterator("x", IteratorStart::AtTimestamp(1_500))),
             r#"{"StreamName":"s","ShardId":"x","ShardIteratorType":"AT_TIMESTAMP","Timestamp":1.5}"#

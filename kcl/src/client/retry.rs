@@ -45,9 +45,13 @@ mod tests {
     #[test]
     fn pauses_double_up_to_the_longest_and_attempts_end() {
         let (first, longest) = (Duration::from_millis(100), Duration::from_secs(10));
-        let pauses: Vec<u128> =
-            (1..10).map(|n| backoff(first, longest, n).as_millis()).collect();
-        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        let pauses: Vec<u128> = (1..10)
+            .map(|n| backoff(first, longest, n).as_millis())
+            .collect();
+        assert_eq!(
+            pauses,
+            [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]
+        );
         assert_eq!(backoff(first, longest, u32::MAX), longest);
         let policy = RetryPolicy::default();
         assert!((1..4).all(|n| policy.pause(n).unwrap() <= policy.longest_pause));

@@ -14,7 +14,11 @@ pub(crate) fn signature(
     time: SystemTime,
 ) -> Result<Vec<(String, String)>, Error> {
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
-        Error::with_source(ErrorKind::Configuration, "a request cannot be signed", error)
+        Error::with_source(
+            ErrorKind::Configuration,
+            "a request cannot be signed",
+            error,
+        )
     };
     let identity = target.credentials.clone().into();
     let parameters = v4::SigningParams::builder()

@@ -38,7 +38,12 @@ impl Target {
             .or_else(|| configured("AWS_ENDPOINT_URL"));
         let region = region
             .map(str::to_owned)
-            .or_else(|| stream.parse::<StreamArn>().ok().map(|arn| arn.region.to_string()))
+            .or_else(|| {
+                stream
+                    .parse::<StreamArn>()
+                    .ok()
+                    .map(|arn| arn.region.to_string())
+            })
             .or_else(|| set("AWS_REGION"))
             .or_else(|| set("AWS_DEFAULT_REGION"))
             .or_else(|| custom.is_some().then(|| "us-east-1".to_owned()))
@@ -51,7 +56,11 @@ impl Target {
             }
             None => format!("https://kinesis.{region}.amazonaws.com"),
         };
-        Ok(Target { endpoint: parse(&url)?, region, credentials })
+        Ok(Target {
+            endpoint: parse(&url)?,
+            region,
+            credentials,
+        })
     }
 
     /// Whether the endpoint is on this machine; it is never reached through a proxy.
@@ -60,7 +69,9 @@ impl Target {
             Some(host) => {
                 let bare = host.trim_start_matches('[').trim_end_matches(']');
                 bare == "localhost"
-                    || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+                    || bare
+                        .parse::<std::net::IpAddr>()
+                        .is_ok_and(|address| address.is_loopback())
             }
             None => false,
         }
@@ -72,17 +83,29 @@ fn credentials(
     custom_endpoint: bool,
 ) -> Result<Credentials, Error> {
     match (set("AWS_ACCESS_KEY_ID"), set("AWS_SECRET_ACCESS_KEY")) {
-        (Some(id), Some(secret)) => {
-            Ok(Credentials::new(id, secret, set("AWS_SESSION_TOKEN"), None, "environment"))
-        }
-        (None, None) if custom_endpoint => {
-            Ok(Credentials::new(PLACEHOLDER, PLACEHOLDER, None, None, "placeholder"))
-        }
+        (Some(id), Some(secret)) => Ok(Credentials::new(
+            id,
+            secret,
+            set("AWS_SESSION_TOKEN"),
+            None,
+            "environment",
+        )),
+        (None, None) if custom_endpoint => Ok(Credentials::new(
+            PLACEHOLDER,
+            PLACEHOLDER,
+            None,
+            None,
+            "placeholder",
+        )),
         (None, None) => Err(refused(
             "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or an endpoint of your own",
         )),
-        (Some(_), None) => Err(refused("AWS_ACCESS_KEY_ID is set, AWS_SECRET_ACCESS_KEY is not")),
-        (None, Some(_)) => Err(refused("AWS_SECRET_ACCESS_KEY is set, AWS_ACCESS_KEY_ID is not")),
+        (Some(_), None) => Err(refused(
+            "AWS_ACCESS_KEY_ID is set, AWS_SECRET_ACCESS_KEY is not",
+        )),
+        (None, Some(_)) => Err(refused(
+            "AWS_SECRET_ACCESS_KEY is set, AWS_ACCESS_KEY_ID is not",
+        )),
     }
 }
 
@@ -111,7 +134,9 @@ mod tests {
         vars: &[(&str, &str)],
     ) -> Result<Target, Error> {
         let env = |name: &str| {
-            vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            vars.iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
         };
         Target::resolve(endpoint, None, stream, &env)
     }
@@ -125,14 +150,20 @@ mod tests {
             ("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:1"),
         ];
         let url = |target: Result<Target, Error>| target.unwrap().endpoint.to_string();
-        assert_eq!(url(resolve(Some("http://[::1]:3"), "s", &both)), "http://[::1]:3/");
+        assert_eq!(
+            url(resolve(Some("http://[::1]:3"), "s", &both)),
+            "http://[::1]:3/"
+        );
         assert_eq!(url(resolve(None, "s", &both)), "http://127.0.0.1:1/");
         assert_eq!(url(resolve(None, "s", &both[..1])), "http://127.0.0.1:2/");
         let mut aws = KEYS.to_vec();
         aws.extend(both);
         aws.push(("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true"));
         aws.push(("AWS_REGION", "eu-west-1"));
-        assert_eq!(url(resolve(None, "s", &aws)), "https://kinesis.eu-west-1.amazonaws.com/");
+        assert_eq!(
+            url(resolve(None, "s", &aws)),
+            "https://kinesis.eu-west-1.amazonaws.com/"
+        );
         let arn = "arn:aws:kinesis:ap-south-1:000000000000:stream/s";
         assert_eq!(resolve(None, arn, &aws).unwrap().region, "ap-south-1");
     }

@@ -38,7 +38,6 @@ struct State {
     names_children: bool,
     /// How long every call takes.
     latency: Duration,
-    calls: usize,
     put: Vec<SequenceNumber>,
 }
 
@@ -46,6 +45,7 @@ struct State {
 struct FakeShard {
     shard: Shard,
     records: Vec<Record>,
+    outlived: bool,
 }
 
 pub(crate) fn shard_id(index: usize) -> String {
@@ -67,6 +67,7 @@ impl FakeKinesis {
                 closed: false,
             },
             records: Vec::new(),
+            outlived: false,
         };
         let state = State {
             began: clock::now(),
@@ -78,10 +79,11 @@ impl FakeKinesis {
             missing: false,
             names_children: true,
             latency: Duration::from_millis(1),
-            calls: 0,
             put: Vec::new(),
         };
-        FakeKinesis { state: Arc::new(Mutex::new(state)) }
+        FakeKinesis {
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -124,8 +126,14 @@ impl FakeKinesis {
         let mut state = self.lock();
         let range = state.shards[parent].shard.hash_key_range;
         let middle = range.start.0 + (range.end.0 - range.start.0) / 2;
-        let lower = HashKeyRange { start: range.start, end: HashKey(middle) };
-        let upper = HashKeyRange { start: HashKey(middle + 1), end: range.end };
+        let lower = HashKeyRange {
+            start: range.start,
+            end: HashKey(middle),
+        };
+        let upper = HashKeyRange {
+            start: HashKey(middle + 1),
+            end: range.end,
+        };
         (state.add(&[parent], lower), state.add(&[parent], upper))
     }
 
@@ -166,18 +174,25 @@ impl FakeKinesis {
         }
     }
 
-    pub(crate) fn calls(&self) -> usize {
-        self.lock().calls
+    /// The shard and its records have outlived the retention.
+    pub(crate) fn outlive(&self, shard: usize) {
+        let mut state = self.lock();
+        state.generation += 1;
+        state.shards[shard].outlived = true;
+        let gone = std::mem::take(&mut state.shards[shard].records);
+        state
+            .put
+            .retain(|put| gone.iter().all(|record| record.sequence_number != *put));
     }
 
     async fn called(&self) -> Result<(), Error> {
-        let latency = {
-            let mut state = self.lock();
-            state.calls += 1;
-            state.latency
-        };
+        let latency = self.lock().latency;
         tokio::time::sleep(latency).await;
-        if self.lock().missing { Err(not_found("stream")) } else { Ok(()) }
+        if self.lock().missing {
+            Err(not_found("stream"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -196,13 +211,22 @@ impl State {
             hash_key_range,
             closed: false,
         };
-        self.shards.push(FakeShard { shard, records: Vec::new() });
+        self.shards.push(FakeShard {
+            shard,
+            records: Vec::new(),
+            outlived: false,
+        });
         self.shards.len() - 1
     }
 
     fn page(&mut self, iterator: &str, limit: u32) -> Result<RecordsPage, Error> {
-        let parts: Vec<usize> = iterator.split('|').map(|part| part.parse().unwrap()).collect();
-        let [shard, generation, at] = parts[..] else { panic!("{iterator:?} is no iterator") };
+        let parts: Vec<usize> = iterator
+            .split('|')
+            .map(|part| part.parse().unwrap())
+            .collect();
+        let [shard, generation, at] = parts[..] else {
+            panic!("{iterator:?} is no iterator")
+        };
         if u64::try_from(generation).unwrap() < self.generation {
             return Err(Error::new(ErrorKind::Expired, "the iterator has expired"));
         }
@@ -210,7 +234,10 @@ impl State {
             return Err(Error::new(kind, "a failure on demand"));
         }
         let found = &self.shards[shard];
-        let end = found.records.len().min(at + usize::try_from(limit).unwrap());
+        let end = found
+            .records
+            .len()
+            .min(at + usize::try_from(limit).unwrap());
         let over = found.shard.closed && end == found.records.len();
         let children = self.shards.iter().map(|other| &other.shard);
         let children = children.filter(|other| other.parents.contains(&found.shard.shard_id));
@@ -218,7 +245,11 @@ impl State {
             records: found.records[at.min(end)..end].to_vec(),
             millis_behind_latest: u64::from(end < found.records.len()),
             next_iterator: (!over).then(|| format!("{shard}|{generation}|{end}")),
-            children: if over && self.names_children { children.cloned().collect() } else { Vec::new() },
+            children: if over && self.names_children {
+                children.cloned().collect()
+            } else {
+                Vec::new()
+            },
         })
     }
 }
@@ -239,7 +270,9 @@ impl KinesisApi for FakeKinesis {
 
     async fn list_shards(&self, _stream: &str) -> Result<Vec<Shard>, Error> {
         self.called().await?;
-        Ok(self.lock().shards.iter().map(|shard| shard.shard.clone()).collect())
+        let state = self.lock();
+        let kept = state.shards.iter().filter(|shard| !shard.outlived);
+        Ok(kept.map(|shard| shard.shard.clone()).collect())
     }
 
     async fn shard_iterator(
@@ -250,14 +283,20 @@ impl KinesisApi for FakeKinesis {
     ) -> Result<String, Error> {
         self.called().await?;
         let state = self.lock();
-        let is_it = |shard: &FakeShard| shard.shard.shard_id == shard_id;
-        let index = state.shards.iter().position(is_it).ok_or_else(|| not_found("shard"))?;
-        let at = state.shards[index].records.partition_point(|record| match start {
-            IteratorStart::TrimHorizon => false,
-            IteratorStart::AtTimestamp(ms) => record.arrival_ms < ms,
-            IteratorStart::AtSequence(number) => record.sequence_number < number,
-            IteratorStart::AfterSequence(number) => record.sequence_number <= number,
-        });
+        let is_it = |shard: &FakeShard| shard.shard.shard_id == shard_id && !shard.outlived;
+        let index = state
+            .shards
+            .iter()
+            .position(is_it)
+            .ok_or_else(|| not_found("shard"))?;
+        let at = state.shards[index]
+            .records
+            .partition_point(|record| match start {
+                IteratorStart::TrimHorizon => false,
+                IteratorStart::AtTimestamp(ms) => record.arrival_ms < ms,
+                IteratorStart::AtSequence(number) => record.sequence_number < number,
+                IteratorStart::AfterSequence(number) => record.sequence_number <= number,
+            });
         Ok(format!("{index}|{}|{at}", state.generation))
     }
 

@@ -103,7 +103,10 @@ impl Journal {
     }
 
     pub(crate) fn count(&self, event: &Event) -> usize {
-        self.entries().iter().filter(|entry| entry.event == *event).count()
+        self.entries()
+            .iter()
+            .filter(|entry| entry.event == *event)
+            .count()
     }
 
     /// How often each record was handed over.
@@ -133,8 +136,15 @@ impl Journal {
     /// K4: every record put was processed.
     pub(crate) fn check_no_loss(&self, put: &[SequenceNumber]) -> Result<(), String> {
         let processed = self.processed();
-        let lost: Vec<_> = put.iter().filter(|record| !processed.contains(record)).collect();
-        if lost.is_empty() { Ok(()) } else { Err(format!("K4: lost {lost:?}")) }
+        let lost: Vec<_> = put
+            .iter()
+            .filter(|record| !processed.contains(record))
+            .collect();
+        if lost.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("K4: lost {lost:?}"))
+        }
     }
 
     /// K6: within a tenure a batch is either the one before again or comes after it, once that was processed; and no child begins
@@ -173,9 +183,16 @@ impl Journal {
 
     /// No record was handed over twice.
     pub(crate) fn check_no_duplicates(&self) -> Result<(), String> {
-        let twice: Vec<_> =
-            self.deliveries().into_iter().filter(|(_, count)| *count > 1).collect();
-        if twice.is_empty() { Ok(()) } else { Err(format!("K5: delivered more than once: {twice:?}")) }
+        let twice: Vec<_> = self
+            .deliveries()
+            .into_iter()
+            .filter(|(_, count)| *count > 1)
+            .collect();
+        if twice.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("K5: delivered more than once: {twice:?}"))
+        }
     }
 }
 
@@ -202,8 +219,10 @@ impl Recorder {
     /// What to do with the batch at hand.
     fn behaviour(&self) -> (Behaviour, bool) {
         let mut behaviour = self.journal.behaviour.lock().unwrap();
-        let concerned =
-            behaviour.only_shard.as_ref().is_none_or(|shard| *shard == self.shard.shard_id);
+        let concerned = behaviour
+            .only_shard
+            .as_ref()
+            .is_none_or(|shard| *shard == self.shard.shard_id);
         let fails = concerned && behaviour.failures > 0;
         if fails {
             behaviour.failures -= 1;
@@ -224,7 +243,11 @@ impl RecordProcessor for Recorder {
         batch: RecordBatch,
         checkpointer: &Checkpointer,
     ) -> Result<(), ProcessorError> {
-        let records: Vec<_> = batch.records().iter().map(|r| r.sequence_number()).collect();
+        let records: Vec<_> = batch
+            .records()
+            .iter()
+            .map(|r| r.sequence_number())
+            .collect();
         self.note(Event::Delivered(records.clone()));
         {
             let mut kept = self.journal.kept.lock().unwrap();

@@ -40,7 +40,11 @@ fn unavailable(what: &str) -> Error {
 
 impl FaultyStore {
     pub(crate) fn new(inner: MemoryLeaseStore) -> Self {
-        FaultyStore { inner, faults: Arc::default(), calls: Arc::default() }
+        FaultyStore {
+            inner,
+            faults: Arc::default(),
+            calls: Arc::default(),
+        }
     }
 
     pub(crate) fn set(&self, change: impl FnOnce(&mut Faults)) {
@@ -51,10 +55,7 @@ impl FaultyStore {
         *self.faults.lock().unwrap()
     }
 
-    async fn through<T>(
-        &self,
-        call: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
+    async fn through<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let number = {
             let mut calls = self.calls.lock().unwrap();
             *calls += 1;
@@ -78,25 +79,30 @@ impl FaultyStore {
 #[async_trait]
 impl LeaseStore for FaultyStore {
     async fn register(&self, application: &str, worker_id: &str) -> Result<Registration, Error> {
-        self.through(self.inner.register(application, worker_id)).await
+        self.through(self.inner.register(application, worker_id))
+            .await
     }
     async fn heartbeat(&self, application: &str, worker: &Registration) -> Result<(), Error> {
         if self.faults().no_heartbeats {
             return Err(unavailable("no heartbeat gets through"));
         }
-        self.through(self.inner.heartbeat(application, worker)).await
+        self.through(self.inner.heartbeat(application, worker))
+            .await
     }
     async fn deregister(&self, application: &str, worker: &Registration) -> Result<(), Error> {
-        self.through(self.inner.deregister(application, worker)).await
+        self.through(self.inner.deregister(application, worker))
+            .await
     }
     async fn forget_workers(&self, application: &str, dead: &[WorkerRow]) -> Result<(), Error> {
-        self.through(self.inner.forget_workers(application, dead)).await
+        self.through(self.inner.forget_workers(application, dead))
+            .await
     }
     async fn snapshot(&self, application: &str) -> Result<Snapshot, Error> {
         self.through(self.inner.snapshot(application)).await
     }
     async fn create_leases(&self, application: &str, leases: &[NewLease]) -> Result<usize, Error> {
-        self.through(self.inner.create_leases(application, leases)).await
+        self.through(self.inner.create_leases(application, leases))
+            .await
     }
     async fn take(
         &self,
@@ -104,7 +110,8 @@ impl LeaseStore for FaultyStore {
         worker: &Registration,
         claims: &[Claim],
     ) -> Result<Vec<crate::lease::Lease>, Error> {
-        self.through(self.inner.take(application, worker, claims)).await
+        self.through(self.inner.take(application, worker, claims))
+            .await
     }
     async fn ask(
         &self,
@@ -112,7 +119,8 @@ impl LeaseStore for FaultyStore {
         worker: &Registration,
         asks: &[Ask],
     ) -> Result<usize, Error> {
-        self.through(self.inner.ask(application, worker, asks)).await
+        self.through(self.inner.ask(application, worker, asks))
+            .await
     }
     async fn checkpoint(
         &self,
@@ -120,7 +128,8 @@ impl LeaseStore for FaultyStore {
         token: &LeaseToken,
         position: &Position,
     ) -> Result<(), Error> {
-        self.through(self.inner.checkpoint(application, token, position)).await
+        self.through(self.inner.checkpoint(application, token, position))
+            .await
     }
     async fn end_shard(
         &self,
@@ -128,12 +137,15 @@ impl LeaseStore for FaultyStore {
         token: &LeaseToken,
         children: &[NewLease],
     ) -> Result<(), Error> {
-        self.through(self.inner.end_shard(application, token, children)).await
+        self.through(self.inner.end_shard(application, token, children))
+            .await
     }
     async fn release(&self, application: &str, releases: &[Release]) -> Result<usize, Error> {
-        self.through(self.inner.release(application, releases)).await
+        self.through(self.inner.release(application, releases))
+            .await
     }
     async fn delete_ended(&self, application: &str, keys: &[LeaseKey]) -> Result<usize, Error> {
-        self.through(self.inner.delete_ended(application, keys)).await
+        self.through(self.inner.delete_ended(application, keys))
+            .await
     }
 }

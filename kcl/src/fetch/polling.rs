@@ -49,8 +49,19 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
 impl Poller {
     /// Reads what comes after `start`.
-    pub(crate) fn new(client: Arc<dyn KinesisApi>, settings: PollSettings, start: Position) -> Self {
-        Poller { client, settings, start, last_read: None, iterator: None, failures: 0 }
+    pub(crate) fn new(
+        client: Arc<dyn KinesisApi>,
+        settings: PollSettings,
+        start: Position,
+    ) -> Self {
+        Poller {
+            client,
+            settings,
+            start,
+            last_read: None,
+            iterator: None,
+            failures: 0,
+        }
     }
 
     /// Sends one request for records, with a new iterator if there is none.
@@ -68,13 +79,17 @@ impl Poller {
         let iterator = match &self.iterator {
             Some(iterator) => iterator.clone(),
             None => {
-                let PollSettings { stream, shard_id, .. } = &self.settings;
+                let PollSettings {
+                    stream, shard_id, ..
+                } = &self.settings;
                 let start = iterator_start(self.start, self.last_read)?;
                 let iterator = self.client.shard_iterator(stream, shard_id, start).await?;
                 self.iterator.insert(iterator).clone()
             }
         };
-        self.client.get_records(&iterator, self.settings.max_records).await
+        self.client
+            .get_records(&iterator, self.settings.max_records)
+            .await
     }
 
     fn take_in(&mut self, page: RecordsPage) -> Polled {
@@ -83,7 +98,10 @@ impl Poller {
             if last.is_some_and(|last| record.sequence_number <= last) {
                 return self.failed(Error::new(
                     ErrorKind::Protocol,
-                    format!("record {} came after {last:?}: the endpoint must give records in order", record.sequence_number),
+                    format!(
+                        "record {} came after {last:?}: the endpoint must give records in order",
+                        record.sequence_number
+                    ),
                 ));
             }
             last = Some(record.sequence_number);
@@ -134,9 +152,13 @@ fn iterator_start(
         (Some(last), _) => Ok(IteratorStart::AfterSequence(last)),
         (None, Position::TrimHorizon) => Ok(IteratorStart::TrimHorizon),
         (None, Position::AtTimestamp(ms)) => Ok(IteratorStart::AtTimestamp(ms)),
-        (None, Position::Sequence { sequence, sub_sequence: u64::MAX }) => {
-            Ok(IteratorStart::AfterSequence(sequence))
-        }
+        (
+            None,
+            Position::Sequence {
+                sequence,
+                sub_sequence: u64::MAX,
+            },
+        ) => Ok(IteratorStart::AfterSequence(sequence)),
         (None, Position::Sequence { sequence, .. }) => Ok(IteratorStart::AtSequence(sequence)),
         (None, Position::ShardEnd) => Err(Error::new(
             ErrorKind::InvalidPosition,
@@ -153,13 +175,28 @@ mod tests {
     fn k4_every_position_has_its_iterator() {
         let five: SequenceNumber = "5".parse().unwrap();
         let nine: SequenceNumber = "9".parse().unwrap();
-        let inside = Position::Sequence { sequence: five, sub_sequence: 3 };
+        let inside = Position::Sequence {
+            sequence: five,
+            sub_sequence: 3,
+        };
         let table = [
             (Position::TrimHorizon, None, IteratorStart::TrimHorizon),
-            (Position::AtTimestamp(7), None, IteratorStart::AtTimestamp(7)),
-            (Position::after(five), None, IteratorStart::AfterSequence(five)),
+            (
+                Position::AtTimestamp(7),
+                None,
+                IteratorStart::AtTimestamp(7),
+            ),
+            (
+                Position::after(five),
+                None,
+                IteratorStart::AfterSequence(five),
+            ),
             (inside, None, IteratorStart::AtSequence(five)),
-            (Position::TrimHorizon, Some(nine), IteratorStart::AfterSequence(nine)),
+            (
+                Position::TrimHorizon,
+                Some(nine),
+                IteratorStart::AfterSequence(nine),
+            ),
             (inside, Some(nine), IteratorStart::AfterSequence(nine)),
         ];
         for (start, last_read, expected) in table {

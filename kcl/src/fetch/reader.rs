@@ -135,3 +135,103 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Position;
+    use crate::client::KinesisApi;
+    use crate::fake::{FakeKinesis, shard_id};
+    use crate::fetch::polling::PollSettings;
+    use std::time::Duration;
+
+    fn reader(kinesis: &FakeKinesis, shard: usize, budget: &Arc<Semaphore>) -> Reader {
+        let client: Arc<dyn KinesisApi> = Arc::new(kinesis.clone());
+        let settings = PollSettings {
+            stream: "orders".to_owned(),
+            shard_id: shard_id(shard),
+            poll_interval: Duration::from_millis(200),
+            max_records: 10,
+        };
+        Reader::new(
+            Poller::new(client, settings, Position::TrimHorizon),
+            Arc::clone(budget),
+        )
+    }
+
+    fn permits(count: u32) -> usize {
+        usize::try_from(count).unwrap()
+    }
+
+    /// Reads ahead for a while, as the consumer does while the processor works.
+    async fn work(reader: &mut Reader) {
+        let _ = tokio::time::timeout(Duration::from_secs(1), reader.ahead()).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_page_is_read_ahead_and_its_room_given_back() {
+        let kinesis = FakeKinesis::new(1);
+        kinesis.put_many(0, 25);
+        let whole = permits(PAGE_RESERVATION_BYTES);
+        let budget = Arc::new(Semaphore::new(whole));
+        let mut reader = reader(&kinesis, 0, &budget);
+        work(&mut reader).await;
+        let held = whole - budget.available_permits();
+        assert!(
+            (10..10_000).contains(&held),
+            "a page of ten small records holds {held} bytes"
+        );
+        let before = crate::clock::now();
+        assert_eq!(reader.next().await.unwrap().records.len(), 10);
+        assert_eq!(crate::clock::now(), before, "it was there already");
+        assert_eq!(budget.available_permits(), whole);
+    }
+
+    /// Goal: K10, an exhausted budget keeps nobody from reading what is waited for; and an idle shard holds none of it.
+    #[tokio::test(start_paused = true)]
+    async fn k10_an_exhausted_budget_stops_reading_ahead_only() {
+        let kinesis = FakeKinesis::new(2);
+        kinesis.put_many(0, 25);
+        let budget = Arc::new(Semaphore::new(permits(PAGE_RESERVATION_BYTES)));
+        let mut idle = reader(&kinesis, 1, &budget);
+        work(&mut idle).await;
+        assert_eq!(budget.available_permits(), permits(PAGE_RESERVATION_BYTES));
+        let all = Arc::clone(&budget)
+            .acquire_many_owned(PAGE_RESERVATION_BYTES)
+            .await
+            .unwrap();
+        let mut starved = reader(&kinesis, 0, &budget);
+        work(&mut starved).await;
+        assert!(
+            matches!(starved.state, State::Idle(_)),
+            "no room, no reading ahead"
+        );
+        assert_eq!(starved.next().await.unwrap().records.len(), 10);
+        drop(all);
+        work(&mut starved).await;
+        assert!(matches!(starved.state, State::Ready(..)));
+    }
+
+    /// Goal: nothing is lost or read twice when waiting is given up at any moment.
+    #[tokio::test(start_paused = true)]
+    async fn cancelled_waits_lose_nothing() {
+        let kinesis = FakeKinesis::new(1);
+        kinesis.put_many(0, 100);
+        let budget = Arc::new(Semaphore::new(permits(PAGE_RESERVATION_BYTES)));
+        let mut reader = reader(&kinesis, 0, &budget);
+        let mut seen = Vec::new();
+        while seen.len() < 100 {
+            let wait = Duration::from_micros(fastrand::u64(..3000));
+            let _ = tokio::time::timeout(wait, reader.ahead()).await;
+            if let Ok(page) = tokio::time::timeout(wait, reader.next()).await {
+                seen.extend(
+                    page.unwrap()
+                        .records
+                        .iter()
+                        .map(|record| record.sequence_number),
+                );
+            }
+        }
+        assert_eq!(seen, kinesis.put_so_far());
+    }
+}

@@ -91,7 +91,8 @@ impl OwnerWindow {
 
     /// The leases read after `begun` are known, and the lost ones told so.
     pub(crate) fn verified(&self, begun: Verification) {
-        self.state.send_modify(|state| state.verified = state.verified.max(begun.0));
+        self.state
+            .send_modify(|state| state.verified = state.verified.max(begun.0));
     }
 
     /// Shuts the window for good: the worker was replaced.
@@ -164,7 +165,10 @@ mod tests {
         advance(Duration::from_secs(5)).await;
         window.renewed(sent);
         advance(Duration::from_millis(3999)).await;
-        assert!(window.is_open(), "open until 9 s after the renewal was sent");
+        assert!(
+            window.is_open(),
+            "open until 9 s after the renewal was sent"
+        );
         advance(Duration::from_millis(1)).await;
         assert!(!window.is_open());
     }
@@ -176,9 +180,15 @@ mod tests {
         advance(Duration::from_secs(20)).await;
         let sent = clock::now();
         window.renewed(sent);
-        assert!(!window.is_open(), "a renewal alone proves nothing about the leases");
+        assert!(
+            !window.is_open(),
+            "a renewal alone proves nothing about the leases"
+        );
         window.verified(stale);
-        assert!(!window.is_open(), "leases read before the renewal prove nothing");
+        assert!(
+            !window.is_open(),
+            "leases read before the renewal prove nothing"
+        );
         let begun = window.begin_verification();
         window.verified(begun);
         assert!(window.is_open());

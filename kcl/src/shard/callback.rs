@@ -51,7 +51,10 @@ mod tests {
             }
             Ok(())
         });
-        assert_eq!(answer.await.unwrap_err().to_string(), "panicked: at the disco");
+        assert_eq!(
+            answer.await.unwrap_err().to_string(),
+            "panicked: at the disco"
+        );
         assert_eq!(guarded(async { Ok(3) }).await.unwrap(), 3);
     }
 }

@@ -85,7 +85,12 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
     factory: Arc<F>,
     tenure: Tenure,
 ) -> Outcome {
-    let Tenure { token, shard, poll, directive } = tenure;
+    let Tenure {
+        token,
+        shard,
+        poll,
+        directive,
+    } = tenure;
     let processor = factory.create(&shard);
     let checkpointer = Checkpointer::new(
         Arc::clone(&shared.store),
@@ -97,8 +102,16 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
     let stream = poll.stream.clone();
     let poller = Poller::new(Arc::clone(&shared.client), poll, shard.position);
     let reader = Reader::new(poller, Arc::clone(&shared.read_ahead));
-    let consumer =
-        Consumer { shared, processor, token, shard, stream, directive, checkpointer, reader };
+    let consumer = Consumer {
+        shared,
+        processor,
+        token,
+        shard,
+        stream,
+        directive,
+        checkpointer,
+        reader,
+    };
     consumer.live().await
 }
 
@@ -123,7 +136,11 @@ impl<P: RecordProcessor> Consumer<P> {
                 let answer = guarded(self.processor.shutdown_requested(&self.checkpointer)).await;
                 log_failure("shutdown_requested", &self.token, answer);
                 let checkpoint = self.checkpointer.finish_release().await;
-                Outcome::GiveUp(Release { token: self.token, checkpoint, to })
+                Outcome::GiveUp(Release {
+                    token: self.token,
+                    checkpoint,
+                    to,
+                })
             }
         }
     }
@@ -132,13 +149,22 @@ impl<P: RecordProcessor> Consumer<P> {
         self.initialize().await?;
         loop {
             let page = self.next_page().await?;
-            let Page { records, millis_behind_latest, end } = page;
+            let Page {
+                records,
+                millis_behind_latest,
+                end,
+            } = page;
             let done = self.checkpointer.handled();
-            let fresh: Vec<_> =
-                records.into_iter().filter(|record| done < record.position()).collect();
+            let fresh: Vec<_> = records
+                .into_iter()
+                .filter(|record| done < record.position())
+                .collect();
             if let Some(last) = fresh.last().map(crate::processor::Record::position) {
                 debug_assert!(fresh.is_sorted_by(|a, b| a.position() < b.position()), "K6");
-                let batch = RecordBatch { records: Arc::new(fresh), millis_behind_latest };
+                let batch = RecordBatch {
+                    records: Arc::new(fresh),
+                    millis_behind_latest,
+                };
                 self.deliver(batch, last).await?;
             }
             if let Some(children) = end
@@ -171,9 +197,17 @@ impl<P: RecordProcessor> Consumer<P> {
                 Ok(page) => return Ok(page),
                 Err(error) => {
                     tracing::warn!(%error, lease = %self.token.key, "reading the shard failed, it is repeated");
-                    // A missing shard says nothing about its end (K13); the next listing of the shards tells.
+                    // A missing shard says nothing about its end (K13); the listing of the shards tells.
                     if error.kind() == ErrorKind::NotFound {
                         self.shared.sync.notify_one();
+                        if let Some(children) = self.outlived().await? {
+                            let end = Some(children);
+                            return Ok(Page {
+                                records: Vec::new(),
+                                millis_behind_latest: 0,
+                                end,
+                            });
+                        }
                     }
                 }
             }
@@ -185,7 +219,9 @@ impl<P: RecordProcessor> Consumer<P> {
         for attempt in 1.. {
             self.may_act().await?;
             self.checkpointer.begin_batch(last);
-            let work = self.processor.process_records(batch.clone(), &self.checkpointer);
+            let work = self
+                .processor
+                .process_records(batch.clone(), &self.checkpointer);
             let answer = tokio::select! {
                 answer = guarded(work) => answer,
                 () = self.reader.ahead() => Err("reading ahead never ends".into()),
@@ -260,7 +296,10 @@ impl<P: RecordProcessor> Consumer<P> {
                 }
             };
             let id = &self.shard.shard_id;
-            if shards.iter().any(|shard| shard.shard_id == *id && shard.closed) {
+            if shards
+                .iter()
+                .any(|shard| shard.shard_id == *id && shard.closed)
+            {
                 let is_child = |shard: &Shard| shard.parents.contains(id);
                 return Ok(Some(shards.into_iter().filter(is_child).collect()));
             }
@@ -270,9 +309,38 @@ impl<P: RecordProcessor> Consumer<P> {
             "{} gave no next iterator, but it is not listed as a closed shard",
             self.shard.shard_id
         );
-        self.reader.restart(Error::new(ErrorKind::Protocol, message));
+        self.reader
+            .restart(Error::new(ErrorKind::Protocol, message));
         self.shared.sync.notify_one();
         Ok(None)
+    }
+
+    /// The children of a shard whose last records are older than the retention: the stream is the same, lists the shard no
+    /// more, and lists shards that came from it. Nothing less proves that there is nothing left to read.
+    async fn outlived(&mut self) -> Result<Option<Vec<Shard>>, Stop> {
+        let client = &self.shared.client;
+        let look = async {
+            let summary = client.describe_stream(&self.stream).await?;
+            let shards = client.list_shards(&self.stream).await?;
+            Ok::<_, Error>((summary.identity(), shards))
+        };
+        let looked = tokio::select! {
+            biased;
+            stop = stopped(&mut self.directive) => return Err(stop),
+            looked = look => looked,
+        };
+        let Ok((identity, shards)) = looked else {
+            return Ok(None);
+        };
+        let id = &self.shard.shard_id;
+        let listed = shards.iter().any(|shard| shard.shard_id == *id);
+        let is_child = |shard: &Shard| shard.parents.contains(id);
+        let children: Vec<Shard> = shards.into_iter().filter(is_child).collect();
+        if identity != self.token.key.stream || listed || children.is_empty() {
+            return Ok(None);
+        }
+        tracing::error!(lease = %self.token.key, checkpoint = %self.checkpointer.handled(), "the shard's last records outlived the retention before they were read");
+        Ok(Some(children))
     }
 
     /// Everything of a closed shard was handled: tell the processor, then store it with the children's leases.
@@ -287,13 +355,19 @@ impl<P: RecordProcessor> Consumer<P> {
         let children = self.new_leases(children);
         for attempt in 1.. {
             self.may_act().await?;
-            let Shared { store, application, window, .. } = &*self.shared;
+            let Shared {
+                store,
+                application,
+                window,
+                ..
+            } = &*self.shared;
             let write = store.end_shard(application, &self.token, &children);
             match bounded(window.length(), write).await {
                 Ok(()) => break,
                 Err(error) if error.kind() == ErrorKind::LeaseLost => return Err(Stop::Lost),
                 Err(error) => {
-                    self.pause_after("store the shard's end", attempt, &error.into()).await?;
+                    self.pause_after("store the shard's end", attempt, &error.into())
+                        .await?;
                 }
             }
         }
@@ -310,7 +384,10 @@ impl<P: RecordProcessor> Consumer<P> {
             }
         };
         let new = |child: Shard| NewLease {
-            key: LeaseKey { stream: self.token.key.stream.clone(), shard_id: child.shard_id },
+            key: LeaseKey {
+                stream: self.token.key.stream.clone(),
+                shard_id: child.shard_id,
+            },
             checkpoint,
             parents: child.parents,
             hash_key_range: Some(child.hash_key_range),
@@ -327,7 +404,11 @@ fn log_failure(callback: &str, token: &LeaseToken, answer: Result<(), ProcessorE
 
 /// Waits until the worker wants something else than to go on.
 async fn stopped(directive: &mut watch::Receiver<Directive>) -> Stop {
-    match directive.wait_for(|wish| *wish != Directive::Run).await.as_deref() {
+    match directive
+        .wait_for(|wish| *wish != Directive::Run)
+        .await
+        .as_deref()
+    {
         Ok(Directive::GiveUp(to)) => Stop::GiveUp(to.clone()),
         // A worker that is gone renews nothing any more.
         Ok(Directive::Lost | Directive::Run) | Err(_) => Stop::Lost,

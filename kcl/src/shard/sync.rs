@@ -49,7 +49,10 @@ pub(crate) fn plan(input: SyncInput<'_>) -> SyncPlan {
         return SyncPlan::default();
     }
     let family = Family::of(input);
-    let key = |id: &str| LeaseKey { stream: input.stream.to_owned(), shard_id: id.to_owned() };
+    let key = |id: &str| LeaseKey {
+        stream: input.stream.to_owned(),
+        shard_id: id.to_owned(),
+    };
     let create = input
         .shards
         .iter()
@@ -78,7 +81,11 @@ pub(crate) fn plan(input: SyncInput<'_>) -> SyncPlan {
     let mut vanished: Vec<LeaseKey> = alive.into_iter().map(|lease| lease.key.clone()).collect();
     delete.sort();
     vanished.sort();
-    SyncPlan { create, delete, vanished }
+    SyncPlan {
+        create,
+        delete,
+        vanished,
+    }
 }
 
 impl<'a> Family<'a> {
@@ -91,7 +98,11 @@ impl<'a> Family<'a> {
         }
         let own = |lease: &&Lease| lease.key.stream == input.stream;
         Family {
-            shards: input.shards.iter().map(|shard| (shard.shard_id.as_str(), shard)).collect(),
+            shards: input
+                .shards
+                .iter()
+                .map(|shard| (shard.shard_id.as_str(), shard))
+                .collect(),
             children,
             leases: input
                 .leases
@@ -165,7 +176,11 @@ impl<'a> Family<'a> {
     }
 
     fn every_child_is_leased(&self, id: &str) -> bool {
-        self.children.get(id).into_iter().flatten().all(|child| self.leases.contains_key(child))
+        self.children
+            .get(id)
+            .into_iter()
+            .flatten()
+            .all(|child| self.leases.contains_key(child))
     }
 }
 
@@ -246,7 +261,10 @@ impl Syncer {
             let deleted = bounded(self.store_timeout, delete).await?;
             tracing::info!(deleted, stream = %self.identity, "leases of expired shards deleted");
         }
-        Ok(SyncReport { shards: shards.len(), vanished: plan.vanished })
+        Ok(SyncReport {
+            shards: shards.len(),
+            vanished: plan.vanished,
+        })
     }
 }
 

@@ -29,7 +29,11 @@ macro_rules! settings {
 
 impl WorkerBuilder {
     pub(super) fn new(application: impl Into<String>, stream: impl Into<String>) -> Self {
-        WorkerBuilder { config: WorkerConfig::new(application, stream), store: None, client: None }
+        WorkerBuilder {
+            config: WorkerConfig::new(application, stream),
+            store: None,
+            client: None,
+        }
     }
 
     settings! {
@@ -99,7 +103,11 @@ impl WorkerBuilder {
     /// `Configuration`: a setting is missing or out of range. `NotFound`: there is no such stream. `Unavailable`: the
     /// endpoint cannot be reached. `AccessDenied`: it refuses the credentials.
     pub async fn build<F: RecordProcessorFactory>(self, factory: F) -> Result<Worker<F>, Error> {
-        let WorkerBuilder { config, store, client } = self;
+        let WorkerBuilder {
+            config,
+            store,
+            client,
+        } = self;
         config.validate()?;
         let store = store.ok_or_else(|| {
             Error::new(
@@ -119,6 +127,14 @@ impl WorkerBuilder {
         let stream = client.describe_stream(&config.stream).await?;
         let handle = WorkerHandle::new();
         let done = handle.done.clone().drop_guard();
-        Ok(Worker { config, client, store, factory: Arc::new(factory), stream, handle, done })
+        Ok(Worker {
+            config,
+            client,
+            store,
+            factory: Arc::new(factory),
+            stream,
+            handle,
+            done,
+        })
     }
 }

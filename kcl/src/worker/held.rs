@@ -1,5 +1,6 @@
 //! The leases this worker holds, and the shard consumers that run on them.
 
+use crate::checkpoint::Position;
 use crate::config::WorkerConfig;
 use crate::fetch::polling::PollSettings;
 use crate::lease::expiry::Expired;
@@ -7,7 +8,6 @@ use crate::lease::{Lease, LeaseKey, LeaseToken, Release, Snapshot};
 use crate::processor::{RecordProcessorFactory, ShardInfo};
 use crate::shard::callback::panic_text;
 use crate::shard::consumer::{self, Directive, Outcome, Shared, Tenure};
-use crate::checkpoint::Position;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -44,7 +44,11 @@ pub(super) struct Work<'a> {
 
 impl<F: RecordProcessorFactory> Held<F> {
     pub(super) fn new(shared: Arc<Shared>, factory: Arc<F>, work: Work<'_>) -> Self {
-        let Work { config, stream_name, stream } = work;
+        let Work {
+            config,
+            stream_name,
+            stream,
+        } = work;
         Held {
             shared,
             factory,
@@ -95,20 +99,27 @@ impl<F: RecordProcessorFactory> Held<F> {
                 hash_key_range: lease.hash_key_range,
                 parents: lease.parents.clone(),
             },
-            poll: PollSettings { shard_id: lease.key.shard_id.clone(), ..self.poll.clone() },
+            poll: PollSettings {
+                shard_id: lease.key.shard_id.clone(),
+                ..self.poll.clone()
+            },
             directive: receiver,
         };
         tracing::info!(lease = %lease.key, counter = lease.counter, checkpoint = %lease.checkpoint, "processing the shard");
         let task = consumer::run(Arc::clone(&self.shared), Arc::clone(&self.factory), tenure);
         let id = self.tasks.spawn(task).id();
         self.keys.insert(id, lease.key.clone());
-        self.running.insert(lease.key.clone(), Running { token, directive });
+        self.running
+            .insert(lease.key.clone(), Running { token, directive });
     }
 
     /// Compares what we believe to hold with the store: tells the consumers of lost leases, and finds who asks for ours.
     pub(super) fn reconcile(&mut self, snapshot: &Snapshot, expired: &Expired) {
-        let leases: HashMap<&LeaseKey, &Lease> =
-            snapshot.leases.iter().map(|lease| (&lease.key, lease)).collect();
+        let leases: HashMap<&LeaseKey, &Lease> = snapshot
+            .leases
+            .iter()
+            .map(|lease| (&lease.key, lease))
+            .collect();
         let is_current = |token: &LeaseToken| {
             leases.get(&token.key).is_some_and(|lease| {
                 lease.owner.as_ref() == Some(&token.owner) && lease.counter == token.counter
@@ -117,7 +128,9 @@ impl<F: RecordProcessorFactory> Held<F> {
         for (key, running) in &self.running {
             if !is_current(&running.token) {
                 // A consumer that has just ended its shard is not told: it knows.
-                let ended = leases.get(key).is_some_and(|l| l.checkpoint == Position::ShardEnd);
+                let ended = leases
+                    .get(key)
+                    .is_some_and(|l| l.checkpoint == Position::ShardEnd);
                 if !ended {
                     running.tell(Directive::Lost);
                 }
@@ -128,7 +141,8 @@ impl<F: RecordProcessorFactory> Held<F> {
                 running.tell(Directive::GiveUp(Some(asker.to_owned())));
             }
         }
-        self.releases.retain(|_, release| is_current(&release.token));
+        self.releases
+            .retain(|_, release| is_current(&release.token));
     }
 
     /// Tells every consumer to finish its batch and give its lease up.
@@ -168,7 +182,9 @@ impl<F: RecordProcessorFactory> Held<F> {
                 (id, None)
             }
         };
-        let Some(key) = self.keys.remove(&id) else { return };
+        let Some(key) = self.keys.remove(&id) else {
+            return;
+        };
         self.running.remove(&key);
         match outcome {
             Some(Outcome::GiveUp(release)) => {

@@ -34,7 +34,9 @@ pub struct Worker<F> {
 
 impl<F> fmt::Debug for Worker<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Worker")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -61,7 +63,15 @@ impl<F: RecordProcessorFactory> Worker<F> {
     /// Dropping the future is like a crash: no callback runs, the leases expire, and what was not checkpointed is delivered again
     /// elsewhere. Nothing is lost. Use [`WorkerHandle::shutdown`] to hand over without duplicates.
     pub async fn run(self) -> Result<(), Error> {
-        let Worker { config, client, store, factory, stream, handle, done } = self;
+        let Worker {
+            config,
+            client,
+            store,
+            factory,
+            stream,
+            handle,
+            done,
+        } = self;
         let running = run::Run::start(config, client, store, factory, stream).await?;
         let ended = running.until(handle.asked).await;
         drop(done);
@@ -78,7 +88,10 @@ pub struct WorkerHandle {
 
 impl WorkerHandle {
     fn new() -> Self {
-        WorkerHandle { asked: CancellationToken::new(), done: CancellationToken::new() }
+        WorkerHandle {
+            asked: CancellationToken::new(),
+            done: CancellationToken::new(),
+        }
     }
 
     /// Asks for a graceful shutdown: every shard finishes its batch, `shutdown_requested` is called, and the leases are released with

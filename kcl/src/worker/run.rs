@@ -82,8 +82,11 @@ impl<F: RecordProcessorFactory> Run<F> {
             first.shards,
         ));
         let identity = stream.identity();
-        let work =
-            Work { config: &config, stream: identity.clone(), stream_name: stream.name };
+        let work = Work {
+            config: &config,
+            stream: identity.clone(),
+            stream_name: stream.name,
+        };
         Ok(Run {
             held: Held::new(Arc::clone(&shared), factory, work),
             observer: Observer::new(config.failover_time),
@@ -166,7 +169,9 @@ impl<F: RecordProcessorFactory> Run<F> {
             max_leases: self.config.max_leases,
         });
         plan.take.retain(|claim| !self.held.is_busy(&claim.key));
-        let Shared { store, application, .. } = &*self.shared;
+        let Shared {
+            store, application, ..
+        } = &*self.shared;
         let limit = self.config.failover_time;
         if !plan.take.is_empty() {
             let call = store.take(application, &self.registration, &plan.take);
@@ -186,7 +191,10 @@ impl<F: RecordProcessorFactory> Run<F> {
         if dead.is_empty() {
             return Ok(());
         }
-        let call = self.shared.store.forget_workers(&self.config.application, &dead);
+        let call = self
+            .shared
+            .store
+            .forget_workers(&self.config.application, &dead);
         bounded(self.config.failover_time, call).await
     }
 
@@ -204,8 +212,15 @@ impl<F: RecordProcessorFactory> Run<F> {
                 // delivered again.
                 tracing::error!(%error, "a release was refused, the leases are given up one by one");
                 for release in releases {
-                    let bare = Release { checkpoint: None, ..release.clone() };
-                    if self.release_in_store(std::slice::from_ref(&release)).await.is_err() {
+                    let bare = Release {
+                        checkpoint: None,
+                        ..release.clone()
+                    };
+                    if self
+                        .release_in_store(std::slice::from_ref(&release))
+                        .await
+                        .is_err()
+                    {
                         self.release_in_store(&[bare]).await?;
                     }
                     self.held.released(&[release]);
@@ -216,7 +231,10 @@ impl<F: RecordProcessorFactory> Run<F> {
     }
 
     async fn release_in_store(&self, releases: &[Release]) -> Result<(), Error> {
-        let call = self.shared.store.release(&self.config.application, releases);
+        let call = self
+            .shared
+            .store
+            .release(&self.config.application, releases);
         bounded(self.config.failover_time, call).await.map(|_| ())
     }
 
@@ -251,7 +269,10 @@ impl<F: RecordProcessorFactory> Run<F> {
             tokio::time::sleep(LONGEST_LOOK_PAUSE).await;
         }
         self.background.shutdown().await;
-        let call = self.shared.store.deregister(&self.config.application, &self.registration);
+        let call = self
+            .shared
+            .store
+            .deregister(&self.config.application, &self.registration);
         if let Err(error) = bounded(self.config.failover_time, call).await {
             tracing::warn!(%error, "the worker's row could not be removed, others will forget it");
         }

@@ -12,8 +12,11 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn processes_every_record_and_resumes_after_the_checkpoint() {
-    let (kinesis, store, journal) =
-        (FakeKinesis::new(3), MemoryLeaseStore::new(), Journal::default());
+    let (kinesis, store, journal) = (
+        FakeKinesis::new(3),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
     for shard in 0..3 {
         kinesis.put_many(shard, 25);
     }
@@ -43,7 +46,9 @@ async fn run_with_failures(panics: bool) -> Result<(), String> {
     let worker = start(&kinesis, MemoryLeaseStore::new(), &journal, "w").await;
     tokio::time::sleep(SECOND * 30).await;
     worker.stop().await.unwrap();
-    journal.check_no_loss(&kinesis.put_so_far()).and_then(|()| journal.check_order())
+    journal
+        .check_no_loss(&kinesis.put_so_far())
+        .and_then(|()| journal.check_order())
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,8 +74,11 @@ async fn k4_the_checker_catches_a_consumer_that_skips_a_failed_batch() {
 /// worker never checkpoints and is dropped.
 #[tokio::test(start_paused = true)]
 async fn k4_no_loss_when_crashing_before_the_first_checkpoint_under_latest() {
-    let (kinesis, store, journal) =
-        (FakeKinesis::new(2), MemoryLeaseStore::new(), Journal::default());
+    let (kinesis, store, journal) = (
+        FakeKinesis::new(2),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
     let before = kinesis.put(0, "before the application");
     tokio::time::sleep(SECOND * 5).await;
     let first = launch(latest(builder(&kinesis, store.clone(), "a")), &journal, "a").await;
@@ -87,14 +95,21 @@ async fn k4_no_loss_when_crashing_before_the_first_checkpoint_under_latest() {
     second.stop().await.unwrap();
     let put = kinesis.put_so_far();
     journal.check_no_loss(&put[1..]).unwrap();
-    assert!(!journal.processed().contains(&before), "it was put before the application began");
+    assert!(
+        !journal.processed().contains(&before),
+        "it was put before the application began"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn k4_no_loss_when_iterators_expire() {
     let (kinesis, journal) = (FakeKinesis::new(1), Journal::default());
-    let worker =
-        launch(latest(builder(&kinesis, MemoryLeaseStore::new(), "w")), &journal, "w").await;
+    let worker = launch(
+        latest(builder(&kinesis, MemoryLeaseStore::new(), "w")),
+        &journal,
+        "w",
+    )
+    .await;
     tokio::time::sleep(SECOND).await;
     // Before the first record, in between, and several at once.
     for _ in 0..5 {
@@ -131,8 +146,11 @@ async fn k4_no_loss_when_reads_are_throttled_and_fail() {
 /// Goal: no loss and parents first through splits and merges, whether pages name the children or not. K7: the leases that have not ended
 /// cover the whole hash key space afterwards.
 async fn reshard(names_children: bool) {
-    let (kinesis, store, journal) =
-        (FakeKinesis::new(2), MemoryLeaseStore::new(), Journal::default());
+    let (kinesis, store, journal) = (
+        FakeKinesis::new(2),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
     if !names_children {
         kinesis.name_no_children();
     }
@@ -151,9 +169,15 @@ async fn reshard(names_children: bool) {
     journal.check_no_duplicates().unwrap();
     assert_eq!(journal.count(&Event::ShardEnded), 3);
     let snapshot = store.snapshot("app").await.unwrap();
-    let open: Vec<_> =
-        snapshot.leases.iter().filter(|l| l.checkpoint != Position::ShardEnd).collect();
-    let ranges: Vec<_> = open.iter().map(|lease| lease.hash_key_range.unwrap()).collect();
+    let open: Vec<_> = snapshot
+        .leases
+        .iter()
+        .filter(|l| l.checkpoint != Position::ShardEnd)
+        .collect();
+    let ranges: Vec<_> = open
+        .iter()
+        .map(|lease| lease.hash_key_range.unwrap())
+        .collect();
     assert!(millstream_wire::hash_key::tiles(&ranges), "K7: {open:?}");
     worker.stop().await.unwrap();
 }
@@ -191,8 +215,11 @@ async fn k10_a_poison_batch_stalls_only_its_shard() {
 /// Goal: what was delivered but failed is not checkpointed by a shutdown.
 #[tokio::test(start_paused = true)]
 async fn k4_no_loss_when_shutting_down_while_a_batch_is_retried() {
-    let (kinesis, store, journal) =
-        (FakeKinesis::new(1), MemoryLeaseStore::new(), Journal::default());
+    let (kinesis, store, journal) = (
+        FakeKinesis::new(1),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
     kinesis.put_many(0, 5);
     let worker = start(&kinesis, store.clone(), &journal, "a").await;
     until_processed(&kinesis, &journal, SECOND).await;
@@ -210,8 +237,11 @@ async fn k4_no_loss_when_shutting_down_while_a_batch_is_retried() {
 /// Goal: a recreated stream ends the worker with a clear error, and is not taken for one whose shards have ended (K13).
 #[tokio::test(start_paused = true)]
 async fn k13_a_recreated_stream_ends_the_worker() {
-    let (kinesis, store, journal) =
-        (FakeKinesis::new(1), MemoryLeaseStore::new(), Journal::default());
+    let (kinesis, store, journal) = (
+        FakeKinesis::new(1),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
     kinesis.put_many(0, 5);
     let worker = start(&kinesis, store.clone(), &journal, "w").await;
     until_processed(&kinesis, &journal, SECOND).await;
@@ -229,8 +259,11 @@ async fn k13_a_recreated_stream_ends_the_worker() {
 
 #[tokio::test(start_paused = true)]
 async fn k13_a_missing_stream_is_never_the_end_of_its_shards() {
-    let (kinesis, store, journal) =
-        (FakeKinesis::new(1), MemoryLeaseStore::new(), Journal::default());
+    let (kinesis, store, journal) = (
+        FakeKinesis::new(1),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
     let worker = start(&kinesis, store.clone(), &journal, "w").await;
     tokio::time::sleep(SECOND).await;
     kinesis.set_missing(true);
@@ -241,12 +274,40 @@ async fn k13_a_missing_stream_is_never_the_end_of_its_shards() {
     assert_eq!(leases[0].checkpoint, Position::TrimHorizon);
 }
 
+/// Goal: a shard that outlived the retention before it was finished does not hold back its children for ever; a shard that
+/// is only missing does not end.
+#[tokio::test(start_paused = true)]
+async fn k10_a_shard_that_outlived_the_retention_lets_its_children_start() {
+    let (kinesis, store, journal) = (
+        FakeKinesis::new(2),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
+    kinesis.put_many(0, 5);
+    let worker = start(&kinesis, store.clone(), &journal, "w").await;
+    until_processed(&kinesis, &journal, SECOND).await;
+    worker.stop().await.unwrap();
+    kinesis.put_many(0, 5);
+    kinesis.outlive(0);
+    let worker = start(&kinesis, store.clone(), &journal, "w").await;
+    tokio::time::sleep(SECOND * 60).await;
+    assert_eq!(journal.count(&Event::ShardEnded), 0, "no child, no end");
+    let (lower, upper) = kinesis.split(0);
+    kinesis.put_many(lower, 5);
+    kinesis.put_many(upper, 5);
+    until_processed(&kinesis, &journal, SECOND * 40).await;
+    assert_eq!(journal.count(&Event::ShardEnded), 1);
+    worker.stop().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_missing_stream_or_store_is_said_at_the_start() {
     let (kinesis, journal) = (FakeKinesis::new(1), Journal::default());
     kinesis.set_missing(true);
     let build = builder(&kinesis, MemoryLeaseStore::new(), "w").build(journal.factory("w"));
     assert_eq!(build.await.unwrap_err().kind(), ErrorKind::NotFound);
-    let none = Worker::builder("app", "orders").client(Arc::new(kinesis)).build(journal.factory("w"));
+    let none = Worker::builder("app", "orders")
+        .client(Arc::new(kinesis))
+        .build(journal.factory("w"));
     assert_eq!(none.await.unwrap_err().kind(), ErrorKind::Configuration);
 }

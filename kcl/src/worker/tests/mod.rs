@@ -42,7 +42,10 @@ fn builder(kinesis: &FakeKinesis, store: impl LeaseStore, id: &str) -> WorkerBui
 
 async fn launch(builder: WorkerBuilder, journal: &Journal, id: &str) -> Started {
     let worker = builder.build(journal.factory(id)).await.unwrap();
-    Started { handle: worker.handle(), task: tokio::spawn(worker.run()) }
+    Started {
+        handle: worker.handle(),
+        task: tokio::spawn(worker.run()),
+    }
 }
 
 async fn start(
@@ -58,7 +61,10 @@ async fn start(
 async fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + limit;
     while !condition() {
-        assert!(tokio::time::Instant::now() < deadline, "not within {limit:?}: {what}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "not within {limit:?}: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -30,8 +30,11 @@ fn check_no_overlap(journal: &Journal) -> Result<(), String> {
 #[tokio::test(start_paused = true)]
 async fn k2_no_delivery_by_two_holders_whatever_the_delay_of_replies() {
     for tenths in [1, 3, 6, 9, 10, 12, 20, 30] {
-        let (kinesis, memory, journal) =
-            (FakeKinesis::new(2), MemoryLeaseStore::new(), Journal::default());
+        let (kinesis, memory, journal) = (
+            FakeKinesis::new(2),
+            MemoryLeaseStore::new(),
+            Journal::default(),
+        );
         let slow = FaultyStore::new(memory.clone());
         let a = start(&kinesis, slow.clone(), &journal, "a").await;
         tokio::time::sleep(SECOND).await;
@@ -61,8 +64,11 @@ async fn k2_no_delivery_by_two_holders_whatever_the_delay_of_replies() {
 /// Goal: a worker whose heartbeats do not get through stops before its shards go to another.
 #[tokio::test(start_paused = true)]
 async fn k2_stops_before_the_leases_can_be_taken() {
-    let (kinesis, memory, journal) =
-        (FakeKinesis::new(1), MemoryLeaseStore::new(), Journal::default());
+    let (kinesis, memory, journal) = (
+        FakeKinesis::new(1),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
     let faulty = FaultyStore::new(memory.clone());
     let a = start(&kinesis, faulty.clone(), &journal, "a").await;
     tokio::time::sleep(SECOND).await;
@@ -77,10 +83,16 @@ async fn k2_stops_before_the_leases_can_be_taken() {
     let of = |worker: &str| -> Vec<Instant> {
         let entries = journal.entries();
         let theirs = entries.iter().filter(|e| e.worker == worker);
-        theirs.filter(|e| matches!(e.event, Event::Delivered(_))).map(|e| e.at).collect()
+        theirs
+            .filter(|e| matches!(e.event, Event::Delivered(_)))
+            .map(|e| e.at)
+            .collect()
     };
     let (last_of_a, first_of_b) = (*of("a").last().unwrap(), *of("b").first().unwrap());
-    assert!(first_of_b - last_of_a >= FAILOVER / 20, "a stops with a margin before b begins");
+    assert!(
+        first_of_b - last_of_a >= FAILOVER / 20,
+        "a stops with a margin before b begins"
+    );
     check_no_overlap(&journal).unwrap();
     a.task.abort();
     b.stop().await.unwrap();
@@ -101,7 +113,11 @@ async fn k2_processing_pauses_while_the_store_is_out_of_reach() {
     kinesis.put_many(1, 10);
     let lapsed = journal.entries().len();
     tokio::time::sleep(SECOND * 60).await;
-    assert_eq!(journal.entries().len(), lapsed, "nothing is delivered outside the window");
+    assert_eq!(
+        journal.entries().len(),
+        lapsed,
+        "nothing is delivered outside the window"
+    );
     store.set(|faults| faults.unreachable = false);
     until_processed(&kinesis, &journal, SECOND * 5).await;
     worker.stop().await.unwrap();
@@ -110,8 +126,11 @@ async fn k2_processing_pauses_while_the_store_is_out_of_reach() {
 
 /// Goal: lost replies and failed calls cost nothing but time: no lease is believed lost, none believed held that is not, no record is lost.
 async fn unreliable(change: impl Fn(&mut crate::fake::store::Faults)) {
-    let (kinesis, memory, journal) =
-        (FakeKinesis::new(3), MemoryLeaseStore::new(), Journal::default());
+    let (kinesis, memory, journal) = (
+        FakeKinesis::new(3),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
     let store = FaultyStore::new(memory.clone());
     store.set(|faults| change(faults));
     let a = start(&kinesis, store.clone(), &journal, "a").await;
@@ -131,12 +150,19 @@ async fn unreliable(change: impl Fn(&mut crate::fake::store::Faults)) {
     until_processed(&kinesis, &journal, FAILOVER * 5).await;
     journal.check_order().unwrap();
     check_no_overlap(&journal).unwrap();
-    assert_eq!(journal.count(&Event::LeaseLost), 0, "a lost reply is not a lost lease");
+    assert_eq!(
+        journal.count(&Event::LeaseLost),
+        0,
+        "a lost reply is not a lost lease"
+    );
     assert_eq!(journal.count(&Event::ShardEnded), 1);
     a.stop().await.unwrap();
     b.stop().await.unwrap();
     let leases = memory.snapshot("app").await.unwrap().leases;
-    assert!(leases.iter().all(|lease| lease.owner.is_none()), "{leases:?}");
+    assert!(
+        leases.iter().all(|lease| lease.owner.is_none()),
+        "{leases:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
