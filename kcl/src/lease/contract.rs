@@ -69,7 +69,7 @@ contract!(
     k1_fenced_a_take_ends_every_earlier_token,
     k1_fenced_of_two_claims_one_wins,
     k1_fenced_an_owner_that_moved_its_heartbeat_keeps_its_lease,
-    k1_fenced_an_owner_without_a_row_loses_its_lease,
+    k1_fenced_an_owner_with_a_row_is_not_one_without,
     k1_fenced_a_new_run_releases_what_the_earlier_one_held,
     k1_fenced_a_replaced_run_takes_and_asks_for_nothing,
     k3_monotonic_checkpoints_move_forward_only,
@@ -347,7 +347,7 @@ async fn k1_fenced_an_owner_that_moved_its_heartbeat_keeps_its_lease(stores: Sto
     );
 }
 
-async fn k1_fenced_an_owner_without_a_row_loses_its_lease(stores: Stores) {
+async fn k1_fenced_an_owner_with_a_row_is_not_one_without(stores: Stores) {
     holder(&stores.one, "w1", &["a"]).await;
     let heir = stores.other.register(APP, "w2").await.unwrap();
     let none = [expired_claim("a", 1, "w1", None)];

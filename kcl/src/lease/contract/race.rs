@@ -8,10 +8,10 @@ const WORKERS: usize = 8;
 const ROUNDS: usize = 25;
 const SHARDS: [&str; 3] = ["s0", "s1", "s2"];
 
-/// What the winners saw: every token handed out, and every checkpoint that was accepted.
+/// What the winners saw: every token handed out with the checkpoint it started from, and every checkpoint that was accepted.
 #[derive(Debug, Default)]
 struct History {
-    tokens: BTreeMap<(LeaseKey, u64), String>,
+    tokens: BTreeMap<(LeaseKey, u64), (String, Position)>,
     checkpoints: BTreeMap<LeaseKey, Vec<(u64, Position)>>,
 }
 
@@ -36,16 +36,12 @@ async fn race(store: Arc<dyn LeaseStore>, id: usize, history: Arc<Mutex<History>
         let wanted = &snapshot.leases[(id + round) % snapshot.leases.len()];
         let taken = store.take(APP, &worker, &[claim(wanted)]).await.unwrap();
         for lease in taken {
-            let twin = history
-                .lock()
-                .unwrap()
-                .tokens
-                .insert((lease.key.clone(), lease.counter), worker.worker_id.clone());
-            assert_eq!(
-                twin.filter(|owner| *owner != worker.worker_id),
-                None,
-                "K1: one token, two holders"
+            let entry = (
+                (lease.key.clone(), lease.counter),
+                (worker.worker_id.clone(), lease.checkpoint),
             );
+            let twin = history.lock().unwrap().tokens.insert(entry.0, entry.1);
+            assert_eq!(twin, None, "K1: one token was handed out twice");
             work(&store, &lease, round, &history).await;
         }
     }
@@ -107,13 +103,22 @@ async fn k1_fenced_racing_workers_never_share_a_token() {
         "leases changed hands: {history:?}"
     );
     assert!(!history.checkpoints.is_empty());
-    // Accepted checkpoints, ordered by the token they were stored under, never move back, whoever stored them.
-    for accepted in history.checkpoints.values() {
+    for (key, accepted) in &history.checkpoints {
+        // Accepted checkpoints, ordered by the token they were stored under, never move back, whoever stored them.
         let mut accepted = accepted.clone();
         accepted.sort_by_key(|(counter, _)| *counter);
         for pair in accepted.windows(2) {
             let ((_, earlier), (_, later)) = (pair[0], pair[1]);
             assert!(earlier.may_advance_to(&later), "K3: {earlier} then {later}");
+        }
+        // Nothing was stored under a token after a later one had been handed out.
+        for ((_, token), (_, start)) in history.tokens.iter().filter(|((of, _), _)| of == key) {
+            for (_, position) in accepted.iter().filter(|(counter, _)| counter < token) {
+                assert!(
+                    position.may_advance_to(start),
+                    "K1: {position} was stored behind token {token}"
+                );
+            }
         }
     }
 }
