@@ -17,7 +17,7 @@ pub type Overdue = BTreeMap<LeaseKey, u32>;
 
 /// How long a worker must have been silent before its row is removed. A worker that was only paused is refused after
 /// that, while a row costs next to nothing; so this is far beyond any fail-over time.
-pub const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+pub const FORGET_AFTER: Duration = Duration::from_hours(24);
 
 /// What an observer remembers from one snapshot to the next. Bounded by the workers and leases of the last one.
 #[derive(Debug, Clone)]
@@ -191,15 +191,17 @@ mod tests {
         }
     }
 
-    /// Each case: sightings (second, snapshot), the second asked at, and the expired workers then.
-    #[test]
-    fn a_worker_expires_when_its_heartbeat_stands_still_for_the_failover_time() {
+    /// What is seen (second, snapshot), the second asked at, and the expired workers then.
+    type Case = (&'static str, Vec<(u64, Snapshot)>, u64, Expired);
+
+    #[expect(clippy::too_many_lines, reason = "a table")]
+    fn cases() -> Vec<Case> {
         let one = |heartbeat| workers(&[row("w", heartbeat)]);
         let orphan = Snapshot {
             leases: vec![lease("a", Some("w"), 3)],
             ..Snapshot::default()
         };
-        let cases: Vec<(&str, Vec<(u64, Snapshot)>, u64, Expired)> = vec![
+        vec![
             ("never seen", vec![], 100, Expired::new()),
             (
                 "first sight starts the clock",
@@ -274,9 +276,13 @@ mod tests {
                 0,
                 Expired::new(),
             ),
-        ];
+        ]
+    }
+
+    #[test]
+    fn a_worker_expires_when_its_heartbeat_stands_still_for_the_failover_time() {
         let start = crate::clock::now();
-        for (name, sightings, at, expected) in cases {
+        for (name, sightings, at, expected) in cases() {
             let mut observer = Observer::new(FAILOVER);
             for (second, snapshot) in sightings {
                 observer.observe(&snapshot, start + Duration::from_secs(second));

@@ -178,13 +178,20 @@ impl Subject {
                         .await,
                 )
             }
+            other => self.perform_on_leases(&snapshot, other).await,
+        }
+    }
+
+    async fn perform_on_leases(&self, snapshot: &Snapshot, verb: &Verb) -> String {
+        let store = Arc::clone(&self.store);
+        match verb {
             Verb::Take {
                 worker,
                 shards,
                 as_expired,
                 off,
             } => {
-                let claim = |shard: &usize| Self::claim(&snapshot, *shard, *as_expired, *off);
+                let claim = |shard: &usize| Self::claim(snapshot, *shard, *as_expired, *off);
                 let claims: Vec<Claim> = shards.iter().map(claim).collect();
                 answer(store.take(APP, &self.registration(*worker), &claims).await)
             }
@@ -193,7 +200,7 @@ impl Subject {
                 shard,
                 replace,
             } => {
-                let counter = Self::token(&snapshot, *shard, 0).counter;
+                let counter = Self::token(snapshot, *shard, 0).counter;
                 let ask = ask_for(
                     SHARDS[*shard],
                     counter,
@@ -206,11 +213,11 @@ impl Subject {
                 position,
                 off,
             } => {
-                let token = Self::token(&snapshot, *shard, *off);
+                let token = Self::token(snapshot, *shard, *off);
                 answer(store.checkpoint(APP, &token, &at(*position)).await)
             }
             Verb::End { shard, child, off } => {
-                let token = Self::token(&snapshot, *shard, *off);
+                let token = Self::token(snapshot, *shard, *off);
                 let children: Vec<NewLease> = child
                     .iter()
                     .map(|child| new_lease(SHARDS[*child], &[SHARDS[*shard]]))
@@ -227,13 +234,14 @@ impl Subject {
                     // Positions fall within the list, so that some lists are half good.
                     let position =
                         position.map(|position| at(position.saturating_sub(index as u64)));
-                    let token = Self::token(&snapshot, *shard, *off);
+                    let token = Self::token(snapshot, *shard, *off);
                     give_up(&token, position, to.map(|worker| WORKERS[worker]))
                 };
                 let releases: Vec<Release> = shards.iter().enumerate().map(release).collect();
                 answer(store.release(APP, &releases).await)
             }
             Verb::Delete { shard } => answer(store.delete_ended(APP, &[key(SHARDS[*shard])]).await),
+            other => unreachable!("{other:?} is about workers"),
         }
     }
 
