@@ -5,7 +5,7 @@
 //! the ceiling of the fair share; the ceilings go to those who have most already, so nothing moves unless that makes
 //! two loads that differ by two or more more alike, and nothing moves once all differ by one at most.
 
-use super::expiry::Expired;
+use super::expiry::{Expired, Overdue};
 use super::{Ask, Claim, ExpiredOwner, Lease, LeaseKey, Snapshot};
 use crate::checkpoint::Position;
 use std::cmp::Reverse;
@@ -23,7 +23,7 @@ pub struct Situation<'a> {
     /// The workers that have stopped, from [`Observer::expired`](super::expiry::Observer::expired).
     pub expired: &'a Expired,
     /// Leases nobody came for, from [`Observer::overdue`](super::expiry::Observer::overdue).
-    pub overdue: &'a BTreeSet<LeaseKey>,
+    pub overdue: &'a Overdue,
     /// The most leases the planning worker may hold.
     pub max_leases: usize,
 }
@@ -196,38 +196,44 @@ impl<'a> Division<'a> {
     }
 
     /// My part of the leases nobody came for: whoever they were meant for is full or has just died. They go to the
-    /// other workers by load, beyond quotas: a lease is never left free because everybody has their share.
+    /// other workers by load, beyond quotas: a lease is never left free because everybody has their share. Nobody knows
+    /// who is full, so the longer a lease waits, the more workers may try: 1, 2, 4 and so on.
     fn left_over(
         &self,
         situation: &Situation<'_>,
         free: &[(&'a str, &'a Lease)],
     ) -> Vec<&'a Lease> {
-        let overdue = |lease: &Lease| situation.overdue.contains(&lease.key);
-        let missed: Vec<(&str, &Lease)> = free
+        let missed: Vec<(&str, &Lease, u32)> = free
             .iter()
-            .copied()
-            .filter(|(worker, lease)| overdue(lease) && *worker != situation.me)
+            .filter(|(worker, _)| *worker != situation.me)
+            .filter_map(|(worker, lease)| {
+                Some((*worker, *lease, *situation.overdue.get(&lease.key)?))
+            })
             .collect();
-        let absent: BTreeSet<&str> = missed.iter().map(|(worker, _)| *worker).collect();
-        let mut loads: BTreeMap<&str, usize> = self
-            .loads
-            .iter()
-            .map(|(worker, load)| (*worker, *load))
-            .collect();
-        loads.retain(|worker, _| !absent.contains(worker));
+        let mut loads = self.loads.clone();
+        loads.retain(|worker, _| missed.iter().all(|(absent, _, _)| absent != worker));
         for (worker, _) in free {
             loads.entry(worker).and_modify(|load| *load += 1);
         }
         let mut mine = Vec::new();
-        for (_, lease) in missed {
-            let next = loads
-                .iter_mut()
-                .min_by_key(|(worker, load)| (**load, Reverse(weight(worker, &lease.key))));
-            if let Some((worker, load)) = next {
-                *load += 1;
-                if *worker == situation.me {
-                    mine.push(lease);
-                }
+        for (_, lease, waits) in missed {
+            let mut candidates: Vec<(&str, usize)> = loads
+                .iter()
+                .map(|(worker, load)| (*worker, *load))
+                .collect();
+            candidates.sort_by_key(|(worker, load)| (*load, Reverse(weight(worker, &lease.key))));
+            let tries = 1usize
+                .checked_shl(waits.saturating_sub(1))
+                .unwrap_or(usize::MAX);
+            if candidates
+                .iter()
+                .take(tries)
+                .any(|(worker, _)| *worker == situation.me)
+            {
+                mine.push(lease);
+            }
+            if let Some((first, _)) = candidates.first() {
+                loads.entry(first).and_modify(|load| *load += 1);
             }
         }
         mine
@@ -302,3 +308,6 @@ fn request(lease: &Lease) -> Ask {
         replace_wanted_by: lease.wanted_by.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

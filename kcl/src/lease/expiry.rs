@@ -6,15 +6,18 @@
 use super::{LeaseKey, Snapshot, WorkerRow};
 use crate::checkpoint::Position;
 use crate::clock::Instant;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Expired workers and the heartbeat observed, `None` for an owner that has no row.
 pub type Expired = BTreeMap<String, Option<u64>>;
 
+/// Leases nobody came for, and how many times half the fail-over time they have waited: at least once.
+pub type Overdue = BTreeMap<LeaseKey, u32>;
+
 /// How long a worker must have been silent before its row is removed. A worker that was only paused is refused after
 /// that, while a row costs next to nothing; so this is far beyond any fail-over time.
-pub const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+pub const FORGET_AFTER: Duration = Duration::from_hours(24);
 
 /// What an observer remembers from one snapshot to the next. Bounded by the workers and leases of the last one.
 #[derive(Debug, Clone)]
@@ -85,22 +88,26 @@ impl Observer {
             .collect()
     }
 
-    /// The leases that could have been taken for half the fail-over time: whoever they are meant for does not come.
-    pub fn overdue(&self, now: Instant) -> BTreeSet<LeaseKey> {
-        let patience = self.failover / 2;
-        let free = self
-            .free
-            .iter()
-            .filter(|(_, seen)| seen.age(now) >= patience);
+    /// The leases that could have been taken for half the fail-over time or longer, and for how many such halves:
+    /// whoever they are meant for does not come.
+    pub fn overdue(&self, now: Instant) -> Overdue {
+        let halves = |age: Duration| {
+            let patience = (self.failover / 2).max(Duration::from_millis(1));
+            u32::try_from(age.as_nanos() / patience.as_nanos()).unwrap_or(u32::MAX)
+        };
+        let free = self.free.iter().map(|(key, seen)| (key, seen.age(now)));
         let silent = |owner: &String| {
             self.workers
                 .get(owner)
-                .is_some_and(|seen| seen.age(now) >= self.failover + patience)
+                .map(|seen| seen.age(now).saturating_sub(self.failover))
         };
-        let expired = self.owners.iter().filter(|(_, owner)| silent(owner));
-        free.map(|(key, _)| key)
-            .chain(expired.map(|(key, _)| key))
-            .cloned()
+        let owned = self
+            .owners
+            .iter()
+            .filter_map(|(key, owner)| Some((key, silent(owner)?)));
+        free.chain(owned)
+            .map(|(key, age)| (key.clone(), halves(age)))
+            .filter(|(_, halves)| *halves > 0)
             .collect()
     }
 
@@ -184,15 +191,17 @@ mod tests {
         }
     }
 
-    /// Each case: sightings (second, snapshot), the second asked at, and the expired workers then.
-    #[test]
-    fn a_worker_expires_when_its_heartbeat_stands_still_for_the_failover_time() {
+    /// What is seen (second, snapshot), the second asked at, and the expired workers then.
+    type Case = (&'static str, Vec<(u64, Snapshot)>, u64, Expired);
+
+    #[expect(clippy::too_many_lines, reason = "a table")]
+    fn cases() -> Vec<Case> {
         let one = |heartbeat| workers(&[row("w", heartbeat)]);
         let orphan = Snapshot {
             leases: vec![lease("a", Some("w"), 3)],
             ..Snapshot::default()
         };
-        let cases: Vec<(&str, Vec<(u64, Snapshot)>, u64, Expired)> = vec![
+        vec![
             ("never seen", vec![], 100, Expired::new()),
             (
                 "first sight starts the clock",
@@ -267,9 +276,13 @@ mod tests {
                 0,
                 Expired::new(),
             ),
-        ];
+        ]
+    }
+
+    #[test]
+    fn a_worker_expires_when_its_heartbeat_stands_still_for_the_failover_time() {
         let start = crate::clock::now();
-        for (name, sightings, at, expected) in cases {
+        for (name, sightings, at, expected) in cases() {
             let mut observer = Observer::new(FAILOVER);
             for (second, snapshot) in sightings {
                 observer.observe(&snapshot, start + Duration::from_secs(second));
@@ -315,11 +328,21 @@ mod tests {
         );
         let keys = |seconds| -> Vec<String> {
             let overdue = observer.overdue(at(seconds));
-            overdue.into_iter().map(|key| key.shard_id).collect()
+            overdue.into_keys().map(|key| key.shard_id).collect()
         };
         assert_eq!(keys(4), Vec::<String>::new());
         assert_eq!(keys(5), ["a"]);
         assert_eq!(keys(7), ["a", "b"]);
+        let waits = |seconds| {
+            observer
+                .overdue(at(seconds))
+                .into_values()
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (waits(9), waits(10), waits(27)),
+            (vec![1, 1], vec![2, 1], vec![5, 5])
+        );
     }
 
     #[test]
@@ -338,7 +361,7 @@ mod tests {
         let overdue = observer.overdue(start + FAILOVER + FAILOVER / 2);
         assert_eq!(
             overdue
-                .into_iter()
+                .into_keys()
                 .map(|key| key.shard_id)
                 .collect::<Vec<_>>(),
             ["a"]

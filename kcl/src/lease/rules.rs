@@ -8,6 +8,10 @@ use crate::checkpoint::Position;
 use crate::error::{Error, ErrorKind};
 
 /// What a verb comes to for one lease.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, for a moment on the stack"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// The lease is to be written like this.

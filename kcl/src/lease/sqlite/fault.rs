@@ -3,6 +3,7 @@
 //! Source of the codes: <https://www.sqlite.org/rescode.html>; the low byte is the primary code.
 
 use crate::error::{Error, ErrorKind};
+use sqlx::error::DatabaseError;
 use std::path::Path;
 
 const PRIMARY_CODE: i32 = 0xff;
@@ -11,7 +12,7 @@ const PRIMARY_CODE: i32 = 0xff;
 pub(super) fn explain(path: &Path, fault: sqlx::Error) -> Error {
     let code = fault
         .as_database_error()
-        .and_then(|database| database.code())
+        .and_then(DatabaseError::code)
         .and_then(|code| code.parse::<i32>().ok());
     let (kind, advice) = match code {
         Some(code) => advice(code & PRIMARY_CODE),
