@@ -83,7 +83,7 @@ impl WorkerConfig {
         text("application", &self.application, 256)?;
         text("stream", &self.stream, 2048)?;
         text("worker_id", &self.worker_id, 256)?;
-        let (hour, ms) = (Duration::from_secs(3600), Duration::from_millis(1));
+        let (hour, ms) = (Duration::from_hours(1), Duration::from_millis(1));
         range(
             "failover_time",
             self.failover_time,
@@ -94,7 +94,7 @@ impl WorkerConfig {
             "poll_interval",
             self.poll_interval,
             ms,
-            Duration::from_secs(60),
+            Duration::from_mins(1),
         )?;
         range("max_records", self.max_records, 1, 10_000)?;
         range("max_leases", self.max_leases, 1, usize::MAX)?;
@@ -113,7 +113,7 @@ impl WorkerConfig {
                 "request_timeout",
                 timeout,
                 ms * 100,
-                Duration::from_secs(600),
+                Duration::from_mins(10),
             )?;
         }
         range("shutdown_grace", self.shutdown_grace, Duration::ZERO, hour)
@@ -158,7 +158,7 @@ fn text(name: &str, value: &str, longest: usize) -> Result<(), Error> {
     ))
 }
 
-fn range<T: PartialOrd + std::fmt::Debug>(
+fn range<T: Copy + PartialOrd + std::fmt::Debug>(
     name: &str,
     value: T,
     least: T,
@@ -187,17 +187,17 @@ mod tests {
             ("stream", |c| c.stream = "a\nb".into()),
             ("worker_id", |c| c.worker_id = "x".repeat(257)),
             ("failover_time", |c| {
-                c.failover_time = Duration::from_millis(999)
+                c.failover_time = Duration::from_millis(999);
             }),
             ("poll_interval", |c| c.poll_interval = Duration::ZERO),
             ("max_records", |c| c.max_records = 10_001),
             ("max_leases", |c| c.max_leases = 0),
             ("read_ahead_bytes", |c| c.read_ahead_bytes = 1024),
             ("shard_sync_interval", |c| {
-                c.shard_sync_interval = Duration::ZERO
+                c.shard_sync_interval = Duration::ZERO;
             }),
             ("request_timeout", |c| {
-                c.request_timeout = Some(Duration::ZERO)
+                c.request_timeout = Some(Duration::ZERO);
             }),
         ];
         for (name, change) in changes {
@@ -213,7 +213,7 @@ mod tests {
     fn requests_time_out_before_a_worker_is_taken_for_dead() {
         let mut config = WorkerConfig::new("app", "orders");
         assert_eq!(config.effective_request_timeout(), Duration::from_secs(9));
-        config.failover_time = Duration::from_secs(60);
+        config.failover_time = Duration::from_mins(1);
         assert_eq!(config.effective_request_timeout(), Duration::from_secs(10));
         config.failover_time = Duration::from_secs(1);
         assert_eq!(config.effective_request_timeout(), Duration::from_secs(2));

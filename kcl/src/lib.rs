@@ -83,6 +83,6 @@ pub use config::{InitialPosition, WorkerConfig};
 pub use error::{Error, ErrorKind};
 pub use lease::{Lease, LeaseStore, MemoryLeaseStore, SqliteLeaseStore};
 pub use processor::{
-    ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
+    ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 pub use worker::{Worker, WorkerBuilder, WorkerHandle};

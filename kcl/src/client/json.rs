@@ -96,23 +96,25 @@ pub(crate) struct SummaryAnswer {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
 struct Summary {
     #[serde(rename = "StreamARN")]
-    stream_arn: String,
-    stream_name: String,
-    stream_status: String,
-    stream_creation_timestamp: f64,
+    arn: String,
+    #[serde(rename = "StreamName")]
+    name: String,
+    #[serde(rename = "StreamStatus")]
+    status: String,
+    #[serde(rename = "StreamCreationTimestamp")]
+    created: f64,
 }
 
 impl SummaryAnswer {
     pub(crate) fn summary(self, server_time_ms: u64) -> StreamSummary {
         let summary = self.stream_description_summary;
         StreamSummary {
-            arn: summary.stream_arn,
-            name: summary.stream_name,
-            created_ms: milliseconds(summary.stream_creation_timestamp),
-            status: summary.stream_status,
+            arn: summary.arn,
+            name: summary.name,
+            created_ms: milliseconds(summary.created),
+            status: summary.status,
             server_time_ms,
         }
     }

@@ -78,11 +78,11 @@ pub struct RecordsPage {
 /// A Kinesis endpoint, as far as a worker needs it.
 #[async_trait]
 pub trait KinesisApi: Send + Sync + fmt::Debug + 'static {
-    /// DescribeStreamSummary; `stream` is a name or an ARN.
+    /// `DescribeStreamSummary`; `stream` is a name or an ARN.
     async fn describe_stream(&self, stream: &str) -> Result<StreamSummary, Error>;
     /// ListShards, all pages.
     async fn list_shards(&self, stream: &str) -> Result<Vec<Shard>, Error>;
-    /// GetShardIterator.
+    /// `GetShardIterator`.
     async fn shard_iterator(
         &self,
         stream: &str,

@@ -61,13 +61,13 @@ mod tests {
             _ => None,
         };
         let target = Target::resolve(Some("http://127.0.0.1:4567"), None, "s", &env).unwrap();
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_440_938_160);
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_440_938_161);
         let headers = [("content-type", "application/x-amz-json-1.1")];
         let signed = signature(&target, &headers, b"{}", time).unwrap();
         let value = |name: &str| &signed.iter().find(|(key, _)| key == name).unwrap().1;
-        assert_eq!(value("x-amz-date"), "20150830T123600Z");
+        assert_eq!(value("x-amz-date"), "20150830T123601Z");
         assert_eq!(value("authorization"), EXPECTED);
     }
 
-    const EXPECTED: &str = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/kinesis/aws4_request, SignedHeaders=content-type;host;x-amz-date, Signature=eae78c613e281eb731b27028207a79bb0cea86f4ae318419bf62cae894dcdd5a";
+    const EXPECTED: &str = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/kinesis/aws4_request, SignedHeaders=content-type;host;x-amz-date, Signature=aede2945419115673562bdc11391c4a38edfd8ebcc8b2a323b1bf73b7caa89aa";
 }

@@ -1,7 +1,7 @@
 //! A record processor that writes down what it is given, misbehaves on demand, and the checkers of what it wrote.
 
 use crate::checkpoint::Checkpointer;
-use crate::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardInfo};
+use crate::processor::{ProcessorError, Record, RecordBatch, RecordProcessor, ShardInfo};
 use async_trait::async_trait;
 use millstream_wire::SequenceNumber;
 use std::collections::{BTreeMap, BTreeSet};
@@ -246,7 +246,7 @@ impl RecordProcessor for Recorder {
         let records: Vec<_> = batch
             .records()
             .iter()
-            .map(|r| r.sequence_number())
+            .map(Record::sequence_number)
             .collect();
         self.note(Event::Delivered(records.clone()));
         {
@@ -255,9 +255,7 @@ impl RecordProcessor for Recorder {
         }
         let (behaviour, fails) = self.behaviour();
         tokio::time::sleep(behaviour.takes).await;
-        if fails && behaviour.panics {
-            panic!("a panic on demand");
-        }
+        assert!(!(fails && behaviour.panics), "a panic on demand");
         if fails {
             return Err("a failure on demand".into());
         }

@@ -76,16 +76,13 @@ impl Poller {
     }
 
     async fn read(&mut self) -> Result<RecordsPage, Error> {
-        let iterator = match &self.iterator {
-            Some(iterator) => iterator.clone(),
-            None => {
-                let PollSettings {
-                    stream, shard_id, ..
-                } = &self.settings;
-                let start = iterator_start(self.start, self.last_read)?;
-                let iterator = self.client.shard_iterator(stream, shard_id, start).await?;
-                self.iterator.insert(iterator).clone()
-            }
+        let iterator = if let Some(iterator) = &self.iterator {
+            iterator.clone()
+        } else {
+            let (stream, shard_id) = (&self.settings.stream, &self.settings.shard_id);
+            let start = iterator_start(self.start, self.last_read)?;
+            let iterator = self.client.shard_iterator(stream, shard_id, start).await?;
+            self.iterator.insert(iterator).clone()
         };
         self.client
             .get_records(&iterator, self.settings.max_records)

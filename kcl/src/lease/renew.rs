@@ -40,7 +40,7 @@ pub(crate) struct Verification(u64);
 impl OwnerWindow {
     /// A window that opened with a registration sent at `sent`. The margin is a tenth of the fail-over time.
     pub(crate) fn open(sent: Instant, failover_time: Duration) -> Self {
-        let length = failover_time - failover_time / 10;
+        let length = failover_time / 10 * 9;
         let state = State {
             valid_until: sent + length,
             lapses: 0,

@@ -214,7 +214,7 @@ async fn an_answer_without_end_is_refused() {
         while socket.write_all(&chunk).await.is_ok() {}
     });
     let target = Target::resolve(Some(&url), None, "orders", &|_| None).unwrap();
-    let client = HttpClient::to_target(target, Duration::from_secs(60)).unwrap();
+    let client = HttpClient::to_target(target, Duration::from_mins(1)).unwrap();
     let error = client.describe_stream("orders").await.unwrap_err();
     assert!(error.to_string().contains("longer than"), "{error}");
 }

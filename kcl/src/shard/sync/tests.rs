@@ -94,8 +94,8 @@ fn the_first_sync_starts_at_the_initial_position() {
     );
 }
 
-/// The worked example of the Java library (docs/lease-lifecycle.md): leases 4, 5 and 7 make it create 6 under LATEST, 0 and 1 under
-/// TRIM_HORIZON and AT_TIMESTAMP(200), and the others once their parents have ended. Here all missing generations are created at once; parents are
+/// The worked example of the Java library (docs/lease-lifecycle.md): leases 4, 5 and 7 make it create 6 under `LATEST`, 0 and 1 under
+/// `TRIM_HORIZON` and `AT_TIMESTAMP(200)`, and the others once their parents have ended. Here all missing generations are created at once; parents are
 /// finished first all the same (K6).
 #[test]
 fn the_worked_example() {
@@ -173,7 +173,7 @@ fn ended_leases_of_shards_no_longer_listed_are_deleted_unless_a_child_needs_them
     let ended = lease("a", Position::ShardEnd);
     let both = [ended.clone(), lease("b", HORIZON)];
     let plan = planned(&shards, &both, InitialPosition::Latest);
-    assert_eq!(plan.delete, [ended.key.clone()]);
+    assert_eq!(plan.delete, std::slice::from_ref(&ended.key));
     let plan = planned(
         &shards,
         std::slice::from_ref(&ended),
