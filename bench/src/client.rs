@@ -30,12 +30,18 @@ impl Connection {
     pub(crate) async fn open(host: &str) -> io::Result<Connection> {
         let stream = TcpStream::connect(host).await?;
         stream.set_nodelay(true)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(io::Error::other)?;
         let driver = tokio::spawn(async move {
             // Its error reaches the request in flight as well.
             let _ = connection.await;
         });
-        Ok(Connection { sender, host: host.to_owned(), driver })
+        Ok(Connection {
+            sender,
+            host: host.to_owned(),
+            driver,
+        })
     }
 
     /// Calls an operation; an answer other than 200 is an error with the answer's text.
@@ -49,9 +55,18 @@ impl Connection {
             .body(Full::new(body))
             .map_err(io::Error::other)?;
         self.sender.ready().await.map_err(io::Error::other)?;
-        let response = self.sender.send_request(request).await.map_err(io::Error::other)?;
+        let response = self
+            .sender
+            .send_request(request)
+            .await
+            .map_err(io::Error::other)?;
         let status = response.status();
-        let body = response.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(io::Error::other)?
+            .to_bytes();
         if status != http::StatusCode::OK {
             let text = String::from_utf8_lossy(&body).into_owned();
             return Err(io::Error::other(format!("{operation}: {status}: {text}")));

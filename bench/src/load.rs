@@ -43,7 +43,9 @@ impl Outcome {
 /// A body of `records` records of `bytes` incompressible bytes each, with keys that spread over shards.
 fn put_body(stream: &str, records: usize, bytes: usize) -> Bytes {
     let record = || {
-        let data: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(bytes).collect();
+        let data: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..))
+            .take(bytes)
+            .collect();
         let data = base64_simd::STANDARD.encode_to_string(&data);
         json!({ "Data": data, "PartitionKey": format!("key-{:016x}", fastrand::u64(..)) })
     };
@@ -66,7 +68,11 @@ pub(crate) async fn put(
     duration: Duration,
     (records, bytes): (usize, usize),
 ) -> io::Result<Outcome> {
-    let operation = if records == 1 { "PutRecord" } else { "PutRecords" };
+    let operation = if records == 1 {
+        "PutRecord"
+    } else {
+        "PutRecords"
+    };
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..connections {
         let mut connection = Connection::open(host).await?;
@@ -79,8 +85,14 @@ pub(crate) async fn put(
                 let sent = Instant::now();
                 let answer = connection.call(operation, body.clone()).await?;
                 outcome.latencies.push(sent.elapsed());
-                if records > 1 && !answer.windows(22).any(|part| part == b"\"FailedRecordCount\":0,") {
-                    return Err(io::Error::other("some records were refused: use --limits off"));
+                if records > 1
+                    && !answer
+                        .windows(22)
+                        .any(|part| part == b"\"FailedRecordCount\":0,")
+                {
+                    return Err(io::Error::other(
+                        "some records were refused: use --limits off",
+                    ));
                 }
                 outcome.records += u64::try_from(records).unwrap_or(u64::MAX);
                 outcome.data_bytes += u64::try_from(records * bytes).unwrap_or(u64::MAX);
@@ -109,7 +121,9 @@ pub(crate) async fn get(host: &str, stream: &str) -> io::Result<Outcome> {
         tasks.spawn(async move {
             let began = Instant::now();
             let mut outcome = Outcome::default();
-            let answer = connection.call("GetShardIterator", Bytes::from(start.to_string())).await?;
+            let answer = connection
+                .call("GetShardIterator", Bytes::from(start.to_string()))
+                .await?;
             let mut iterator = parse(&answer)?["ShardIterator"].as_str().map(str::to_owned);
             while let Some(token) = iterator.take() {
                 let sent = Instant::now();

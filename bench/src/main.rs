@@ -39,9 +39,17 @@ async fn main() -> io::Result<()> {
             let stream = create_stream(&arguments).await?;
             let size = (records, arguments.record_bytes);
             let puts = load::put(&arguments.endpoint, &stream, connections, duration, size).await?;
-            print(round, &format!("put {records} x {connections} connections"), puts);
+            print(
+                round,
+                &format!("put {records} x {connections} connections"),
+                puts,
+            );
             if (records, connections) == (500, 4) {
-                print(round, "get, one reader per shard", load::get(&arguments.endpoint, &stream).await?);
+                print(
+                    round,
+                    "get, one reader per shard",
+                    load::get(&arguments.endpoint, &stream).await?,
+                );
             }
             call(&arguments, "DeleteStream", &json!({ "StreamName": stream })).await?;
         }
@@ -58,10 +66,17 @@ async fn create_stream(arguments: &Arguments) -> io::Result<String> {
 
 async fn call(arguments: &Arguments, operation: &str, body: &serde_json::Value) -> io::Result<()> {
     let mut connection = client::Connection::open(&arguments.endpoint).await?;
-    connection.call(operation, Bytes::from(body.to_string())).await.map(drop)
+    connection
+        .call(operation, Bytes::from(body.to_string()))
+        .await
+        .map(drop)
 }
 
-#[expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "prints its measurements")]
+#[expect(
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "prints its measurements"
+)]
 fn print(round: u32, name: &str, mut outcome: load::Outcome) {
     let seconds = outcome.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
     println!(

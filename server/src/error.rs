@@ -543,28 +543,41 @@ impl From<engine::Error> for ApiError {
                 ApiError::shard_not_found(&shard, Named::from(&arn))
             }
             Error::ShardClosed { arn, shard } => ApiError::shard_closed(shard, Named::from(&arn)),
-            Error::BadSplitKey { arn, shard, key, range } => {
-                ApiError::bad_split_key(key, shard, Named::from(&arn), range)
-            }
+            Error::BadSplitKey {
+                arn,
+                shard,
+                key,
+                range,
+            } => ApiError::bad_split_key(key, shard, Named::from(&arn), range),
             Error::NotAdjacent { arn, first, second } => {
                 ApiError::not_adjacent(first, second, Named::from(&arn))
             }
-            Error::ShardLimit { arn, current, requested, limit } => {
-                ApiError::too_many_shards(ShardQuota {
-                    account: &arn.account,
-                    region: &arn.region,
-                    current,
-                    limit,
-                    additional: requested,
-                })
-            }
+            Error::ShardLimit {
+                arn,
+                current,
+                requested,
+                limit,
+            } => ApiError::too_many_shards(ShardQuota {
+                account: &arn.account,
+                region: &arn.region,
+                current,
+                limit,
+                additional: requested,
+            }),
             Error::TooManyTags { arn, .. } => {
                 ApiError::too_many_tags(Named::from(&arn), TAGS_PER_STREAM)
             }
-            Error::BadRetention { arn, current, requested, direction } => {
-                bad_retention(&arn.name, current, requested, direction)
-            }
-            Error::ForeignSequence { arn, shard, sequence } => ApiError::bad_starting_sequence(
+            Error::BadRetention {
+                arn,
+                current,
+                requested,
+                direction,
+            } => bad_retention(&arn.name, current, requested, direction),
+            Error::ForeignSequence {
+                arn,
+                shard,
+                sequence,
+            } => ApiError::bad_starting_sequence(
                 &sequence.to_string(),
                 shard,
                 Named::from(&arn),
@@ -607,7 +620,10 @@ fn bad_retention(
 
 impl<'a> From<&'a StreamArn> for Named<'a> {
     fn from(arn: &'a StreamArn) -> Self {
-        Named { stream: &arn.name, account: &arn.account }
+        Named {
+            stream: &arn.name,
+            account: &arn.account,
+        }
     }
 }
 

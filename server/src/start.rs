@@ -80,8 +80,10 @@ impl Server {
         let address = listener.local_addr().map_err(listen_error)?;
 
         let log = open_log(&config, Arc::clone(&clock)).await?;
-        let settings =
-            engine::Settings { limits: config.limits, state_delay_ms: config.state_delay_ms };
+        let settings = engine::Settings {
+            limits: config.limits,
+            state_delay_ms: config.state_delay_ms,
+        };
         let engine = Engine::new(log, clock, settings);
         create_streams(&engine, &config).await?;
 
@@ -94,8 +96,16 @@ impl Server {
                 tracing::error!(%error, "serving ended");
             }
         };
-        let tasks = vec![tokio::spawn(serve), tokio::spawn(sweep(engine.clone(), stop.clone()))];
-        Ok(Server { address, engine, stop, tasks })
+        let tasks = vec![
+            tokio::spawn(serve),
+            tokio::spawn(sweep(engine.clone(), stop.clone())),
+        ];
+        Ok(Server {
+            address,
+            engine,
+            stop,
+            tasks,
+        })
     }
 
     /// Where it listens.
@@ -140,7 +150,10 @@ async fn open_log(config: &Config, clock: SharedClock) -> Result<Log<Catalog>, l
         DataLocation::Directory(_) => config.durability,
         DataLocation::Ephemeral => log::Durability::None,
     };
-    let log_config = LogConfig { durability, ..config.log.clone() };
+    let log_config = LogConfig {
+        durability,
+        ..config.log.clone()
+    };
     let open = move || {
         let disk: Arc<dyn Disk> = match data {
             DataLocation::Directory(path) => Arc::new(RealDisk::open(&path)?),
@@ -175,7 +188,10 @@ async fn create_streams(engine: &Engine, config: &Config) -> Result<(), StartErr
         match engine.create_stream(new).await {
             Ok(()) | Err(engine::Error::StreamExists(_)) => {}
             Err(source) => {
-                return Err(StartError::Stream { name: stream.name.to_string(), source });
+                return Err(StartError::Stream {
+                    name: stream.name.to_string(),
+                    source,
+                });
             }
         }
     }

@@ -108,9 +108,11 @@ async fn run(
         }
         Operation::DeleteStream => json(stream::delete_stream(engine, caller, parse(body)?).await),
         Operation::DescribeStream => json(stream::describe_stream(engine, caller, &parse(body)?)),
-        Operation::DescribeStreamSummary => {
-            json(stream::describe_stream_summary(engine, caller, &parse(body)?))
-        }
+        Operation::DescribeStreamSummary => json(stream::describe_stream_summary(
+            engine,
+            caller,
+            &parse(body)?,
+        )),
         Operation::GetRecords => json(read::get_records(engine, parse(body)?).await),
         Operation::GetShardIterator => {
             json(read::get_shard_iterator(engine, caller, parse(body)?).await)
@@ -191,7 +193,8 @@ fn stream_arn(
 ) -> Result<StreamArn, ApiError> {
     // Validation has checked the patterns; an ARN that is no stream's names nothing that exists.
     let parse_arn = |text: &str| {
-        text.parse::<StreamArn>().map_err(|error| ApiError::invalid_argument(error.to_string()))
+        text.parse::<StreamArn>()
+            .map_err(|error| ApiError::invalid_argument(error.to_string()))
     };
     let arn = arn.map(parse_arn).transpose()?;
     match (name, arn) {
@@ -204,11 +207,16 @@ fn stream_arn(
 }
 
 fn own_arn(caller: &Caller, name: StreamName) -> StreamArn {
-    StreamArn { region: caller.region.clone(), account: caller.account.clone(), name }
+    StreamArn {
+        region: caller.region.clone(),
+        account: caller.account.clone(),
+        name,
+    }
 }
 
 fn parse_name(name: &str) -> Result<StreamName, ApiError> {
-    name.parse::<StreamName>().map_err(|error| ApiError::invalid_argument(error.to_string()))
+    name.parse::<StreamName>()
+        .map_err(|error| ApiError::invalid_argument(error.to_string()))
 }
 
 /// A stream as messages name it.

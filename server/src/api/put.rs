@@ -15,7 +15,11 @@ pub(super) async fn put_record(
     caller: &Caller,
     request: PutRecordRequest<'_>,
 ) -> Result<PutRecordResponse, ApiError> {
-    let arn = stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
     // The number orders a producer's own puts; the log orders them anyway, so it is only checked.
     if let Some(text) = request.sequence_number_for_ordering.as_deref()
         && text.parse::<SequenceNumber>().is_err()
@@ -48,13 +52,24 @@ pub(super) async fn put_records(
     caller: &Caller,
     request: PutRecordsRequest<'_>,
 ) -> Result<PutRecordsResponse, ApiError> {
-    let arn = stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
     let records = request.records.as_deref().unwrap_or_default();
     let entries = records.iter().map(|record: &PutRecordsRequestEntry<'_>| {
-        entry(record.partition_key.as_ref(), record.data.as_ref(), record.explicit_hash_key.as_ref())
+        entry(
+            record.partition_key.as_ref(),
+            record.data.as_ref(),
+            record.explicit_hash_key.as_ref(),
+        )
     });
     let entries = entries.collect::<Result<Vec<_>, _>>()?;
-    let total: usize = entries.iter().map(|e| e.data.decoded_len() + e.partition_key.len()).sum();
+    let total: usize = entries
+        .iter()
+        .map(|e| e.data.decoded_len() + e.partition_key.len())
+        .sum();
     if total > PUT_RECORDS_MAX_BYTES {
         return Err(ApiError::records_too_large(total, PUT_RECORDS_MAX_BYTES));
     }
@@ -62,10 +77,18 @@ pub(super) async fn put_records(
         engine.stream(&arn)?;
         return Err(ApiError::dry_run());
     }
-    check_sizes(engine, &arn, &entries, |n| format!("records.{}.member.data", n + 1))?;
+    check_sizes(engine, &arn, &entries, |n| {
+        format!("records.{}.member.data", n + 1)
+    })?;
     let outcomes = engine.put(&arn, &entries).await?;
-    let records: Vec<_> = outcomes.into_iter().map(|outcome| result(outcome, &arn)).collect();
-    let failed = records.iter().filter(|record| record.error_code.is_some()).count();
+    let records: Vec<_> = outcomes
+        .into_iter()
+        .map(|outcome| result(outcome, &arn))
+        .collect();
+    let failed = records
+        .iter()
+        .filter(|record| record.error_code.is_some())
+        .count();
     Ok(PutRecordsResponse {
         failed_record_count: u32::try_from(failed).unwrap_or(u32::MAX),
         records,
@@ -84,10 +107,15 @@ fn entry<'a>(
     let explicit_hash_key = match explicit_hash_key {
         None => None,
         Some(text) => Some(
-            text.parse::<HashKey>().map_err(|_| ApiError::explicit_hash_key_too_large(text))?,
+            text.parse::<HashKey>()
+                .map_err(|_| ApiError::explicit_hash_key_too_large(text))?,
         ),
     };
-    Ok(PutEntry { partition_key, explicit_hash_key, data })
+    Ok(PutEntry {
+        partition_key,
+        explicit_hash_key,
+        data,
+    })
 }
 
 /// Refuses the whole request if one record is larger than its stream takes.
@@ -98,11 +126,17 @@ fn check_sizes(
     path: impl Fn(usize) -> String,
 ) -> Result<(), ApiError> {
     let limit = engine.stream(arn)?.max_record_bytes;
-    match entries.iter().enumerate().find(|(_, entry)| entry.counted_bytes() > limit) {
+    match entries
+        .iter()
+        .enumerate()
+        .find(|(_, entry)| entry.counted_bytes() > limit)
+    {
         None => Ok(()),
-        Some((n, entry)) => {
-            Err(ApiError::record_too_large(&path(n), entry.data.decoded_len(), limit))
-        }
+        Some((n, entry)) => Err(ApiError::record_too_large(
+            &path(n),
+            entry.data.decoded_len(),
+            limit,
+        )),
     }
 }
 

@@ -15,7 +15,11 @@ pub(super) async fn get_shard_iterator(
     caller: &Caller,
     request: GetShardIteratorRequest,
 ) -> Result<GetShardIteratorResponse, ApiError> {
-    let arn = stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
     let shard = request.shard_id.clone().unwrap_or_default();
     let start = start(&request, &shard, &arn)?;
     let shard_iterator = engine.shard_iterator(&arn, &shard, start).await?;
@@ -53,7 +57,9 @@ fn start(
         ShardIteratorType::Latest if sequence.is_none() => Ok(Start::Latest),
         ShardIteratorType::AtTimestamp if sequence.is_none() => match timestamp {
             // A time before 1970 is before every record.
-            Some(timestamp) => Ok(Start::AtTimestamp(u64::try_from(timestamp.millis).unwrap_or(0))),
+            Some(timestamp) => Ok(Start::AtTimestamp(
+                u64::try_from(timestamp.millis).unwrap_or(0),
+            )),
             None => Err(ApiError::iterator_needs_timestamp()),
         },
         kind => Err(ApiError::iterator_takes_no_sequence(kind)),
@@ -70,7 +76,9 @@ pub(super) async fn get_records(
         engine.check_iterator(&token)?;
         return Err(ApiError::dry_run());
     }
-    let page = engine.records(&token, limit.unwrap_or(GET_RECORDS_MAX_COUNT)).await?;
+    let page = engine
+        .records(&token, limit.unwrap_or(GET_RECORDS_MAX_COUNT))
+        .await?;
     Ok(response(page))
 }
 
@@ -84,7 +92,10 @@ fn response(page: Page) -> GetRecordsResponse {
     });
     let children = page.children.iter().map(|child| ChildShard {
         shard_id: child.id().to_string(),
-        parent_shards: child.parents().map(|parent| ShardId(parent).to_string()).collect(),
+        parent_shards: child
+            .parents()
+            .map(|parent| ShardId(parent).to_string())
+            .collect(),
         hash_key_range: key_range(child),
     });
     let children: Vec<_> = children.collect();

@@ -17,7 +17,11 @@ pub(super) async fn split_shard(
     caller: &Caller,
     request: SplitShardRequest,
 ) -> Result<Empty, ApiError> {
-    let arn = stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
     let shard = existing(engine, &arn, &request.shard_to_split.unwrap_or_default())?;
     let text = request.new_starting_hash_key.unwrap_or_default();
     let key: HashKey = text.parse().map_err(|_| {
@@ -35,9 +39,17 @@ pub(super) async fn merge_shards(
     caller: &Caller,
     request: MergeShardsRequest,
 ) -> Result<Empty, ApiError> {
-    let arn = stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
     let first = existing(engine, &arn, &request.shard_to_merge.unwrap_or_default())?;
-    let second = existing(engine, &arn, &request.adjacent_shard_to_merge.unwrap_or_default())?;
+    let second = existing(
+        engine,
+        &arn,
+        &request.adjacent_shard_to_merge.unwrap_or_default(),
+    )?;
     engine.merge_shards(&arn, (first, second)).await?;
     Ok(Empty {})
 }
@@ -57,16 +69,22 @@ pub(super) fn list_shards(
 ) -> Result<ListShardsResponse, ApiError> {
     let now_ms = engine.now_ms();
     let page = page(caller, request, now_ms)?;
-    let arn: StreamArn =
-        page.arn.parse().map_err(|_| ApiError::invalid_next_token())?;
+    let arn: StreamArn = page
+        .arn
+        .parse()
+        .map_err(|_| ApiError::invalid_next_token())?;
     let stream = engine.stream(&arn)?;
     if request.stream_creation_timestamp.is_some_and(|at| {
         u64::try_from(at.millis).is_ok_and(|ms| ms / 1_000 != stream.created_ms / 1_000)
     }) {
         return Err(ApiError::stream_not_found(named(&arn)));
     }
-    let max = request.max_results.and_then(|max| usize::try_from(max).ok());
-    let max = max.unwrap_or(LIST_SHARDS_MAX_COUNT).min(LIST_SHARDS_MAX_COUNT);
+    let max = request
+        .max_results
+        .and_then(|max| usize::try_from(max).ok());
+    let max = max
+        .unwrap_or(LIST_SHARDS_MAX_COUNT)
+        .min(LIST_SHARDS_MAX_COUNT);
     let mut shards = stream
         .listed_shards(now_ms)
         .filter(|shard| page.after.is_none_or(|after| shard.index > after))
@@ -75,12 +93,19 @@ pub(super) fn list_shards(
     let listed: Vec<&Shard> = shards.by_ref().take(max).collect();
     let next_token = match (shards.peek(), listed.last()) {
         (Some(_), Some(last)) => {
-            let next = ListShardsToken { after: Some(last.index), minted_ms: now_ms, ..page };
+            let next = ListShardsToken {
+                after: Some(last.index),
+                minted_ms: now_ms,
+                ..page
+            };
             Some(token::encode(&next)?)
         }
         _ => None,
     };
-    Ok(ListShardsResponse { shards: listed.into_iter().map(describe).collect(), next_token })
+    Ok(ListShardsResponse {
+        shards: listed.into_iter().map(describe).collect(),
+        next_token,
+    })
 }
 
 /// What to list: from the token of the page before, or from the request's own members.
@@ -93,18 +118,28 @@ fn page(
         if request.stream_name.is_none() && request.stream_arn.is_none() {
             return Err(ApiError::list_shards_needs_stream());
         }
-        let arn =
-            stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+        let arn = stream_arn(
+            caller,
+            request.stream_name.as_deref(),
+            request.stream_arn.as_deref(),
+        )?;
         let start = request.exclusive_start_shard_id.as_deref();
         let after = match start {
             None => None,
             Some(text) => {
-                let id: ShardId = text.parse().map_err(|_| ApiError::shard_not_found(text, named(&arn)))?;
+                let id: ShardId = text
+                    .parse()
+                    .map_err(|_| ApiError::shard_not_found(text, named(&arn)))?;
                 Some(id.0)
             }
         };
         let filter = Filter::from_request(request.shard_filter.as_ref(), &arn)?;
-        return Ok(ListShardsToken { arn: arn.to_string(), after, filter, minted_ms: now_ms });
+        return Ok(ListShardsToken {
+            arn: arn.to_string(),
+            after,
+            filter,
+            minted_ms: now_ms,
+        });
     };
     let others = request.stream_name.is_some()
         || request.exclusive_start_shard_id.is_some()
@@ -113,7 +148,11 @@ fn page(
         return Err(ApiError::list_shards_token_and_stream());
     }
     let token: ListShardsToken = token::decode(text).ok_or_else(ApiError::invalid_next_token)?;
-    if now_ms > token.minted_ms.saturating_add(LIST_SHARDS_TOKEN_TTL_SECONDS * 1_000) {
+    if now_ms
+        > token
+            .minted_ms
+            .saturating_add(LIST_SHARDS_TOKEN_TTL_SECONDS * 1_000)
+    {
         return Err(ApiError::expired_next_token());
     }
     Ok(token)
@@ -138,16 +177,27 @@ pub(super) enum Filter {
 
 impl Filter {
     fn from_request(filter: Option<&ShardFilter>, arn: &StreamArn) -> Result<Filter, ApiError> {
-        let Some(filter) = filter else { return Ok(Filter::All) };
-        let time = || filter.timestamp.map(|at| u64::try_from(at.millis).unwrap_or(0)).ok_or_else(|| {
-            ApiError::invalid_argument("ShardFilter of this type needs a Timestamp.")
-        });
+        let Some(filter) = filter else {
+            return Ok(Filter::All);
+        };
+        let time = || {
+            filter
+                .timestamp
+                .map(|at| u64::try_from(at.millis).unwrap_or(0))
+                .ok_or_else(|| {
+                    ApiError::invalid_argument("ShardFilter of this type needs a Timestamp.")
+                })
+        };
         match filter.filter_type {
             Some(ShardFilterType::AfterShardId) => {
                 let text = filter.shard_id.as_deref().ok_or_else(|| {
-                    ApiError::invalid_argument("ShardFilter of type AFTER_SHARD_ID needs a ShardId.")
+                    ApiError::invalid_argument(
+                        "ShardFilter of type AFTER_SHARD_ID needs a ShardId.",
+                    )
                 })?;
-                let id: ShardId = text.parse().map_err(|_| ApiError::shard_not_found(text, named(arn)))?;
+                let id: ShardId = text
+                    .parse()
+                    .map_err(|_| ApiError::shard_not_found(text, named(arn)))?;
                 Ok(Filter::After(id.0))
             }
             Some(ShardFilterType::AtTrimHorizon) => Ok(Filter::AtTrimHorizon),
@@ -170,8 +220,17 @@ impl Filter {
             Filter::After(index) => shard.index > index,
             // A stream younger than its retention was whole at its creation.
             Filter::AtTrimHorizon => {
-                let first = stream.shards.values().map(|s| s.created_seconds).min().unwrap_or(0);
-                open_at(stream.trim_horizon_ms(now_ms).max(first.saturating_mul(1_000)))
+                let first = stream
+                    .shards
+                    .values()
+                    .map(|s| s.created_seconds)
+                    .min()
+                    .unwrap_or(0);
+                open_at(
+                    stream
+                        .trim_horizon_ms(now_ms)
+                        .max(first.saturating_mul(1_000)),
+                )
             }
             Filter::AtLatest => shard.is_open(),
             Filter::At(at_ms) => open_at(at_ms),

@@ -27,25 +27,32 @@ pub(super) async fn create_stream(
     request: CreateStreamRequest,
 ) -> Result<Empty, ApiError> {
     let name = parse_name(&request.stream_name.unwrap_or_default())?;
-    let mode = request.stream_mode_details.and_then(|details| details.stream_mode);
+    let mode = request
+        .stream_mode_details
+        .and_then(|details| details.stream_mode);
     let (mode, shards) = match (mode, request.shard_count) {
-        (Some(StreamMode::OnDemand), None) | (None, None) => {
-            (catalog::StreamMode::OnDemand, i64::from(ON_DEMAND_INITIAL_SHARDS))
-        }
+        (Some(StreamMode::OnDemand), None) | (None, None) => (
+            catalog::StreamMode::OnDemand,
+            i64::from(ON_DEMAND_INITIAL_SHARDS),
+        ),
         (Some(StreamMode::OnDemand), Some(_)) => {
             return Err(ApiError::invalid_argument(
                 "ShardCount must not be given for a stream in ON_DEMAND mode.",
             ));
         }
-        (Some(_), None) => return Err(ApiError::invalid_argument(
+        (Some(_), None) => {
+            return Err(ApiError::invalid_argument(
                 "ShardCount must be given for a stream in PROVISIONED mode.",
-            )),
+            ));
+        }
         (_, Some(count)) => (catalog::StreamMode::Provisioned, count),
     };
     let in_range = u32::try_from(shards).ok().and_then(NonZeroU32::new);
     let too_many = || ApiError::invalid_argument(format!("ShardCount {shards} is out of range."));
     let shards = in_range.ok_or_else(too_many)?;
-    let kibibytes = request.max_record_size_in_kib.and_then(|size| usize::try_from(size).ok());
+    let kibibytes = request
+        .max_record_size_in_kib
+        .and_then(|size| usize::try_from(size).ok());
     engine
         .create_stream(NewStream {
             arn: own_arn(caller, name),
@@ -63,7 +70,11 @@ pub(super) async fn delete_stream(
     caller: &Caller,
     request: DeleteStreamRequest,
 ) -> Result<Empty, ApiError> {
-    let arn = stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
     engine.delete_stream(&arn).await?;
     Ok(Empty {})
 }
@@ -73,9 +84,15 @@ pub(super) async fn increase_retention(
     caller: &Caller,
     request: IncreaseStreamRetentionPeriodRequest,
 ) -> Result<Empty, ApiError> {
-    let arn = stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
     let hours = request.retention_period_hours.unwrap_or_default();
-    engine.set_retention(&arn, hours, RetentionChange::Increase).await?;
+    engine
+        .set_retention(&arn, hours, RetentionChange::Increase)
+        .await?;
     Ok(Empty {})
 }
 
@@ -84,9 +101,15 @@ pub(super) async fn decrease_retention(
     caller: &Caller,
     request: DecreaseStreamRetentionPeriodRequest,
 ) -> Result<Empty, ApiError> {
-    let arn = stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
     let hours = request.retention_period_hours.unwrap_or_default();
-    engine.set_retention(&arn, hours, RetentionChange::Decrease).await?;
+    engine
+        .set_retention(&arn, hours, RetentionChange::Decrease)
+        .await?;
     Ok(Empty {})
 }
 
@@ -95,20 +118,28 @@ pub(super) fn describe_stream(
     caller: &Caller,
     request: &DescribeStreamRequest,
 ) -> Result<DescribeStreamResponse, ApiError> {
-    let arn = stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
     let stream = engine.stream(&arn)?;
     let now_ms = engine.now_ms();
     let after = match request.exclusive_start_shard_id.as_deref() {
         None => None,
         Some(text) => {
-            let id: ShardId = text.parse().map_err(|_| ApiError::shard_not_found(text, named(&arn)))?;
+            let id: ShardId = text
+                .parse()
+                .map_err(|_| ApiError::shard_not_found(text, named(&arn)))?;
             Some(id.0)
         }
     };
     let limit = request.limit.and_then(|limit| usize::try_from(limit).ok());
     let listed = stream.listed_shards(now_ms);
     let mut shards = listed.filter(|shard| after.is_none_or(|after| shard.index > after));
-    let page = shards.by_ref().take(limit.unwrap_or(DESCRIBE_STREAM_DEFAULT_SHARDS));
+    let page = shards
+        .by_ref()
+        .take(limit.unwrap_or(DESCRIBE_STREAM_DEFAULT_SHARDS));
     let described = page.map(shard::describe).collect();
     Ok(DescribeStreamResponse {
         stream_description: StreamDescription {
@@ -133,7 +164,11 @@ pub(super) fn describe_stream_summary(
     caller: &Caller,
     request: &DescribeStreamSummaryRequest,
 ) -> Result<DescribeStreamSummaryResponse, ApiError> {
-    let arn = stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
     let stream = engine.stream(&arn)?;
     let now_ms = engine.now_ms();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -178,8 +213,15 @@ pub(super) fn list_streams(
     let limit = request.limit.and_then(|limit| usize::try_from(limit).ok());
     let mut streams = catalog
         .streams_of(&caller.account, &caller.region, now_ms)
-        .filter(|stream| after.as_deref().is_none_or(|after| stream.arn.name.as_str() > after));
-    let page: Vec<_> = streams.by_ref().take(limit.unwrap_or(LIST_STREAMS_DEFAULT_COUNT)).collect();
+        .filter(|stream| {
+            after
+                .as_deref()
+                .is_none_or(|after| stream.arn.name.as_str() > after)
+        });
+    let page: Vec<_> = streams
+        .by_ref()
+        .take(limit.unwrap_or(LIST_STREAMS_DEFAULT_COUNT))
+        .collect();
     let has_more_streams = streams.next().is_some();
     let last = page.last().map(|stream| stream.arn.name.to_string());
     let next_token = match last.filter(|_| has_more_streams) {
@@ -187,7 +229,10 @@ pub(super) fn list_streams(
         Some(after_stream) => Some(token::encode(&ListStreamsToken { after_stream })?),
     };
     Ok(ListStreamsResponse {
-        stream_names: page.iter().map(|stream| stream.arn.name.to_string()).collect(),
+        stream_names: page
+            .iter()
+            .map(|stream| stream.arn.name.to_string())
+            .collect(),
         has_more_streams,
         next_token,
         stream_summaries: Some(page.iter().map(|stream| summary(stream, now_ms)).collect()),
@@ -207,7 +252,11 @@ fn summary(stream: &Stream, now_ms: u64) -> StreamSummary {
 
 fn status(stream: &Stream, now_ms: u64) -> StreamStatus {
     // A stream that is gone was not found in the first place.
-    stream.status(now_ms).map_or(StreamStatus::Deleting, |status| StreamStatus::from(status.name()))
+    stream
+        .status(now_ms)
+        .map_or(StreamStatus::Deleting, |status| {
+            StreamStatus::from(status.name())
+        })
 }
 
 fn mode(stream: &Stream) -> StreamModeDetails {

@@ -15,8 +15,14 @@ pub(super) async fn add_tags(
     caller: &Caller,
     request: AddTagsToStreamRequest,
 ) -> Result<Empty, ApiError> {
-    let arn = stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
-    engine.change_tags(&arn, request.tags.unwrap_or_default(), Vec::new()).await?;
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
+    engine
+        .change_tags(&arn, request.tags.unwrap_or_default(), Vec::new())
+        .await?;
     Ok(Empty {})
 }
 
@@ -25,8 +31,14 @@ pub(super) async fn remove_tags(
     caller: &Caller,
     request: RemoveTagsFromStreamRequest,
 ) -> Result<Empty, ApiError> {
-    let arn = stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
-    engine.change_tags(&arn, BTreeMap::new(), request.tag_keys.unwrap_or_default()).await?;
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
+    engine
+        .change_tags(&arn, BTreeMap::new(), request.tag_keys.unwrap_or_default())
+        .await?;
     Ok(Empty {})
 }
 
@@ -35,13 +47,26 @@ pub(super) fn list_tags(
     caller: &Caller,
     request: &ListTagsForStreamRequest,
 ) -> Result<ListTagsForStreamResponse, ApiError> {
-    let arn = stream_arn(caller, request.stream_name.as_deref(), request.stream_arn.as_deref())?;
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
     let stream = engine.stream(&arn)?;
     let limit = request.limit.and_then(|limit| usize::try_from(limit).ok());
     let start = request.exclusive_start_tag_key.as_deref();
-    let mut after = stream.tags.iter().filter(|(key, _)| start.is_none_or(|s| key.as_str() > s));
+    let mut after = stream
+        .tags
+        .iter()
+        .filter(|(key, _)| start.is_none_or(|s| key.as_str() > s));
     let page = after.by_ref().take(limit.unwrap_or(TAGS_PER_STREAM));
-    let tags = page.map(|(key, value)| Tag { key: key.clone(), value: Some(value.clone()) });
+    let tags = page.map(|(key, value)| Tag {
+        key: key.clone(),
+        value: Some(value.clone()),
+    });
     let tags = tags.collect();
-    Ok(ListTagsForStreamResponse { tags, has_more_tags: after.next().is_some() })
+    Ok(ListTagsForStreamResponse {
+        tags,
+        has_more_tags: after.next().is_some(),
+    })
 }

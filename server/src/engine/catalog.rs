@@ -120,7 +120,10 @@ impl Shard {
     }
     /// Its share of the space.
     pub fn range(&self) -> HashKeyRange {
-        HashKeyRange { start: self.start, end: self.end }
+        HashKeyRange {
+            start: self.start,
+            end: self.end,
+        }
     }
     /// Where its records are.
     pub fn log_shard(&self) -> LogShard {
@@ -215,7 +218,10 @@ impl Stream {
     pub fn status(&self, now_ms: u64) -> Option<Status> {
         match self.change {
             Some(change) if now_ms < change.until_ms => Some(change.status),
-            Some(Change { status: Status::Deleting, .. }) => None,
+            Some(Change {
+                status: Status::Deleting,
+                ..
+            }) => None,
             _ => Some(Status::Active),
         }
     }
@@ -229,7 +235,9 @@ impl Stream {
 
     /// Open shards in the order of their ranges.
     pub fn open_shards(&self) -> impl Iterator<Item = &Shard> {
-        self.open.iter().filter_map(|(_, index)| self.shards.get(index))
+        self.open
+            .iter()
+            .filter_map(|(_, index)| self.shards.get(index))
     }
 
     /// How many shards are open.
@@ -245,12 +253,16 @@ impl Stream {
     /// Shards whose records may still be served at `now_ms`, by index.
     pub fn listed_shards(&self, now_ms: u64) -> impl Iterator<Item = &Shard> {
         let horizon = self.trim_horizon_ms(now_ms);
-        self.shards.values().filter(move |shard| shard.closed_ms.is_none_or(|closed| closed >= horizon))
+        self.shards
+            .values()
+            .filter(move |shard| shard.closed_ms.is_none_or(|closed| closed >= horizon))
     }
 
     /// Shards that were split or merged from `index`.
     pub fn children_of(&self, index: u32) -> impl Iterator<Item = &Shard> {
-        self.shards.values().filter(move |shard| shard.is_child_of(index))
+        self.shards
+            .values()
+            .filter(move |shard| shard.is_child_of(index))
     }
 
     /// Every log shard of the stream.
@@ -266,7 +278,10 @@ impl Stream {
         if hash_key::tiles(&ranges) {
             Ok(())
         } else {
-            Err(MetadataError(format!("the open shards of {} do not tile the hash key space", self.arn)))
+            Err(MetadataError(format!(
+                "the open shards of {} do not tile the hash key space",
+                self.arn
+            )))
         }
     }
 }
@@ -274,7 +289,9 @@ impl Stream {
 impl Catalog {
     /// The stream of that name, unless it is gone at `now_ms`.
     pub fn stream(&self, arn: &StreamArn, now_ms: u64) -> Option<&Arc<Stream>> {
-        self.streams.get(arn).filter(|stream| stream.status(now_ms).is_some())
+        self.streams
+            .get(arn)
+            .filter(|stream| stream.status(now_ms).is_some())
     }
 
     /// The stream of that name even if it is gone and only waits to be removed.
@@ -315,7 +332,9 @@ impl Catalog {
     fn existing(&mut self, arn: &StreamArn) -> Result<&mut Stream, MetadataError> {
         match self.streams.get_mut(arn) {
             Some(stream) => Ok(Arc::make_mut(stream)),
-            None => Err(MetadataError(format!("event for {arn}, which does not exist"))),
+            None => Err(MetadataError(format!(
+                "event for {arn}, which does not exist"
+            ))),
         }
     }
 
@@ -331,7 +350,10 @@ impl Catalog {
         match event {
             Event::StreamCreated(stream) => self.create(*stream),
             Event::StreamDeleting { arn, gone_ms } => {
-                let change = Change { status: Status::Deleting, until_ms: gone_ms };
+                let change = Change {
+                    status: Status::Deleting,
+                    until_ms: gone_ms,
+                };
                 self.existing(&arn)?.change = Some(change);
                 Ok(())
             }
@@ -341,13 +363,24 @@ impl Catalog {
                 Arc::make_mut(&mut self.by_log_shard).retain(|_, (owner, _)| *owner != arn);
                 Ok(())
             }
-            Event::Resharded { arn, parents, children, closed_ms, active_ms } => {
-                self.reshard(&arn, &parents, children, closed_ms, active_ms)
-            }
-            Event::RetentionSet { arn, hours, active_ms } => {
+            Event::Resharded {
+                arn,
+                parents,
+                children,
+                closed_ms,
+                active_ms,
+            } => self.reshard(&arn, &parents, children, closed_ms, active_ms),
+            Event::RetentionSet {
+                arn,
+                hours,
+                active_ms,
+            } => {
                 let stream = self.existing(&arn)?;
                 stream.retention_hours = hours;
-                stream.change = Some(Change { status: Status::Updating, until_ms: active_ms });
+                stream.change = Some(Change {
+                    status: Status::Updating,
+                    until_ms: active_ms,
+                });
                 Ok(())
             }
             Event::TagsChanged { arn, set, remove } => {
@@ -372,7 +405,11 @@ impl Catalog {
             return Err(MetadataError(format!("{} was created twice", stream.arn)));
         }
         stream.reindex()?;
-        let shards: Vec<_> = stream.shards.values().map(|s| (s.log_shard(), s.id())).collect();
+        let shards: Vec<_> = stream
+            .shards
+            .values()
+            .map(|s| (s.log_shard(), s.id()))
+            .collect();
         self.adopt(&stream.arn, &shards);
         self.streams.insert(stream.arn.clone(), Arc::new(stream));
         Ok(())
@@ -386,7 +423,10 @@ impl Catalog {
         closed_ms: u64,
         active_ms: u64,
     ) -> Result<(), MetadataError> {
-        let new: Vec<_> = children.iter().map(|shard| (shard.log_shard(), shard.id())).collect();
+        let new: Vec<_> = children
+            .iter()
+            .map(|shard| (shard.log_shard(), shard.id()))
+            .collect();
         let stream = self.existing(arn)?;
         for parent in parents {
             let unknown = || MetadataError(format!("shard {parent} of {arn} does not exist"));
@@ -396,7 +436,10 @@ impl Catalog {
             stream.next_shard = stream.next_shard.max(child.index + 1);
             stream.shards.insert(child.index, child);
         }
-        stream.change = Some(Change { status: Status::Updating, until_ms: active_ms });
+        stream.change = Some(Change {
+            status: Status::Updating,
+            until_ms: active_ms,
+        });
         stream.reindex()?;
         self.adopt(arn, &new);
         Ok(())
@@ -433,7 +476,10 @@ impl Metadata for Catalog {
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     let mut bytes = vec![FORMAT_VERSION];
     let written = serde_json::to_writer(&mut bytes, value);
-    assert!(written.is_ok(), "the catalog's types always have a JSON form");
+    assert!(
+        written.is_ok(),
+        "the catalog's types always have a JSON form"
+    );
     bytes
 }
 
@@ -454,7 +500,10 @@ mod text {
     use std::fmt::Display;
     use std::str::FromStr;
 
-    pub(super) fn serialize<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<T: Display, S: Serializer>(
+        value: &T,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.collect_str(value)
     }
 
@@ -463,7 +512,9 @@ mod text {
         T: FromStr<Err: Display>,
         D: Deserializer<'de>,
     {
-        std::borrow::Cow::<'de, str>::deserialize(from)?.parse().map_err(D::Error::custom)
+        std::borrow::Cow::<'de, str>::deserialize(from)?
+            .parse()
+            .map_err(D::Error::custom)
     }
 }
 
@@ -483,6 +534,9 @@ mod stream_list {
         from: D,
     ) -> Result<BTreeMap<StreamArn, Arc<Stream>>, D::Error> {
         let streams = Vec::<Stream>::deserialize(from)?;
-        Ok(streams.into_iter().map(|stream| (stream.arn.clone(), Arc::new(stream))).collect())
+        Ok(streams
+            .into_iter()
+            .map(|stream| (stream.arn.clone(), Arc::new(stream)))
+            .collect())
     }
 }

@@ -51,26 +51,49 @@ impl ShardIterator {
     }
 
     /// Reads a token; AWS accepts one in double quotes too.
-    pub(super) fn parse(token: &str, key: &[u8; 16], now_ms: u64) -> Result<ShardIterator, Refused> {
-        let bare = token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(token);
-        let bytes = base64_simd::STANDARD.decode_to_vec(bare).map_err(|_| Refused::Invalid)?;
+    pub(super) fn parse(
+        token: &str,
+        key: &[u8; 16],
+        now_ms: u64,
+    ) -> Result<ShardIterator, Refused> {
+        let bare = token
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'))
+            .unwrap_or(token);
+        let bytes = base64_simd::STANDARD
+            .decode_to_vec(bare)
+            .map_err(|_| Refused::Invalid)?;
         if bytes.len() != TOKEN_BYTES {
             return Err(Refused::Invalid);
         }
         let (body, given_mac) = bytes.split_at(TOKEN_BYTES - MAC_BYTES);
-        mac(key, body).verify_truncated_left(given_mac).map_err(|_| Refused::Invalid)?;
+        mac(key, body)
+            .verify_truncated_left(given_mac)
+            .map_err(|_| Refused::Invalid)?;
         let mut fields = body[..FIELDS_BYTES].chunks_exact(8).map(|chunk| {
-            chunk.iter().fold(0u64, |value, byte| value << 8 | u64::from(*byte))
+            chunk
+                .iter()
+                .fold(0u64, |value, byte| value << 8 | u64::from(*byte))
         });
         let mut next = || fields.next().ok_or(Refused::Invalid);
         if next()? != VERSION {
             return Err(Refused::Invalid);
         }
         let log_shard = LogShard(next()?);
-        let iterator = ShardIterator { log_shard, counter: next()?, minted_ms: next()? };
+        let iterator = ShardIterator {
+            log_shard,
+            counter: next()?,
+            minted_ms: next()?,
+        };
         // A clock that stepped back does not make a token valid for longer than the step.
-        if now_ms > iterator.minted_ms.saturating_add(SHARD_ITERATOR_TTL_SECONDS * 1_000) {
-            return Err(Refused::Expired { minted_ms: iterator.minted_ms });
+        if now_ms
+            > iterator
+                .minted_ms
+                .saturating_add(SHARD_ITERATOR_TTL_SECONDS * 1_000)
+        {
+            return Err(Refused::Expired {
+                minted_ms: iterator.minted_ms,
+            });
         }
         Ok(iterator)
     }
@@ -91,22 +114,34 @@ mod tests {
     const KEY: [u8; 16] = [7; 16];
 
     fn sample() -> ShardIterator {
-        ShardIterator { log_shard: LogShard(3), counter: 99, minted_ms: 1_000_000 }
+        ShardIterator {
+            log_shard: LogShard(3),
+            counter: 99,
+            minted_ms: 1_000_000,
+        }
     }
 
     #[test]
     fn lives_for_three_hundred_seconds() {
         let token = sample().mint(&KEY);
         assert_eq!(ShardIterator::parse(&token, &KEY, 1_300_000), Ok(sample()));
-        let expired = Err(Refused::Expired { minted_ms: 1_000_000 });
+        let expired = Err(Refused::Expired {
+            minted_ms: 1_000_000,
+        });
         assert_eq!(ShardIterator::parse(&token, &KEY, 1_300_001), expired);
     }
 
     #[test]
     fn accepts_quotes_and_refuses_other_servers() {
         let token = sample().mint(&KEY);
-        assert_eq!(ShardIterator::parse(&format!("\"{token}\""), &KEY, 1_000_000), Ok(sample()));
-        assert_eq!(ShardIterator::parse(&token, &[8; 16], 1_000_000), Err(Refused::Invalid));
+        assert_eq!(
+            ShardIterator::parse(&format!("\"{token}\""), &KEY, 1_000_000),
+            Ok(sample())
+        );
+        assert_eq!(
+            ShardIterator::parse(&token, &[8; 16], 1_000_000),
+            Err(Refused::Invalid)
+        );
     }
 
     proptest! {

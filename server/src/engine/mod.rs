@@ -66,7 +66,9 @@ impl Engine {
             throttle: Throttle::new(settings.limits),
             metadata_turn: Arc::default(),
         };
-        Engine { inner: Arc::new(inner) }
+        Engine {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Now, milliseconds since 1970.
@@ -96,7 +98,10 @@ impl Engine {
     }
 
     fn moment(&self) -> Moment {
-        Moment { now_ms: self.now_ms(), state_delay_ms: self.inner.settings.state_delay_ms }
+        Moment {
+            now_ms: self.now_ms(),
+            state_delay_ms: self.inner.settings.state_delay_ms,
+        }
     }
 
     /// Plans from the current catalog and applies the plan; `None` changes nothing. Once the plan is
@@ -107,7 +112,9 @@ impl Engine {
     ) -> Result<Arc<Catalog>, Error> {
         let turn = Arc::clone(&self.inner.metadata_turn).lock_owned().await;
         let catalog = self.catalog();
-        let Some(transaction) = plan(&catalog, self.moment())? else { return Ok(catalog) };
+        let Some(transaction) = plan(&catalog, self.moment())? else {
+            return Ok(catalog);
+        };
         let log = self.inner.log.clone();
         let commit = tokio::spawn(async move {
             let result = log.commit(transaction).await;
@@ -131,6 +138,9 @@ fn active<'a>(
     let stream = catalog.stream(arn, moment.now_ms).ok_or_else(not_found)?;
     match stream.status(moment.now_ms).ok_or_else(not_found)? {
         Status::Active => Ok(stream),
-        status => Err(Error::StreamNotActive { arn: arn.clone(), status }),
+        status => Err(Error::StreamNotActive {
+            arn: arn.clone(),
+            status,
+        }),
     }
 }

@@ -24,12 +24,15 @@ pub struct PutEntry<'a> {
 
 impl PutEntry<'_> {
     fn hash_key(&self) -> HashKey {
-        self.explicit_hash_key.unwrap_or_else(|| HashKey::of_partition_key(self.partition_key))
+        self.explicit_hash_key
+            .unwrap_or_else(|| HashKey::of_partition_key(self.partition_key))
     }
 
     /// Bytes that count against limits: data and partition key.
     pub fn counted_bytes(&self) -> usize {
-        self.data.decoded_len().saturating_add(self.partition_key.len())
+        self.data
+            .decoded_len()
+            .saturating_add(self.partition_key.len())
     }
 }
 
@@ -131,11 +134,16 @@ impl Engine {
         entries: &[PutEntry<'_>],
         outcomes: &mut [Option<Result<Placed, Refusal>>],
     ) -> Result<Vec<usize>, Error> {
-        let groups: Vec<Group> = groups.into_iter().filter(|g| !g.entries.is_empty()).collect();
+        let groups: Vec<Group> = groups
+            .into_iter()
+            .filter(|g| !g.entries.is_empty())
+            .collect();
         if groups.is_empty() {
             return Ok(Vec::new());
         }
-        let batches = groups.iter().map(|group| Ok((group.shard.log_shard(), group.encode(entries)?)));
+        let batches = groups
+            .iter()
+            .map(|group| Ok((group.shard.log_shard(), group.encode(entries)?)));
         let batches = batches.collect::<Result<Vec<_>, Error>>()?;
         let mut resend = Vec::new();
         let results = match self.inner.log.append_all(batches).await {
@@ -168,13 +176,23 @@ struct Group {
 
 impl Group {
     fn encode(&self, entries: &[PutEntry<'_>]) -> Result<RecordBatch, Error> {
-        let bytes: usize = self.entries.iter().map(|&entry| entries[entry].counted_bytes()).sum();
+        let bytes: usize = self
+            .entries
+            .iter()
+            .map(|&entry| entries[entry].counted_bytes())
+            .sum();
         let mut batch = RecordBatch::with_capacity(bytes);
         for &entry in &self.entries {
-            let PutEntry { partition_key, data, .. } = entries[entry];
+            let PutEntry {
+                partition_key,
+                data,
+                ..
+            } = entries[entry];
             // A blob was checked when the request was decoded; its length is the buffer's.
             batch
-                .push_with(partition_key, data.decoded_len(), |buffer| data.decode_into(buffer))
+                .push_with(partition_key, data.decoded_len(), |buffer| {
+                    data.decode_into(buffer)
+                })
                 .map_err(|_| Error::Log(log::Error::Closed))?;
         }
         Ok(batch)
@@ -183,7 +201,10 @@ impl Group {
     fn placed(&self, appended: Appended, outcomes: &mut [Option<Result<Placed, Refusal>>]) {
         for (counter, &entry) in (appended.first..).zip(&self.entries) {
             let sequence = sequence_number(&self.shard, counter, appended.time_ms);
-            outcomes[entry] = Some(Ok(Placed { shard: self.shard.id(), sequence }));
+            outcomes[entry] = Some(Ok(Placed {
+                shard: self.shard.id(),
+                sequence,
+            }));
         }
     }
 
@@ -205,15 +226,25 @@ fn route(
     for &entry in pending {
         let (given, limit) = (entries[entry].counted_bytes(), stream.max_record_bytes);
         if given > limit {
-            return Err(Error::RecordTooLarge { arn: arn.clone(), given, limit });
+            return Err(Error::RecordTooLarge {
+                arn: arn.clone(),
+                given,
+                limit,
+            });
         }
         let hash_key = entries[entry].hash_key();
         let Some(shard) = stream.shard_of(hash_key) else {
             unreachable!("S4: the open shards own every hash key");
         };
-        match groups.iter_mut().find(|group| group.shard.index == shard.index) {
+        match groups
+            .iter_mut()
+            .find(|group| group.shard.index == shard.index)
+        {
             Some(group) => group.entries.push(entry),
-            None => groups.push(Group { shard: shard.clone(), entries: vec![entry] }),
+            None => groups.push(Group {
+                shard: shard.clone(),
+                entries: vec![entry],
+            }),
         }
     }
     Ok(groups)
@@ -238,6 +269,7 @@ impl Shard {
 
     /// After every record of the shard, once it is closed.
     pub fn ending_sequence(&self) -> Option<SequenceNumber> {
-        self.closed_ms.map(|closed_ms| sequence_number(self, Parts::COUNTER_MAX, closed_ms))
+        self.closed_ms
+            .map(|closed_ms| sequence_number(self, Parts::COUNTER_MAX, closed_ms))
     }
 }

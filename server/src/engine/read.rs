@@ -68,9 +68,14 @@ impl Engine {
     ) -> Result<String, Error> {
         let stream = self.stream(arn)?;
         let now_ms = self.now_ms();
-        let shard_not_found = || Error::ShardNotFound { arn: arn.clone(), shard: shard.to_owned() };
+        let shard_not_found = || Error::ShardNotFound {
+            arn: arn.clone(),
+            shard: shard.to_owned(),
+        };
         let id: ShardId = shard.parse().map_err(|_| shard_not_found())?;
-        let shard = stream.listed_shards(now_ms).find(|shard| shard.index == id.0);
+        let shard = stream
+            .listed_shards(now_ms)
+            .find(|shard| shard.index == id.0);
         let shard = shard.ok_or_else(shard_not_found)?;
         let tail = self.tail(shard)?;
         let counter = match start {
@@ -80,7 +85,10 @@ impl Engine {
                 return Err(Error::FutureTimestamp { given_ms, now_ms });
             }
             Start::AtTimestamp(given_ms) => {
-                self.inner.log.counter_at(shard.log_shard(), given_ms).await?
+                self.inner
+                    .log
+                    .counter_at(shard.log_shard(), given_ms)
+                    .await?
             }
             Start::AtSequence(sequence) => own_counter(arn, shard, sequence)?,
             Start::AfterSequence(sequence) => own_counter(arn, shard, sequence)?.saturating_add(1),
@@ -97,7 +105,9 @@ impl Engine {
     fn parse_iterator(&self, token: &str, now_ms: u64) -> Result<ShardIterator, Error> {
         ShardIterator::parse(token, &self.inner.log.id(), now_ms).map_err(|refused| match refused {
             iterator::Refused::Invalid => Error::InvalidIterator,
-            iterator::Refused::Expired { minted_ms } => Error::ExpiredIterator { minted_ms, now_ms },
+            iterator::Refused::Expired { minted_ms } => {
+                Error::ExpiredIterator { minted_ms, now_ms }
+            }
         })
     }
 
@@ -108,10 +118,13 @@ impl Engine {
         let catalog = self.catalog();
         let (stream, shard) = owner(&catalog, iterator, now_ms)?;
         let log_shard = shard.log_shard();
-        self.inner.throttle.begin_read(log_shard, now_ms).map_err(|_| Error::Throttled {
-            arn: stream.arn.clone(),
-            shard: shard.id(),
-        })?;
+        self.inner
+            .throttle
+            .begin_read(log_shard, now_ms)
+            .map_err(|_| Error::Throttled {
+                arn: stream.arn.clone(),
+                shard: shard.id(),
+            })?;
         // The tail is read before the records: a page can then only be more complete than it says.
         let tail = self.tail(shard)?;
         let limit = ReadLimit {
@@ -119,9 +132,15 @@ impl Engine {
             bytes: GET_RECORDS_MAX_BYTES,
         };
         let horizon_ms = stream.trim_horizon_ms(now_ms);
-        let read = self.inner.log.read(log_shard, iterator.counter, limit, horizon_ms).await?;
+        let read = self
+            .inner
+            .log
+            .read(log_shard, iterator.counter, limit, horizon_ms)
+            .await?;
         let bytes: usize = read.iter().map(log::ReadRecord::len_bytes).sum();
-        self.inner.throttle.end_read(log_shard, u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.inner
+            .throttle
+            .end_read(log_shard, u64::try_from(bytes).unwrap_or(u64::MAX));
 
         let last = read.last().map(|record| (record.counter, record.time_ms));
         let next = match last {
@@ -153,13 +172,20 @@ impl Engine {
 
     fn mint(&self, shard: &Shard, counter: u64) -> String {
         let minted_ms = self.now_ms();
-        let iterator = ShardIterator { log_shard: shard.log_shard(), counter, minted_ms };
+        let iterator = ShardIterator {
+            log_shard: shard.log_shard(),
+            counter,
+            minted_ms,
+        };
         iterator.mint(&self.inner.log.id())
     }
 
     fn tail(&self, shard: &Shard) -> Result<Tail, Error> {
         let unknown = crate::log::Error::Unknown(shard.log_shard());
-        self.inner.log.tail(shard.log_shard()).ok_or(Error::Log(unknown))
+        self.inner
+            .log
+            .tail(shard.log_shard())
+            .ok_or(Error::Log(unknown))
     }
 }
 
@@ -170,11 +196,16 @@ fn owner(
     now_ms: u64,
 ) -> Result<(&Arc<Stream>, &Shard), Error> {
     // A verified token whose shard is unknown belongs to a deleted stream or an expired shard.
-    let (stream, id) = catalog.owner_of(iterator.log_shard).ok_or(Error::InvalidIterator)?;
+    let (stream, id) = catalog
+        .owner_of(iterator.log_shard)
+        .ok_or(Error::InvalidIterator)?;
     if stream.status(now_ms).is_none() {
         return Err(Error::StreamNotFound(stream.arn.clone()));
     }
-    let not_found = || Error::ShardNotFound { arn: stream.arn.clone(), shard: id.to_string() };
+    let not_found = || Error::ShardNotFound {
+        arn: stream.arn.clone(),
+        shard: id.to_string(),
+    };
     Ok((stream, stream.shards.get(&id.0).ok_or_else(not_found)?))
 }
 
@@ -183,6 +214,10 @@ fn own_counter(arn: &StreamArn, shard: &Shard, sequence: SequenceNumber) -> Resu
     let own = Parts::unpack(sequence).filter(|parts| {
         parts.shard_index == shard.index && parts.shard_created_seconds == shard.created_seconds
     });
-    let foreign = || Error::ForeignSequence { arn: arn.clone(), shard: shard.id(), sequence };
+    let foreign = || Error::ForeignSequence {
+        arn: arn.clone(),
+        shard: shard.id(),
+        sequence,
+    };
     own.map(|parts| parts.counter).ok_or_else(foreign)
 }

@@ -64,13 +64,23 @@ pub(super) fn split(
 ) -> Result<Transaction, Refused> {
     let parent = open_shard(stream, shard)?;
     // AWS takes a key only strictly inside: greater than start + 1 and below the end.
-    let inside = parent.start.0.checked_add(1).is_some_and(|floor| new_start.0 > floor);
+    let inside = parent
+        .start
+        .0
+        .checked_add(1)
+        .is_some_and(|floor| new_start.0 > floor);
     if !inside || new_start >= parent.end {
         return Err(Refused::BadSplitKey(new_start, parent.range()));
     }
     let ranges = [
-        HashKeyRange { start: parent.start, end: HashKey(new_start.0 - 1) },
-        HashKeyRange { start: new_start, end: parent.end },
+        HashKeyRange {
+            start: parent.start,
+            end: HashKey(new_start.0 - 1),
+        },
+        HashKeyRange {
+            start: new_start,
+            end: parent.end,
+        },
     ];
     Ok(replace(catalog, stream, &[parent], &ranges, moment))
 }
@@ -86,7 +96,10 @@ pub(super) fn merge(
     if !first.range().is_followed_by(&second.range()) {
         return Err(Refused::NotAdjacent(shards.0, shards.1));
     }
-    let range = HashKeyRange { start: first.start, end: second.end };
+    let range = HashKeyRange {
+        start: first.start,
+        end: second.end,
+    };
     Ok(replace(catalog, stream, &[first, second], &[range], moment))
 }
 
@@ -105,7 +118,11 @@ fn replace(
     ranges: &[HashKeyRange],
     moment: Moment,
 ) -> Transaction {
-    let newest_parent = parents.iter().map(|shard| shard.created_seconds).max().unwrap_or(0);
+    let newest_parent = parents
+        .iter()
+        .map(|shard| shard.created_seconds)
+        .max()
+        .unwrap_or(0);
     let created_seconds = (moment.now_ms / 1_000).max(newest_parent) + 1;
     let children: Vec<Shard> = (stream.next_shard..)
         .zip(catalog.next_log_shard()..)
@@ -121,12 +138,20 @@ fn replace(
             closed_ms: None,
         })
         .collect();
-    let untouched = stream.open_shards().filter(|s| parents.iter().all(|p| p.index != s.index));
+    let untouched = stream
+        .open_shards()
+        .filter(|s| parents.iter().all(|p| p.index != s.index));
     let after: Vec<_> = untouched.chain(&children).map(Shard::range).collect();
-    assert!(hash_key::tiles(&after), "S4: a reshard plan keeps the hash key space tiled");
+    assert!(
+        hash_key::tiles(&after),
+        "S4: a reshard plan keeps the hash key space tiled"
+    );
     Transaction {
         create: children.iter().map(Shard::log_shard).collect(),
-        seal: parents.iter().map(|shard| shard.log_shard()).collect::<Vec<LogShard>>(),
+        seal: parents
+            .iter()
+            .map(|shard| shard.log_shard())
+            .collect::<Vec<LogShard>>(),
         drop: Vec::new(),
         event: Event::Resharded {
             arn: stream.arn.clone(),

@@ -10,14 +10,22 @@ use millstream_wire::StreamArn;
 /// The closed shards of a stream whose last records have left the retention.
 fn expired_shards(stream: &Stream, now_ms: u64) -> Vec<u32> {
     let horizon = stream.trim_horizon_ms(now_ms);
-    let closed = stream.shards.values().filter_map(|s| s.closed_ms.map(|at| (s.index, at)));
-    closed.filter(|(_, closed_ms)| *closed_ms < horizon).map(|(index, _)| index).collect()
+    let closed = stream
+        .shards
+        .values()
+        .filter_map(|s| s.closed_ms.map(|at| (s.index, at)));
+    closed
+        .filter(|(_, closed_ms)| *closed_ms < horizon)
+        .map(|(index, _)| index)
+        .collect()
 }
 
 /// The oldest time whose records of `shard` must be kept; `None` if nothing of it is needed any more.
 fn keep_from_ms(catalog: &Catalog, shard: LogShard, now_ms: u64) -> Option<u64> {
     let (stream, _) = catalog.owner_of(shard)?;
-    stream.status(now_ms).map(|_| stream.trim_horizon_ms(now_ms))
+    stream
+        .status(now_ms)
+        .map(|_| stream.trim_horizon_ms(now_ms))
 }
 
 impl Engine {
@@ -33,22 +41,38 @@ impl Engine {
         }
         let catalog = self.catalog();
         let keep = catalog.clone();
-        self.inner.throttle.retain(|shard| keep.owner_of(shard).is_some());
-        self.inner.log.trim(move |shard| keep_from_ms(&catalog, shard, now_ms)).await?;
+        self.inner
+            .throttle
+            .retain(|shard| keep.owner_of(shard).is_some());
+        self.inner
+            .log
+            .trim(move |shard| keep_from_ms(&catalog, shard, now_ms))
+            .await?;
         Ok(())
     }
 
     async fn expire_shards(&self, arn: &StreamArn) -> Result<(), Error> {
         self.transact(|catalog, moment| {
-            let Some(stream) = catalog.stored_stream(arn) else { return Ok(None) };
+            let Some(stream) = catalog.stored_stream(arn) else {
+                return Ok(None);
+            };
             let shards = expired_shards(stream, moment.now_ms);
             if shards.is_empty() {
                 return Ok(None);
             }
-            let gone = stream.shards.values().filter(|shard| shards.contains(&shard.index));
+            let gone = stream
+                .shards
+                .values()
+                .filter(|shard| shards.contains(&shard.index));
             let drop = gone.map(super::catalog::Shard::log_shard).collect();
-            let event = Event::ShardsExpired { arn: arn.clone(), shards };
-            Ok(Some(Transaction { drop, ..change_only(&event) }))
+            let event = Event::ShardsExpired {
+                arn: arn.clone(),
+                shards,
+            };
+            Ok(Some(Transaction {
+                drop,
+                ..change_only(&event)
+            }))
         })
         .await?;
         Ok(())

@@ -49,12 +49,18 @@ impl Engine {
     async fn remove_if_gone(&self, arn: &StreamArn) -> Result<(), Error> {
         let now_ms = self.now_ms();
         let is_gone = |s: &Stream| s.status(now_ms).is_none();
-        if !self.catalog().stored_stream(arn).is_some_and(|stream| is_gone(stream)) {
+        if !self
+            .catalog()
+            .stored_stream(arn)
+            .is_some_and(|stream| is_gone(stream))
+        {
             return Ok(());
         }
         let plan = |catalog: &Catalog, moment: Moment| {
             let stored = catalog.stored_stream(arn);
-            Ok(stored.filter(|s| s.status(moment.now_ms).is_none()).map(|s| removal(s)))
+            Ok(stored
+                .filter(|s| s.status(moment.now_ms).is_none())
+                .map(|s| removal(s)))
         };
         self.transact(plan).await?;
         Ok(())
@@ -64,7 +70,10 @@ impl Engine {
     pub(super) async fn remove_gone_streams(&self) -> Result<(), Error> {
         let now_ms = self.now_ms();
         let catalog = self.catalog();
-        for stream in catalog.stored_streams().filter(|s| s.status(now_ms).is_none()) {
+        for stream in catalog
+            .stored_streams()
+            .filter(|s| s.status(now_ms).is_none())
+        {
             self.remove_if_gone(&stream.arn).await?;
         }
         Ok(())
@@ -81,7 +90,10 @@ impl Engine {
                 Some(_) if moment.state_delay_ms == 0 => Ok(Some(removal(stream))),
                 Some(_) => {
                     let gone_ms = moment.settled_ms();
-                    Ok(Some(change_only(&Event::StreamDeleting { arn: arn.clone(), gone_ms })))
+                    Ok(Some(change_only(&Event::StreamDeleting {
+                        arn: arn.clone(),
+                        gone_ms,
+                    })))
                 }
             }
         })
@@ -117,7 +129,8 @@ impl Engine {
         self.transact(|catalog, moment| {
             let stream = active(catalog, arn, moment)?;
             let plan = reshard::merge(catalog, stream, shards, moment);
-            plan.map(Some).map_err(|refused| refusal(arn, shards.0, refused))
+            plan.map(Some)
+                .map_err(|refused| refusal(arn, shards.0, refused))
         })
         .await?;
         Ok(())
@@ -133,7 +146,12 @@ impl Engine {
         self.transact(|catalog, moment| {
             let stream = active(catalog, arn, moment)?;
             let current = stream.retention_hours;
-            let refused = Error::BadRetention { arn: arn.clone(), current, requested, direction };
+            let refused = Error::BadRetention {
+                arn: arn.clone(),
+                current,
+                requested,
+                direction,
+            };
             let in_range = u32::try_from(requested)
                 .ok()
                 .filter(|hours| (RETENTION_MIN_HOURS..=RETENTION_MAX_HOURS).contains(hours));
@@ -162,9 +180,16 @@ impl Engine {
         self.transact(move |catalog, moment| {
             let not_found = || Error::StreamNotFound(arn.clone());
             let stream = catalog.stream(arn, moment.now_ms).ok_or_else(not_found)?;
-            let new = set.keys().filter(|key| !stream.tags.contains_key(*key)).count();
+            let new = set
+                .keys()
+                .filter(|key| !stream.tags.contains_key(*key))
+                .count();
             check_tags(arn, stream.tags.len() + new)?;
-            Ok(Some(change_only(&Event::TagsChanged { arn: arn.clone(), set, remove })))
+            Ok(Some(change_only(&Event::TagsChanged {
+                arn: arn.clone(),
+                set,
+                remove,
+            })))
         })
         .await?;
         Ok(())
@@ -175,12 +200,18 @@ fn creation(catalog: &Catalog, new: NewStream, moment: Moment) -> Transaction {
     let shards = reshard::first_shards(catalog, new.shards, moment.now_ms);
     let create = shards.iter().map(Shard::log_shard).collect();
     let event = creation_event(new, shards, moment);
-    Transaction { create, ..change_only(&event) }
+    Transaction {
+        create,
+        ..change_only(&event)
+    }
 }
 
 /// The event that brings a stream with `shards` to be.
 pub(super) fn creation_event(new: NewStream, shards: Vec<Shard>, moment: Moment) -> Event {
-    let change = Change { status: Status::Creating, until_ms: moment.settled_ms() };
+    let change = Change {
+        status: Status::Creating,
+        until_ms: moment.settled_ms(),
+    };
     Event::StreamCreated(Box::new(Stream {
         arn: new.arn,
         created_ms: moment.now_ms,
@@ -189,26 +220,43 @@ pub(super) fn creation_event(new: NewStream, shards: Vec<Shard>, moment: Moment)
         mode: new.mode,
         max_record_bytes: new.max_record_bytes,
         tags: new.tags,
-        shards: shards.into_iter().map(|shard| (shard.index, shard)).collect(),
+        shards: shards
+            .into_iter()
+            .map(|shard| (shard.index, shard))
+            .collect(),
         next_shard: new.shards.get(),
         open: Vec::new(),
     }))
 }
 
 fn removal(stream: &Stream) -> Transaction {
-    let event = Event::StreamRemoved { arn: stream.arn.clone() };
-    Transaction { drop: stream.log_shards(), ..change_only(&event) }
+    let event = Event::StreamRemoved {
+        arn: stream.arn.clone(),
+    };
+    Transaction {
+        drop: stream.log_shards(),
+        ..change_only(&event)
+    }
 }
 
 fn retention_change(arn: &StreamArn, hours: u32, moment: Moment) -> Transaction {
     let active_ms = moment.settled_ms();
-    change_only(&Event::RetentionSet { arn: arn.clone(), hours, active_ms })
+    change_only(&Event::RetentionSet {
+        arn: arn.clone(),
+        hours,
+        active_ms,
+    })
 }
 
 /// A transaction that changes the catalog and no shard.
 pub(super) fn change_only(event: &Event) -> Transaction {
     let event = event.encode().into();
-    Transaction { event, create: Vec::new(), seal: Vec::new(), drop: Vec::new() }
+    Transaction {
+        event,
+        create: Vec::new(),
+        seal: Vec::new(),
+        drop: Vec::new(),
+    }
 }
 
 fn check_shard_limit(
@@ -225,14 +273,22 @@ fn check_shard_limit(
     let streams = catalog.streams_of(&arn.account, &arn.region, moment.now_ms);
     let current: usize = streams.map(|stream| stream.open_shard_count()).sum();
     if current.saturating_add(requested) > limit {
-        return Err(Error::ShardLimit { arn: arn.clone(), current, requested, limit });
+        return Err(Error::ShardLimit {
+            arn: arn.clone(),
+            current,
+            requested,
+            limit,
+        });
     }
     Ok(())
 }
 
 fn check_tags(arn: &StreamArn, count: usize) -> Result<(), Error> {
     if count > TAGS_PER_STREAM {
-        return Err(Error::TooManyTags { arn: arn.clone(), count });
+        return Err(Error::TooManyTags {
+            arn: arn.clone(),
+            count,
+        });
     }
     Ok(())
 }
@@ -240,11 +296,17 @@ fn check_tags(arn: &StreamArn, count: usize) -> Result<(), Error> {
 fn refusal(arn: &StreamArn, shard: ShardId, refused: reshard::Refused) -> Error {
     let arn = arn.clone();
     match refused {
-        reshard::Refused::UnknownShard(id) => Error::ShardNotFound { arn, shard: id.to_string() },
+        reshard::Refused::UnknownShard(id) => Error::ShardNotFound {
+            arn,
+            shard: id.to_string(),
+        },
         reshard::Refused::Closed(shard) => Error::ShardClosed { arn, shard },
-        reshard::Refused::BadSplitKey(key, range) => {
-            Error::BadSplitKey { arn, shard, key, range }
-        }
+        reshard::Refused::BadSplitKey(key, range) => Error::BadSplitKey {
+            arn,
+            shard,
+            key,
+            range,
+        },
         reshard::Refused::NotAdjacent(first, second) => Error::NotAdjacent { arn, first, second },
     }
 }

@@ -35,13 +35,19 @@ struct Bucket {
 impl Bucket {
     fn full(per_second: u64, now_ms: u64) -> Bucket {
         let per_second = i128::from(per_second);
-        Bucket { per_second, milli_tokens: per_second * 1_000, filled_ms: now_ms }
+        Bucket {
+            per_second,
+            milli_tokens: per_second * 1_000,
+            filled_ms: now_ms,
+        }
     }
 
     fn refill(&mut self, now_ms: u64) {
         // A clock that stepped back adds nothing and does not stop the bucket for longer than one call.
         let elapsed_ms = i128::from(now_ms.saturating_sub(self.filled_ms));
-        let filled = self.milli_tokens.saturating_add(elapsed_ms * self.per_second);
+        let filled = self
+            .milli_tokens
+            .saturating_add(elapsed_ms * self.per_second);
         self.milli_tokens = filled.min(self.per_second * 1_000);
         self.filled_ms = now_ms;
     }
@@ -85,7 +91,10 @@ pub(super) struct Throttle {
 impl Throttle {
     /// Full buckets for every shard, or none at all.
     pub(super) fn new(limits: Limits) -> Throttle {
-        Throttle { limits, shards: Mutex::default() }
+        Throttle {
+            limits,
+            shards: Mutex::default(),
+        }
     }
 
     fn shards(&self) -> MutexGuard<'_, HashMap<LogShard, ShardBuckets>> {
@@ -98,7 +107,9 @@ impl Throttle {
             return Ok(());
         }
         let mut shards = self.shards();
-        let buckets = shards.entry(shard).or_insert_with(|| ShardBuckets::full(now_ms));
+        let buckets = shards
+            .entry(shard)
+            .or_insert_with(|| ShardBuckets::full(now_ms));
         buckets.write_bytes.refill(now_ms);
         buckets.write_records.refill(now_ms);
         // A record larger than a second's allowance passes when the bucket is full.
@@ -118,7 +129,9 @@ impl Throttle {
             return Ok(());
         }
         let mut shards = self.shards();
-        let buckets = shards.entry(shard).or_insert_with(|| ShardBuckets::full(now_ms));
+        let buckets = shards
+            .entry(shard)
+            .or_insert_with(|| ShardBuckets::full(now_ms));
         buckets.read_calls.refill(now_ms);
         buckets.read_bytes.refill(now_ms);
         if !buckets.read_calls.has(1) || !buckets.read_bytes.has(1) {
