@@ -54,11 +54,17 @@ enum FailureKind {
 
 impl Failure {
     fn runtime(message: impl fmt::Display) -> Self {
-        Failure { kind: FailureKind::Runtime, message: message.to_string() }
+        Failure {
+            kind: FailureKind::Runtime,
+            message: message.to_string(),
+        }
     }
 
     fn usage(message: impl fmt::Display) -> Self {
-        Failure { kind: FailureKind::Usage, message: message.to_string() }
+        Failure {
+            kind: FailureKind::Usage,
+            message: message.to_string(),
+        }
     }
 }
 
@@ -75,7 +81,11 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Nowhere to report to if this fails.
             let _ = error.print();
-            return if error.use_stderr() { code(FailureKind::Usage) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                code(FailureKind::Usage)
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     let ended = match command {

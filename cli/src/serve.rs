@@ -22,10 +22,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     start_logging(settings.log_format)?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::runtime(format_args!("cannot start threads: {error}")))?;
-    let ended = runtime.block_on(serve(settings, flags.stop_with_stdin));
-    // A read of standard input cannot be interrupted: waiting for its thread would never end.
-    runtime.shutdown_background();
-    ended
+    runtime.block_on(serve(settings, flags.stop_with_stdin))
 }
 
 /// Sends logs to standard error; `RUST_LOG` chooses them, `info` by default.
@@ -34,7 +31,9 @@ pub(crate) fn start_logging(format: LogFormat) -> Result<(), Failure> {
         .with_default_directive(LevelFilter::INFO.into())
         .from_env()
         .map_err(|error| Failure::usage(format_args!("environment variable RUST_LOG: {error}")))?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().try_init(),
@@ -75,7 +74,10 @@ fn start_failure(error: &StartError) -> Failure {
         StartError::Log(_) => FailureKind::Data,
         StartError::Listen { .. } | StartError::Stream { .. } => FailureKind::Runtime,
     };
-    Failure { kind, message: error.to_string() }
+    Failure {
+        kind,
+        message: error.to_string(),
+    }
 }
 
 /// The signals that ask a process to end.
@@ -109,8 +111,13 @@ impl Signals {
 
 /// Waits until standard input is closed by whoever started this process.
 pub(crate) async fn stdin_ended() {
-    use tokio::io::AsyncReadExt;
-    let mut stdin = tokio::io::stdin();
-    let mut ignored = [0; 64];
-    while let Ok(1..) = stdin.read(&mut ignored).await {}
+    let (ended, wait) = tokio::sync::oneshot::channel();
+    // A thread of its own, because a read of standard input cannot be interrupted: it must not hold up the end of
+    // the runtime. There is one at most, and it ends with the process.
+    std::thread::spawn(move || {
+        // Whatever the read comes to, there is nothing more to read.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = wait.await;
 }

@@ -99,7 +99,10 @@ impl FromStr for DurabilityMode {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let interval = |ms: &str| {
-            let ms = ms.parse().ok().filter(|ms| (1..=INTERVAL_MAX_MS).contains(ms));
+            let ms = ms
+                .parse()
+                .ok()
+                .filter(|ms| (1..=INTERVAL_MAX_MS).contains(ms));
             ms.map(|ms| Durability::Interval(Duration::from_millis(ms)))
         };
         let mode = match (text, text.strip_prefix("interval=")) {
@@ -191,16 +194,25 @@ impl Settings {
         flags: &Flags,
         environment: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Settings, Failure> {
-        flags.settings.check("on the command line").map_err(Failure::usage)?;
+        flags
+            .settings
+            .check("on the command line")
+            .map_err(Failure::usage)?;
         let from_environment = Layer::from_environment(environment).map_err(Failure::usage)?;
         let config_file = flags.config.clone().or_else(|| {
-            environment("MILLSTREAM_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
+            environment("MILLSTREAM_CONFIG")
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from)
         });
         let from_file = match config_file {
             Some(path) => Layer::from_file(&path).map_err(Failure::usage)?,
             None => Layer::default(),
         };
-        let layers = flags.settings.clone().over(from_environment).over(from_file);
+        let layers = flags
+            .settings
+            .clone()
+            .over(from_environment)
+            .over(from_file);
         layers.settle().map_err(Failure::usage)
     }
 
@@ -218,9 +230,7 @@ impl Settings {
 
 impl Layer {
     /// Reads one variable per flag: `--data-dir` is `MILLSTREAM_DATA_DIR`. An empty one counts as not set.
-    fn from_environment(
-        environment: &dyn Fn(&str) -> Option<OsString>,
-    ) -> Result<Layer, String> {
+    fn from_environment(environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Layer, String> {
         let parser = Layer::augment_args(clap::Command::new("environment"))
             .no_binary_name(true)
             .disable_help_flag(true);
@@ -238,8 +248,10 @@ impl Layer {
                 .and_then(|matches| <Layer as clap::FromArgMatches>::from_arg_matches(&matches));
             let one = parsed.map_err(|error| {
                 let text = error.to_string();
-                let first = text.lines().next().unwrap_or_default();
-                format!("environment variable {variable}: {}", first.trim_start_matches("error: "))
+                let said = text.lines().map(str::trim).filter(|line| !line.is_empty());
+                let said: Vec<&str> = said.take_while(|line| !line.starts_with("For more")).collect();
+                let said = said.join(" ");
+                format!("environment variable {variable}: {}", said.trim_start_matches("error: "))
             })?;
             merged = merged.join(one);
         }
@@ -248,9 +260,8 @@ impl Layer {
     }
 
     fn from_file(path: &std::path::Path) -> Result<Layer, String> {
-        let named = |error: &dyn fmt::Display| {
-            format!("configuration file {}: {error}", path.display())
-        };
+        let named =
+            |error: &dyn fmt::Display| format!("configuration file {}: {error}", path.display());
         let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
         let layer: Layer = toml::from_str(&text).map_err(|error| named(&error))?;
         layer.check("in the configuration file")?;
@@ -273,7 +284,11 @@ impl Layer {
     fn over(self, lower: Layer) -> Layer {
         let decides_data = self.data_dir.is_some() || self.ephemeral.is_some();
         let lower = if decides_data {
-            Layer { data_dir: None, ephemeral: None, ..lower }
+            Layer {
+                data_dir: None,
+                ephemeral: None,
+                ..lower
+            }
         } else {
             lower
         };
@@ -324,7 +339,10 @@ impl Layer {
             allow_public: self.allow_public.unwrap_or(defaults.allow_public),
             log: defaults.log,
         };
-        Ok(Settings { config, log_format: self.log_format.unwrap_or_default() })
+        Ok(Settings {
+            config,
+            log_format: self.log_format.unwrap_or_default(),
+        })
     }
 }
 

@@ -42,9 +42,12 @@ pub(crate) fn millionths(text: &str) -> Option<i64> {
         return None;
     }
     let places = fraction.bytes().chain(std::iter::repeat(b'0')).take(6);
-    let magnitude = whole.bytes().chain(places).try_fold(0i64, |number, digit| {
-        number.checked_mul(10)?.checked_add(i64::from(digit - b'0'))
-    })?;
+    let magnitude = whole
+        .bytes()
+        .chain(places)
+        .try_fold(0i64, |number, digit| {
+            number.checked_mul(10)?.checked_add(i64::from(digit - b'0'))
+        })?;
     Some(if negative { -magnitude } else { magnitude })
 }
 
@@ -77,8 +80,13 @@ mod tests {
         for value in [Some(-3), None, Some(5)] {
             aggregate.add(value);
         }
-        let expected =
-            Aggregate { records: 3, values: 2, sum: 2, min: Some(-3), max: Some(5) };
+        let expected = Aggregate {
+            records: 3,
+            values: 2,
+            sum: 2,
+            min: Some(-3),
+            max: Some(5),
+        };
         assert_eq!(aggregate, expected);
     }
 }

@@ -56,7 +56,10 @@ pub(crate) struct Receipt {
 impl Client {
     /// A client for `endpoint`.
     pub(crate) fn new(endpoint: String) -> Result<Client, reqwest::Error> {
-        let http = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).no_proxy().build()?;
+        let http = reqwest::Client::builder()
+            .timeout(REQUEST_TIMEOUT)
+            .no_proxy()
+            .build()?;
         Ok(Client { http, endpoint })
     }
 
@@ -69,28 +72,41 @@ impl Client {
     /// Whether the stream is there and not in transition.
     pub(crate) async fn is_active(&self, stream: &str) -> Result<bool, CallError> {
         let request = json!({ "StreamName": stream });
-        let answer = self.call(Operation::DescribeStreamSummary, &request).await?;
+        let answer = self
+            .call(Operation::DescribeStreamSummary, &request)
+            .await?;
         Ok(answer["StreamDescriptionSummary"]["StreamStatus"] == "ACTIVE")
     }
 
     /// The shards that take records.
     pub(crate) async fn open_shards(&self, stream: &str) -> Result<Vec<OpenShard>, CallError> {
-        let answer = self.call(Operation::ListShards, &json!({ "StreamName": stream })).await?;
+        let answer = self
+            .call(Operation::ListShards, &json!({ "StreamName": stream }))
+            .await?;
         let open = |shard: &Value| {
             let closed = !shard["SequenceNumberRange"]["EndingSequenceNumber"].is_null();
             let key = |name: &str| -> Option<HashKey> {
                 shard["HashKeyRange"][name].as_str()?.parse().ok()
             };
-            let range = HashKeyRange { start: key("StartingHashKey")?, end: key("EndingHashKey")? };
+            let range = HashKeyRange {
+                start: key("StartingHashKey")?,
+                end: key("EndingHashKey")?,
+            };
             let id = shard["ShardId"].as_str()?.to_owned();
             (!closed).then_some(OpenShard { id, range })
         };
-        Ok(answer["Shards"].as_array().into_iter().flatten().filter_map(open).collect())
+        Ok(answer["Shards"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(open)
+            .collect())
     }
 
     /// SplitShard in the middle.
     pub(crate) async fn split(&self, stream: &str, shard: &OpenShard) -> Result<(), CallError> {
-        let middle = HashKey(shard.range.start.0 + (shard.range.end.0 - shard.range.start.0) / 2 + 1);
+        let middle =
+            HashKey(shard.range.start.0 + (shard.range.end.0 - shard.range.start.0) / 2 + 1);
         let request = json!({
             "StreamName": stream,
             "ShardToSplit": shard.id,
@@ -114,7 +130,9 @@ impl Client {
         let entries: Vec<Value> = records.iter().map(entry).collect();
         let request = json!({ "StreamName": stream, "Records": entries });
         let answer = self.call(Operation::PutRecords, &request).await?;
-        let results = answer["Records"].as_array().filter(|results| results.len() == records.len());
+        let results = answer["Records"]
+            .as_array()
+            .filter(|results| results.len() == records.len());
         let Some(results) = results else {
             let text = "the answer has not one result per record".to_owned();
             return Err(CallError::Unanswered(Operation::PutRecords, text));
@@ -156,19 +174,28 @@ impl Client {
         let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
         match status.as_u16() {
             200 => Ok(value),
-            500.. => Err(CallError::Unanswered(operation, format!("{status} {}", text("__type")))),
-            _ => {
-                Err(CallError::Refused { operation, code: text("__type"), message: text("message") })
-            }
+            500.. => Err(CallError::Unanswered(
+                operation,
+                format!("{status} {}", text("__type")),
+            )),
+            _ => Err(CallError::Refused {
+                operation,
+                code: text("__type"),
+                message: text("message"),
+            }),
         }
     }
 }
 
 fn receipt(result: &Value) -> Result<Receipt, String> {
-    match (result["ShardId"].as_str(), result["SequenceNumber"].as_str()) {
-        (Some(shard), Some(sequence)) => {
-            Ok(Receipt { shard: shard.to_owned(), sequence: sequence.to_owned() })
-        }
+    match (
+        result["ShardId"].as_str(),
+        result["SequenceNumber"].as_str(),
+    ) {
+        (Some(shard), Some(sequence)) => Ok(Receipt {
+            shard: shard.to_owned(),
+            sequence: sequence.to_owned(),
+        }),
         _ => Err(result["ErrorCode"].as_str().unwrap_or("no code").to_owned()),
     }
 }

@@ -72,9 +72,10 @@ impl FromStr for ValueField {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             None if text == "none" => Ok(ValueField::None),
-            Some(("csv", column)) => {
-                column.parse().map(ValueField::Csv).map_err(|error| format!("{column:?}: {error}"))
-            }
+            Some(("csv", column)) => column
+                .parse()
+                .map(ValueField::Csv)
+                .map_err(|error| format!("{column:?}: {error}")),
             Some(("json", path)) => Ok(ValueField::Json(path.to_owned())),
             _ => Err(format!("{text:?} is not none, csv:COLUMN or json:MEMBER")),
         }
@@ -86,7 +87,9 @@ impl ValueField {
     pub(crate) fn of(&self, line: &str) -> Option<i64> {
         match self {
             ValueField::None => None,
-            ValueField::Csv(column) => split_csv(line).get(*column).and_then(|text| millionths(text)),
+            ValueField::Csv(column) => split_csv(line)
+                .get(*column)
+                .and_then(|text| millionths(text)),
             ValueField::Json(path) => {
                 let value: Value = serde_json::from_str(line).ok()?;
                 millionths(&json_text(&value, path)?)
@@ -111,10 +114,19 @@ impl Input {
     ) -> Result<Input, Failure> {
         let Some(path) = path else {
             let value = value.unwrap_or(BUILT_IN_VALUE);
-            return Input::parse("noaa-nyc-2013.csv", BUILT_IN, Some(key.unwrap_or(BUILT_IN_KEY)), Some(value))
-                .map_err(Failure::usage);
+            return Input::parse(
+                "noaa-nyc-2013.csv",
+                BUILT_IN,
+                Some(key.unwrap_or(BUILT_IN_KEY)),
+                Some(value),
+            )
+            .map_err(Failure::usage);
         };
-        let name = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
+        let name = if path == Path::new("-") {
+            "standard input".into()
+        } else {
+            path.display().to_string()
+        };
         let text = read(path).map_err(|reason| Failure::usage(format_args!("{name}: {reason}")))?;
         Input::parse(&name, &text, key, value)
             .map_err(|reason| Failure::usage(format_args!("{name}: {reason}")))
@@ -122,7 +134,12 @@ impl Input {
 
     /// A first line that opens an object makes it JSON lines; asking for fields of anything else makes it CSV with
     /// a header; otherwise every line is a record.
-    fn parse(name: &str, text: &str, key: Option<&str>, value: Option<&str>) -> Result<Input, String> {
+    fn parse(
+        name: &str,
+        text: &str,
+        key: Option<&str>,
+        value: Option<&str>,
+    ) -> Result<Input, String> {
         let mut lines = text
             .split('\n')
             .map(|line| line.strip_suffix('\r').unwrap_or(line))
@@ -137,7 +154,8 @@ impl Input {
         }
         let column = |field: &str| {
             let found = header.iter().position(|name| name == field);
-            found.ok_or_else(|| format!("no column {field:?}; the header has {}", header.join(", ")))
+            found
+                .ok_or_else(|| format!("no column {field:?}; the header has {}", header.join(", ")))
         };
         let value = match value {
             None => ValueField::None,
@@ -153,25 +171,38 @@ impl Input {
         for (index, text) in lines {
             let named = |reason: String| format!("line {}: {reason}", index + 1);
             if text.len() > LINE_MAX_BYTES {
-                return Err(named(format!("{} bytes; a record takes {LINE_MAX_BYTES}", text.len())));
+                return Err(named(format!(
+                    "{} bytes; a record takes {LINE_MAX_BYTES}",
+                    text.len()
+                )));
             }
             if records.len() == LINES_MAX {
                 return Err(named(format!("the demo takes {LINES_MAX} records at most")));
             }
             let key = key.of(text, records.len()).map_err(named)?;
-            records.push(Line { text: text.to_owned(), key });
+            records.push(Line {
+                text: text.to_owned(),
+                key,
+            });
         }
         if records.is_empty() {
             return Err("there is no record in it".to_owned());
         }
-        Ok(Input { name: name.to_owned(), lines: records, value })
+        Ok(Input {
+            name: name.to_owned(),
+            lines: records,
+            value,
+        })
     }
 
     /// The aggregates per key, computed from the file alone.
     pub(crate) fn aggregates(&self) -> BTreeMap<String, Aggregate> {
         let mut aggregates: BTreeMap<String, Aggregate> = BTreeMap::new();
         for line in &self.lines {
-            aggregates.entry(line.key.clone()).or_default().add(self.value.of(&line.text));
+            aggregates
+                .entry(line.key.clone())
+                .or_default()
+                .add(self.value.of(&line.text));
         }
         aggregates
     }
@@ -212,25 +243,37 @@ impl Key {
                     let missing = || format!("{} fields, no field {}", fields.len(), column + 1);
                     fields.get(*column).cloned().ok_or_else(missing)
                 };
-                columns.iter().map(field).collect::<Result<Vec<_>, _>>()?.join(",")
+                columns
+                    .iter()
+                    .map(field)
+                    .collect::<Result<Vec<_>, _>>()?
+                    .join(",")
             }
             Key::Json(paths) => {
                 let value: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
                 let member = |path: &String| {
                     json_text(&value, path).ok_or_else(|| format!("no text or number in {path:?}"))
                 };
-                paths.iter().map(member).collect::<Result<Vec<_>, _>>()?.join(",")
+                paths
+                    .iter()
+                    .map(member)
+                    .collect::<Result<Vec<_>, _>>()?
+                    .join(",")
             }
         };
         match key.chars().count() {
             1..=KEY_MAX_CHARS => Ok(key),
-            length => Err(format!("its key has {length} characters; expected 1 to {KEY_MAX_CHARS}")),
+            length => Err(format!(
+                "its key has {length} characters; expected 1 to {KEY_MAX_CHARS}"
+            )),
         }
     }
 }
 
 fn json_text(value: &Value, path: &str) -> Option<String> {
-    let member = value.get(path).or_else(|| path.split('.').try_fold(value, |at, name| at.get(name)))?;
+    let member = value
+        .get(path)
+        .or_else(|| path.split('.').try_fold(value, |at, name| at.get(name)))?;
     match member {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -274,7 +317,11 @@ mod tests {
         assert_eq!(aggregates.len(), 72, "three stations, 24 hours");
         let records: u64 = aggregates.values().map(|a| a.records).sum();
         let values: u64 = aggregates.values().map(|a| a.values).sum();
-        assert_eq!((records, values), (26_115, 26_114), "one temperature is missing");
+        assert_eq!(
+            (records, values),
+            (26_115, 26_114),
+            "one temperature is missing"
+        );
         // EWR at 6 in the morning, computed with awk from the file.
         let dawn = &aggregates["EWR,6"];
         assert_eq!((dawn.records, dawn.sum, dawn.min, dawn.max), EWR_AT_SIX);
@@ -285,9 +332,15 @@ mod tests {
 
     #[test]
     fn takes_csv_json_and_plain_lines() {
-        assert_eq!(keys("a,b\r\n1,2\r\n\n\"x,\"\"y\",3", Some("a"), None), ["1", "x,\"y"]);
+        assert_eq!(
+            keys("a,b\r\n1,2\r\n\n\"x,\"\"y\",3", Some("a"), None),
+            ["1", "x,\"y"]
+        );
         assert_eq!(keys("a,b\n1,2\n", Some("b,a"), Some("a")), ["2,1"]);
-        assert_eq!(keys("{\"a\":{\"b\":7}}\n{\"a.b\":\"t\"}\n", Some("a.b"), None), ["7", "t"]);
+        assert_eq!(
+            keys("{\"a\":{\"b\":7}}\n{\"a.b\":\"t\"}\n", Some("a.b"), None),
+            ["7", "t"]
+        );
         assert_eq!(keys("one\ntwo", None, None), ["key-00", "key-01"]);
     }
 
@@ -297,9 +350,17 @@ mod tests {
             let reason = Input::parse("x", text, key, None).unwrap_err();
             assert!(reason.contains(expected), "{expected:?} is not in {reason}");
         };
-        refused("a,b\n1,2", Some("c"), "no column \"c\"; the header has a, b");
+        refused(
+            "a,b\n1,2",
+            Some("c"),
+            "no column \"c\"; the header has a, b",
+        );
         refused("a,b\n1,2\n1", Some("b"), "line 3: 1 fields, no field 2");
-        refused("{\"a\":1}\n{\"b\":1}", Some("a"), "line 2: no text or number in \"a\"");
+        refused(
+            "{\"a\":1}\n{\"b\":1}",
+            Some("a"),
+            "line 2: no text or number in \"a\"",
+        );
         refused("{\"a\":1}\n{", Some("a"), "line 2: EOF");
         refused("a,b\n,2", Some("a"), "line 2: its key has 0 characters");
         refused("a,b\n", Some("a"), "no record");
@@ -308,12 +369,19 @@ mod tests {
 
     #[test]
     fn value_fields_survive_the_way_to_a_worker() {
-        for field in [ValueField::None, ValueField::Csv(3), ValueField::Json("a:b.c".into())] {
+        for field in [
+            ValueField::None,
+            ValueField::Csv(3),
+            ValueField::Json("a:b.c".into()),
+        ] {
             assert_eq!(field.to_string().parse(), Ok(field));
         }
         assert_eq!(ValueField::Csv(1).of("x,39.02"), Some(39_020_000));
         assert_eq!(ValueField::Csv(1).of("x,"), None);
-        assert_eq!(ValueField::Json("t".into()).of("{\"t\":-0.5}"), Some(-500_000));
+        assert_eq!(
+            ValueField::Json("t".into()).of("{\"t\":-0.5}"),
+            Some(-500_000)
+        );
         assert!("csv:x".parse::<ValueField>().is_err());
     }
 }

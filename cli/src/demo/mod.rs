@@ -102,7 +102,10 @@ async fn show(arguments: &Arguments, input: &Input) -> Result<(), Failure> {
     });
     if arguments.keep || proven.is_err() {
         let kept = directory.keep();
-        display.event(&format!("data, databases and logs are in {}", kept.display()));
+        display.event(&format!(
+            "data, databases and logs are in {}",
+            kept.display()
+        ));
     }
     proven
 }
@@ -116,11 +119,17 @@ fn prove(input: &Input, outcome: &Outcome, elapsed_ms: u64) -> Result<(), Failur
         events: &outcome.events,
     });
     report::print(input, outcome, &checks, elapsed_ms).map_err(Failure::runtime)?;
-    let failed: Vec<&str> =
-        checks.iter().filter(|check| !check.holds).map(|check| check.claim).collect();
+    let failed: Vec<&str> = checks
+        .iter()
+        .filter(|check| !check.holds)
+        .map(|check| check.claim)
+        .collect();
     if failed.is_empty() {
         Ok(())
     } else {
-        Err(Failure::runtime(format_args!("the proof fails: {}", failed.join("; "))))
+        Err(Failure::runtime(format_args!(
+            "the proof fails: {}",
+            failed.join("; ")
+        )))
     }
 }

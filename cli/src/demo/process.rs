@@ -30,11 +30,14 @@ impl Process {
         directory: &Path,
         arguments: Vec<OsString>,
     ) -> Result<Process, Failure> {
-        let failed = |error: std::io::Error| {
-            Failure::runtime(format_args!("cannot start {name}: {error}"))
-        };
+        let failed =
+            |error: std::io::Error| Failure::runtime(format_args!("cannot start {name}: {error}"));
         let log: PathBuf = directory.join(format!("{name}.log"));
-        let log = File::options().create(true).append(true).open(log).map_err(failed)?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .map_err(failed)?;
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command.args(arguments);
         // The demo's own settings only.
@@ -48,9 +51,15 @@ impl Process {
         }
         // A group of its own: Ctrl-C reaches the demo, which stops its children in order.
         command.process_group(0).kill_on_drop(true);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log);
         let child = command.spawn().map_err(failed)?;
-        Ok(Process { name: name.to_owned(), child })
+        Ok(Process {
+            name: name.to_owned(),
+            child,
+        })
     }
 
     /// What it is called.
@@ -65,7 +74,9 @@ impl Process {
 
     /// Waits until it prints its `Ready` line.
     pub(crate) async fn ready(&mut self) -> Result<(), Failure> {
-        let Some(out) = self.child.stdout.take() else { return Ok(()) };
+        let Some(out) = self.child.stdout.take() else {
+            return Ok(());
+        };
         let mut line = String::new();
         let mut out = BufReader::new(out);
         let reason = match tokio::time::timeout(READY_WAIT, out.read_line(&mut line)).await {
@@ -76,12 +87,18 @@ impl Process {
             Err(_) => format!("nothing came for {} s", READY_WAIT.as_secs()),
         };
         let name = &self.name;
-        Err(Failure::runtime(format_args!("{name} did not get ready: {reason}; see {name}.log")))
+        Err(Failure::runtime(format_args!(
+            "{name} did not get ready: {reason}; see {name}.log"
+        )))
     }
 
     /// Whether it has ended by itself, and how.
     pub(crate) fn ended(&mut self) -> Option<String> {
-        self.child.try_wait().ok().flatten().map(|status| status.to_string())
+        self.child
+            .try_wait()
+            .ok()
+            .flatten()
+            .map(|status| status.to_string())
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -99,7 +116,11 @@ impl Process {
             Ok(Err(error)) => Err(format!("{}: {error}", self.name)),
             Err(_) => {
                 let _ = self.child.kill().await;
-                Err(format!("{} did not stop within {} s", self.name, STOP_WAIT.as_secs()))
+                Err(format!(
+                    "{} did not stop within {} s",
+                    self.name,
+                    STOP_WAIT.as_secs()
+                ))
             }
         }
     }

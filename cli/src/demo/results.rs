@@ -116,7 +116,10 @@ impl Results {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY_TIMEOUT);
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options)
+            .await?;
         Ok(Results { pool })
     }
 
@@ -221,10 +224,11 @@ impl Results {
 
     /// Every record that was processed, in the order of processing.
     pub(crate) async fn rows(&self) -> Result<Vec<Row>, sqlx::Error> {
-        let rows =
-            sqlx::query("SELECT shard, sequence, ordinal, key, fingerprint FROM records ORDER BY id")
-                .fetch_all(&self.pool)
-                .await?;
+        let rows = sqlx::query(
+            "SELECT shard, sequence, ordinal, key, fingerprint FROM records ORDER BY id",
+        )
+        .fetch_all(&self.pool)
+        .await?;
         let read = |row: &sqlx::sqlite::SqliteRow| {
             Ok(Row {
                 shard: row.try_get(0)?,
@@ -242,7 +246,9 @@ impl Results {
         let rows = sqlx::query("SELECT key, records, numbers, sum, min, max FROM aggregates")
             .fetch_all(&self.pool)
             .await?;
-        rows.iter().map(|row| Ok((row.try_get(0)?, read_aggregate(row)?))).collect()
+        rows.iter()
+            .map(|row| Ok((row.try_get(0)?, read_aggregate(row)?)))
+            .collect()
     }
 
     /// Closes the database.
@@ -256,11 +262,14 @@ async fn merge(
     key: &str,
     more: &Aggregate,
 ) -> Result<(), sqlx::Error> {
-    let row = sqlx::query("SELECT key, records, numbers, sum, min, max FROM aggregates WHERE key = ?")
-        .bind(key)
-        .fetch_optional(&mut **transaction)
-        .await?;
-    let before = row.as_ref().map_or(Ok(Aggregate::default()), read_aggregate)?;
+    let row =
+        sqlx::query("SELECT key, records, numbers, sum, min, max FROM aggregates WHERE key = ?")
+            .bind(key)
+            .fetch_optional(&mut **transaction)
+            .await?;
+    let before = row
+        .as_ref()
+        .map_or(Ok(Aggregate::default()), read_aggregate)?;
     let sum = before.sum + more.sum;
     // None is smaller than every number: right for the maximum, wrong for the minimum.
     let min = [before.min, more.min].into_iter().flatten().min();
@@ -283,7 +292,9 @@ fn read_aggregate(row: &sqlx::sqlite::SqliteRow) -> Result<Aggregate, sqlx::Erro
     Ok(Aggregate {
         records: unsigned(row.try_get(1)?),
         values: unsigned(row.try_get(2)?),
-        sum: sum.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+        sum: sum
+            .parse()
+            .map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
         min: row.try_get(4)?,
         max: row.try_get(5)?,
     })
@@ -299,7 +310,13 @@ mod tests {
 
     fn delivered(sequence: &str, ordinal: i64, value: i64) -> Delivered {
         let key = format!("k{}", ordinal % 2);
-        Delivered { sequence: sequence.into(), ordinal, key, fingerprint: ordinal, value: Some(value) }
+        Delivered {
+            sequence: sequence.into(),
+            ordinal,
+            key,
+            fingerprint: ordinal,
+            value: Some(value),
+        }
     }
 
     #[tokio::test]
@@ -307,44 +324,82 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("results.db");
         let results = Results::create(&path).await.unwrap();
-        results.store("w1", "s0", &[delivered("1", 0, 5), delivered("2", 2, -7)]).await.unwrap();
+        results
+            .store("w1", "s0", &[delivered("1", 0, 5), delivered("2", 2, -7)])
+            .await
+            .unwrap();
         let other = Results::open(&path).await.unwrap();
         // Sequence 2 again, line 2 put a second time as sequence 3, and a new one.
-        let again = [delivered("2", 2, -7), delivered("3", 2, -7), delivered("4", 1, 1)];
+        let again = [
+            delivered("2", 2, -7),
+            delivered("3", 2, -7),
+            delivered("4", 1, 1),
+        ];
         other.store("w2", "s0", &again).await.unwrap();
 
         assert_eq!(results.lines_processed().await.unwrap(), 3);
-        let ordinals: Vec<i64> = results.rows().await.unwrap().iter().map(|row| row.ordinal).collect();
+        let ordinals: Vec<i64> = results
+            .rows()
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| row.ordinal)
+            .collect();
         assert_eq!(ordinals, [0, 2, 2, 1], "in the order of processing");
         let aggregates = results.aggregates().await.unwrap();
-        let even = Aggregate { records: 2, values: 2, sum: -2, min: Some(-7), max: Some(5) };
+        let even = Aggregate {
+            records: 2,
+            values: 2,
+            sum: -2,
+            min: Some(-7),
+            max: Some(5),
+        };
         assert_eq!(aggregates["k0"], even);
         assert_eq!(aggregates["k1"].records, 1);
         let shares = results.shares().await.unwrap();
-        let counts: Vec<_> =
-            shares.iter().map(|s| (s.worker.as_str(), s.processed, s.redelivered)).collect();
+        let counts: Vec<_> = shares
+            .iter()
+            .map(|s| (s.worker.as_str(), s.processed, s.redelivered))
+            .collect();
         assert_eq!(counts, [("w1", 2, 0), ("w2", 2, 1)]);
         assert!(shares[1].last_batch > shares[0].last_batch);
-        assert!(results.taken_over_ms("s0", "w1", 0).await.unwrap().is_some());
-        assert_eq!(results.taken_over_ms("s0", "w1", u64::MAX).await.unwrap(), None);
+        assert!(
+            results
+                .taken_over_ms("s0", "w1", 0)
+                .await
+                .unwrap()
+                .is_some()
+        );
+        assert_eq!(
+            results.taken_over_ms("s0", "w1", u64::MAX).await.unwrap(),
+            None
+        );
         assert_eq!(results.taken_over_ms("s1", "w1", 0).await.unwrap(), None);
     }
 
     #[tokio::test]
     async fn aggregates_of_several_batches_add_up_to_those_of_all_records() {
         let directory = tempfile::tempdir().unwrap();
-        let results = Results::create(&directory.path().join("results.db")).await.unwrap();
+        let results = Results::create(&directory.path().join("results.db"))
+            .await
+            .unwrap();
         let mut direct: BTreeMap<String, Aggregate> = BTreeMap::new();
         for batch in 0..5i64 {
             let records: Vec<Delivered> = (0..7)
                 .map(|index| {
                     let ordinal = batch * 7 + index;
                     let value = (ordinal % 3 != 0).then_some((ordinal - 15) * 1_000_003);
-                    Delivered { value, ..delivered(&ordinal.to_string(), ordinal, 0) }
+                    Delivered {
+                        value,
+                        ..delivered(&ordinal.to_string(), ordinal, 0)
+                    }
                 })
                 .collect();
             for record in &records {
-                direct.entry(record.key.clone()).or_default().add(record.value);
+                direct
+                    .entry(record.key.clone())
+                    .or_default()
+                    .add(record.value);
             }
             results.store("w", "s", &records).await.unwrap();
         }

@@ -1,5 +1,6 @@
 //! The show: a server, three workers, and what is done to them while the lines are put.
 
+use crate::demo::aggregate::Aggregate;
 use crate::demo::client::{CallError, Client, OpenShard};
 use crate::demo::input::Input;
 use crate::demo::process::Process;
@@ -7,7 +8,6 @@ use crate::demo::producer::{Ledger, Production};
 use crate::demo::progress::{Display, latest_worker, short};
 use crate::demo::results::{Results, Row, Share};
 use crate::demo::verify::{Events, count, seconds};
-use crate::demo::aggregate::Aggregate;
 use crate::{Failure, clock};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -61,7 +61,14 @@ impl Stage {
             .map_err(|error| Failure::runtime(format_args!("no free port on 127.0.0.1: {error}")))?
             .port();
         let directory = directory.to_owned();
-        Ok(Stage { directory, display, port, server: None, workers: Vec::new(), phase: "starting" })
+        Ok(Stage {
+            directory,
+            display,
+            port,
+            server: None,
+            workers: Vec::new(),
+            phase: "starting",
+        })
     }
 
     /// Plays the whole show.
@@ -69,18 +76,32 @@ impl Stage {
         let total = input.lines.len();
         let client = Client::new(self.endpoint()).map_err(Failure::runtime)?;
         self.start_server().await?;
-        self.display.event(&format!("server started (pid {}) on {}", self.server_id(), self.endpoint()));
+        self.display.event(&format!(
+            "server started (pid {}) on {}",
+            self.server_id(),
+            self.endpoint()
+        ));
         create_stream(&client).await?;
         let results_path = self.directory.join("results.db");
-        let results = Results::create(&results_path).await.map_err(Failure::runtime)?;
+        let results = Results::create(&results_path)
+            .await
+            .map_err(Failure::runtime)?;
         for number in 1..=WORKERS {
             self.start_worker(number, input, &results_path)?;
         }
-        self.display.event(&format!("{WORKERS} workers started, {SHARDS} shards, {} records to put", count(total)));
+        self.display.event(&format!(
+            "{WORKERS} workers started, {SHARDS} shards, {} records to put",
+            count(total)
+        ));
 
         let display = self.display;
         let (sender, acknowledged) = watch::channel(0);
-        let production = Production { client: &client, stream: STREAM, lines: &input.lines, pace };
+        let production = Production {
+            client: &client,
+            stream: STREAM,
+            lines: &input.lines,
+            pace,
+        };
         let job = async {
             let direction = self.direct(&client, &results, acknowledged.clone(), total);
             let (ledger, events) = tokio::try_join!(production.run(&sender), direction)?;
@@ -102,7 +123,13 @@ impl Stage {
             tokio::try_join!(results.rows(), results.aggregates(), results.shares())
                 .map_err(Failure::runtime)?;
         results.close().await;
-        Ok(Outcome { ledger, rows, aggregates, shares, events })
+        Ok(Outcome {
+            ledger,
+            rows,
+            aggregates,
+            shares,
+            events,
+        })
     }
 
     /// Does to the processes what the demo is about, each at its share of the lines.
@@ -142,15 +169,24 @@ impl Stage {
             }
             pause(until, "no worker has processed anything").await?;
         };
-        let Some(index) = self.workers.iter().position(|worker| worker.name() == victim) else {
-            return Err(Failure::runtime(format_args!("{victim} is not one of the workers")));
+        let Some(index) = self
+            .workers
+            .iter()
+            .position(|worker| worker.name() == victim)
+        else {
+            return Err(Failure::runtime(format_args!(
+                "{victim} is not one of the workers"
+            )));
         };
         let process = self.workers.remove(index);
         let id = process.id();
         let killed_ms = clock::unix_ms();
         process.kill().await?;
         let names: Vec<&str> = shards.iter().map(|shard| short(shard)).collect();
-        self.display.event(&format!("KILLED {victim} (pid {id}, SIGKILL), which held shard {}", names.join(", ")));
+        self.display.event(&format!(
+            "KILLED {victim} (pid {id}, SIGKILL), which held shard {}",
+            names.join(", ")
+        ));
 
         let mut takeovers: Vec<(String, Option<u64>)> =
             shards.into_iter().map(|shard| (shard, None)).collect();
@@ -159,9 +195,15 @@ impl Stage {
             tokio::time::sleep(POLL).await;
             for (shard, taken) in takeovers.iter_mut().filter(|(_, taken)| taken.is_none()) {
                 let found = results.taken_over_ms(shard, &victim, killed_ms).await;
-                *taken = found.map_err(Failure::runtime)?.map(|at| at.saturating_sub(killed_ms));
+                *taken = found
+                    .map_err(Failure::runtime)?
+                    .map(|at| at.saturating_sub(killed_ms));
                 if let Some(after) = *taken {
-                    let text = format!("shard {} goes on with another worker, after {}", short(shard), seconds(after));
+                    let text = format!(
+                        "shard {} goes on with another worker, after {}",
+                        short(shard),
+                        seconds(after)
+                    );
                     self.display.event(&text);
                 }
             }
@@ -178,12 +220,19 @@ impl Stage {
         let before = client.open_shards(STREAM).await.map_err(Failure::runtime)?;
         let shares = results.shares().await.map_err(Failure::runtime)?;
         let processed = |shard: &OpenShard| -> u64 {
-            shares.iter().filter(|share| share.shard == shard.id).map(|share| share.processed).sum()
+            shares
+                .iter()
+                .filter(|share| share.shard == shard.id)
+                .map(|share| share.processed)
+                .sum()
         };
         let Some(parent) = before.iter().max_by_key(|shard| processed(shard)) else {
             return Err(Failure::runtime("the stream has no open shard to split"));
         };
-        client.split(STREAM, parent).await.map_err(Failure::runtime)?;
+        client
+            .split(STREAM, parent)
+            .await
+            .map_err(Failure::runtime)?;
         wait_active(client).await?;
         let after = client.open_shards(STREAM).await.map_err(Failure::runtime)?;
         let children: Vec<String> = after
@@ -192,7 +241,11 @@ impl Stage {
             .map(|shard| shard.id)
             .collect();
         let names: Vec<&str> = children.iter().map(|shard| short(shard)).collect();
-        self.display.event(&format!("SPLIT shard {} into {}", short(&parent.id), names.join(" and ")));
+        self.display.event(&format!(
+            "SPLIT shard {} into {}",
+            short(&parent.id),
+            names.join(" and ")
+        ));
         Ok((parent.id.clone(), children))
     }
 
@@ -204,26 +257,45 @@ impl Stage {
         let id = server.id();
         let since = Instant::now();
         server.kill().await?;
-        self.display.event(&format!("KILLED the server (pid {id}, SIGKILL)"));
+        self.display
+            .event(&format!("KILLED the server (pid {id}, SIGKILL)"));
         self.start_server().await?;
         let away_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let id = self.server_id();
-        self.display.event(&format!("server is back (pid {id}), after {}", seconds(away_ms)));
+        self.display.event(&format!(
+            "server is back (pid {id}), after {}",
+            seconds(away_ms)
+        ));
         Ok(away_ms)
     }
 
     async fn start_server(&mut self) -> Result<(), Failure> {
-        let mut arguments: Vec<OsString> =
-            ["serve", "--stop-with-stdin", "--durability", "fsync", "--limits", "aws", "--port"]
-                .map(OsString::from)
-                .to_vec();
+        let mut arguments: Vec<OsString> = [
+            "serve",
+            "--stop-with-stdin",
+            "--durability",
+            "fsync",
+            "--limits",
+            "aws",
+            "--port",
+        ]
+        .map(OsString::from)
+        .to_vec();
         arguments.push(self.port.to_string().into());
-        arguments.extend(["--data-dir".into(), self.directory.join("data").into_os_string()]);
+        arguments.extend([
+            "--data-dir".into(),
+            self.directory.join("data").into_os_string(),
+        ]);
         let server = Process::start("server", &self.directory, arguments)?;
         self.server.insert(server).ready().await
     }
 
-    fn start_worker(&mut self, number: usize, input: &Input, results: &Path) -> Result<(), Failure> {
+    fn start_worker(
+        &mut self,
+        number: usize,
+        input: &Input,
+        results: &Path,
+    ) -> Result<(), Failure> {
         let name = format!("worker-{number}");
         let leases = self.directory.join("leases.db");
         let pairs: [(&str, OsString); 8] = [
@@ -240,7 +312,8 @@ impl Stage {
         for (flag, value) in pairs {
             arguments.extend([flag.into(), value]);
         }
-        self.workers.push(Process::start(&name, &self.directory, arguments)?);
+        self.workers
+            .push(Process::start(&name, &self.directory, arguments)?);
         Ok(())
     }
 
@@ -259,7 +332,13 @@ impl Stage {
         for mut process in self.workers.drain(..).chain(self.server.take()) {
             match process.ended() {
                 Some(status) => ended.push(format!("{} had ended with {status}", process.name())),
-                None => ended.extend(process.kill().await.err().map(|failure| failure.to_string())),
+                None => ended.extend(
+                    process
+                        .kill()
+                        .await
+                        .err()
+                        .map(|failure| failure.to_string()),
+                ),
             }
         }
         ended
@@ -279,14 +358,19 @@ fn busiest(shares: &[Share]) -> Option<(String, Vec<String>)> {
     let mut held: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for share in shares {
         if latest_worker(shares, &share.shard) == Some(share.worker.as_str()) {
-            held.entry(share.worker.clone()).or_default().push(share.shard.clone());
+            held.entry(share.worker.clone())
+                .or_default()
+                .push(share.shard.clone());
         }
     }
     held.into_iter().max_by_key(|(_, shards)| shards.len())
 }
 
 async fn create_stream(client: &Client) -> Result<(), Failure> {
-    client.create_stream(STREAM, SHARDS).await.map_err(Failure::runtime)?;
+    client
+        .create_stream(STREAM, SHARDS)
+        .await
+        .map_err(Failure::runtime)?;
     wait_active(client).await
 }
 
@@ -308,8 +392,12 @@ async fn reached(
     total: usize,
     percent: usize,
 ) -> Result<(), Failure> {
-    let reached = acknowledged.wait_for(|&count| count * 100 >= total * percent).await;
-    reached.map(drop).map_err(|_| Failure::runtime("the producer ended early"))
+    let reached = acknowledged
+        .wait_for(|&count| count * 100 >= total * percent)
+        .await;
+    reached
+        .map(drop)
+        .map_err(|_| Failure::runtime("the producer ended early"))
 }
 
 /// Waits until every line is processed, or until nothing moves any more: then the proof will say what is missing.
@@ -352,8 +440,15 @@ mod tests {
             last_batch,
         };
         assert_eq!(busiest(&[]), None);
-        let shares =
-            [share("a", "0", 1), share("a", "1", 2), share("b", "0", 3), share("b", "2", 4)];
-        assert_eq!(busiest(&shares), Some(("b".into(), vec!["0".into(), "2".into()])));
+        let shares = [
+            share("a", "0", 1),
+            share("a", "1", 2),
+            share("b", "0", 3),
+            share("b", "2", 4),
+        ];
+        assert_eq!(
+            busiest(&shares),
+            Some(("b".into(), vec!["0".into(), "2".into()]))
+        );
     }
 }

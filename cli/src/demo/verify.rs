@@ -56,7 +56,11 @@ pub(crate) fn verdict(evidence: &Evidence<'_>) -> Vec<Check> {
 }
 
 fn check(claim: &'static str, found: String, holds: bool) -> Check {
-    Check { claim, found, holds }
+    Check {
+        claim,
+        found,
+        holds,
+    }
 }
 
 /// Nothing lost, nothing changed, nothing invented.
@@ -78,7 +82,9 @@ fn records(evidence: &Evidence<'_>) -> Vec<Check> {
     let kept = kept.count();
     let processed: HashSet<i64> = evidence.rows.iter().map(|row| row.ordinal).collect();
     let altered = evidence.rows.iter().filter(|row| {
-        let line = usize::try_from(row.ordinal).ok().and_then(|ordinal| lines.get(ordinal));
+        let line = usize::try_from(row.ordinal)
+            .ok()
+            .and_then(|ordinal| lines.get(ordinal));
         line.is_none_or(|line| line.key != row.key || fingerprint(&line.text) != row.fingerprint)
     });
     let altered = altered.count();
@@ -109,7 +115,11 @@ fn duplicates(evidence: &Evidence<'_>) -> Vec<Check> {
     for row in evidence.rows {
         *copies.entry(row.ordinal).or_default() += 1;
     }
-    let twice: Vec<i64> = copies.into_iter().filter(|(_, n)| *n > 1).map(|(line, _)| line).collect();
+    let twice: Vec<i64> = copies
+        .into_iter()
+        .filter(|(_, n)| *n > 1)
+        .map(|(line, _)| line)
+        .collect();
     let unexplained = twice.iter().filter(|&&ordinal| {
         usize::try_from(ordinal).map_or(true, |line| !evidence.ledger.uncertain.contains(&line))
     });
@@ -117,7 +127,12 @@ fn duplicates(evidence: &Evidence<'_>) -> Vec<Check> {
     let put_again = evidence.ledger.uncertain.len();
     vec![check(
         "stored twice without a put of unknown outcome",
-        format!("{} (put again {}, stored twice {})", count(unexplained), count(put_again), count(twice.len())),
+        format!(
+            "{} (put again {}, stored twice {})",
+            count(unexplained),
+            count(put_again),
+            count(twice.len())
+        ),
         unexplained == 0,
     )]
 }
@@ -135,13 +150,19 @@ fn order(evidence: &Evidence<'_>) -> Check {
             *latest = row.ordinal;
         }
     }
-    check("records out of order within their key", count(violations), violations == 0)
+    check(
+        "records out of order within their key",
+        count(violations),
+        violations == 0,
+    )
 }
 
 /// What the workers computed is what the file says.
 fn aggregates(evidence: &Evidence<'_>) -> Check {
     let direct = evidence.input.aggregates();
-    let same = direct.iter().filter(|(key, direct)| evidence.aggregates.get(*key) == Some(*direct));
+    let same = direct
+        .iter()
+        .filter(|(key, direct)| evidence.aggregates.get(*key) == Some(*direct));
     let same = same.count();
     check(
         "keys whose aggregates equal the file's",
@@ -152,28 +173,54 @@ fn aggregates(evidence: &Evidence<'_>) -> Check {
 
 /// What should have gone wrong did, and nothing else.
 fn events(events: &Events) -> Vec<Check> {
-    let taken: Vec<u64> = events.takeovers_ms.iter().filter_map(|(_, ms)| *ms).collect();
+    let taken: Vec<u64> = events
+        .takeovers_ms
+        .iter()
+        .filter_map(|(_, ms)| *ms)
+        .collect();
     let worker = match taken.iter().max() {
         Some(slowest) => {
-            format!("{} of {} shards, at most {}", taken.len(), events.takeovers_ms.len(), seconds(*slowest))
+            format!(
+                "{} of {} shards, at most {}",
+                taken.len(),
+                events.takeovers_ms.len(),
+                seconds(*slowest)
+            )
         }
         None => "no shard".to_owned(),
     };
-    let outage = events.outage_ms.map_or("no".to_owned(), |ms| format!("after {}", seconds(ms)));
+    let outage = events
+        .outage_ms
+        .map_or("no".to_owned(), |ms| format!("after {}", seconds(ms)));
     let split = match &events.split {
         Some((parent, children)) => format!("{parent} -> {}", children.join(", ")),
         None => "no".to_owned(),
     };
-    let split_whole = events.split.as_ref().is_some_and(|(_, children)| children.len() == 2);
+    let split_whole = events
+        .split
+        .as_ref()
+        .is_some_and(|(_, children)| children.len() == 2);
     let ends = match events.bad_ends.as_slice() {
         [] => "yes".to_owned(),
         bad => bad.join("; "),
     };
     vec![
-        check("worker killed, its shards taken over", worker, !taken.is_empty()),
-        check("server killed and back on its data", outage, events.outage_ms.is_some()),
+        check(
+            "worker killed, its shards taken over",
+            worker,
+            !taken.is_empty(),
+        ),
+        check(
+            "server killed and back on its data",
+            outage,
+            events.outage_ms.is_some(),
+        ),
         check("shard split under way", split, split_whole),
-        check("the others stopped cleanly", ends, events.bad_ends.is_empty()),
+        check(
+            "the others stopped cleanly",
+            ends,
+            events.bad_ends.is_empty(),
+        ),
     ]
 }
 

@@ -43,17 +43,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::runtime(format_args!("cannot start: {error}")))?;
-    let ended = runtime.block_on(work(arguments));
-    // A read of standard input cannot be interrupted: waiting for its thread would never end.
-    runtime.shutdown_background();
-    ended
+    runtime.block_on(work(arguments))
 }
 
 async fn work(arguments: &Arguments) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let results = Results::open(&arguments.results).await.map_err(Failure::runtime)?;
-    let leases = SqliteLeaseStore::open(&arguments.leases).await.map_err(Failure::runtime)?;
-    let made = (results.clone(), arguments.worker_id.clone(), arguments.value.clone());
+    let results = Results::open(&arguments.results)
+        .await
+        .map_err(Failure::runtime)?;
+    let leases = SqliteLeaseStore::open(&arguments.leases)
+        .await
+        .map_err(Failure::runtime)?;
+    let made = (
+        results.clone(),
+        arguments.worker_id.clone(),
+        arguments.value.clone(),
+    );
     let worker = Worker::builder(&arguments.application, &arguments.stream)
         .endpoint(&arguments.endpoint)
         .region("us-east-1")
@@ -62,7 +67,12 @@ async fn work(arguments: &Arguments) -> Result<(), Failure> {
         .failover_time(Duration::from_millis(arguments.failover_ms))
         .build(move |shard: &ShardInfo| {
             let (results, worker, value) = made.clone();
-            Aggregator { results, worker, value, shard: shard.shard_id.clone() }
+            Aggregator {
+                results,
+                worker,
+                value,
+                shard: shard.shard_id.clone(),
+            }
         })
         .await
         .map_err(Failure::runtime)?;
@@ -98,9 +108,14 @@ impl RecordProcessor for Aggregator {
         batch: RecordBatch,
         checkpointer: &Checkpointer,
     ) -> Result<(), ProcessorError> {
-        let delivered: Result<Vec<Delivered>, String> =
-            batch.records().iter().map(|record| self.read(record)).collect();
-        self.results.store(&self.worker, &self.shard, &delivered?).await?;
+        let delivered: Result<Vec<Delivered>, String> = batch
+            .records()
+            .iter()
+            .map(|record| self.read(record))
+            .collect();
+        self.results
+            .store(&self.worker, &self.shard, &delivered?)
+            .await?;
         // A crash right here is why records come again, and why the database knows them by their sequence number.
         checkpointer.checkpoint().await?;
         Ok(())

@@ -25,8 +25,10 @@ fn resolve(
     }
     let line = Line::try_parse_from(arguments).map_err(|error| error.to_string())?;
     let environment: HashMap<&str, &str> = environment.iter().copied().collect();
-    Settings::resolve(&line.flags, &|name| environment.get(name).map(OsString::from))
-        .map_err(|failure| failure.to_string())
+    Settings::resolve(&line.flags, &|name| {
+        environment.get(name).map(OsString::from)
+    })
+    .map_err(|failure| failure.to_string())
 }
 
 fn port(line: &[&str], environment: &[(&str, &str)], file: Option<&str>) -> u16 {
@@ -41,7 +43,11 @@ fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
     assert_eq!(port(&[], &environment, file), 2);
     assert_eq!(port(&[], &[], file), 3);
     assert_eq!(port(&[], &[], None), 4567);
-    assert_eq!(port(&[], &[("MILLSTREAM_PORT", "")], None), 4567, "an empty variable is not set");
+    assert_eq!(
+        port(&[], &[("MILLSTREAM_PORT", "")], None),
+        4567,
+        "an empty variable is not set"
+    );
 }
 
 #[test]
@@ -80,10 +86,16 @@ fn every_source_reads_every_setting() {
     let config = &from_line.config;
     assert_eq!(config.host, "::1".parse::<IpAddr>().unwrap());
     assert_eq!(config.data, DataLocation::Directory("/d".into()));
-    assert_eq!(config.durability, Durability::Interval(Duration::from_millis(20)));
+    assert_eq!(
+        config.durability,
+        Durability::Interval(Duration::from_millis(20))
+    );
     assert_eq!(config.limits, Limits::Off);
-    let streams: Vec<_> =
-        config.streams.iter().map(|s| (s.name.as_str(), s.shards.get())).collect();
+    let streams: Vec<_> = config
+        .streams
+        .iter()
+        .map(|s| (s.name.as_str(), s.shards.get()))
+        .collect();
     assert_eq!(streams, [("a", 1), ("b", 2)]);
     assert_eq!((config.port, config.state_delay_ms), (1, 5));
     assert_eq!(config.region.as_str(), "eu-west-1");
@@ -91,8 +103,14 @@ fn every_source_reads_every_setting() {
     assert!(config.allow_public);
     assert_eq!(from_line.log_format, LogFormat::Json);
     let expected = format!("{from_line:?}");
-    assert_eq!(format!("{:?}", resolve(&[], &environment, None).unwrap()), expected);
-    assert_eq!(format!("{:?}", resolve(&[], &[], Some(file)).unwrap()), expected);
+    assert_eq!(
+        format!("{:?}", resolve(&[], &environment, None).unwrap()),
+        expected
+    );
+    assert_eq!(
+        format!("{:?}", resolve(&[], &[], Some(file)).unwrap()),
+        expected
+    );
 }
 
 #[test]
@@ -102,14 +120,33 @@ fn where_the_data_lives_is_decided_by_the_highest_layer_that_says_anything() {
     };
     let directory = |path: &str| DataLocation::Directory(path.into());
     let ephemeral = [("MILLSTREAM_EPHEMERAL", "true")];
-    assert_eq!(data(&["--data-dir", "/a"], &ephemeral, None), directory("/a"));
-    assert_eq!(data(&[], &ephemeral, Some("data-dir = '/b'")), DataLocation::Ephemeral);
-    assert_eq!(data(&["--ephemeral"], &[], Some("data-dir = '/b'")), DataLocation::Ephemeral);
-    assert_eq!(data(&["--ephemeral=false"], &ephemeral, None), directory("./millstream-data"));
+    assert_eq!(
+        data(&["--data-dir", "/a"], &ephemeral, None),
+        directory("/a")
+    );
+    assert_eq!(
+        data(&[], &ephemeral, Some("data-dir = '/b'")),
+        DataLocation::Ephemeral
+    );
+    assert_eq!(
+        data(&["--ephemeral"], &[], Some("data-dir = '/b'")),
+        DataLocation::Ephemeral
+    );
+    assert_eq!(
+        data(&["--ephemeral=false"], &ephemeral, None),
+        directory("./millstream-data")
+    );
     let both = resolve(&["--ephemeral", "--data-dir", "/a"], &[], None).unwrap_err();
     assert!(both.contains("leave one out"), "{both}");
-    let both = [("MILLSTREAM_EPHEMERAL", "true"), ("MILLSTREAM_DATA_DIR", "/a")];
-    assert!(resolve(&[], &both, None).unwrap_err().contains("in the environment"));
+    let both = [
+        ("MILLSTREAM_EPHEMERAL", "true"),
+        ("MILLSTREAM_DATA_DIR", "/a"),
+    ];
+    assert!(
+        resolve(&[], &both, None)
+            .unwrap_err()
+            .contains("in the environment")
+    );
 }
 
 #[test]
@@ -120,25 +157,71 @@ fn refusals_name_the_source_the_value_and_what_is_expected() {
             assert!(text.contains(word), "{word:?} is not in: {text}");
         }
     };
-    refused(&["--durability", "sync"], &[], None, &["sync", "--durability", "interval=MS"]);
-    refused(&["--durability", "interval=0"], &[], None, &["interval=0", "1 to 60000"]);
+    refused(
+        &["--durability", "sync"],
+        &[],
+        None,
+        &["sync", "--durability", "interval=MS"],
+    );
+    refused(
+        &["--durability", "interval=0"],
+        &[],
+        None,
+        &["interval=0", "1 to 60000"],
+    );
     refused(&["--limits", "on"], &[], None, &["on", "aws or off"]);
     refused(&["--streams", "a"], &[], None, &["\"a\" lacks its shards"]);
     refused(&["--streams", "a:0"], &[], None, &["\"0\"", "1 or more"]);
     refused(&["--streams", "a:1,a:2"], &[], None, &["a is named twice"]);
-    refused(&["--streams", "a b:1"], &[], None, &["\"a b\"", "stream name"]);
-    refused(&["--state-delay", "600001"], &[], None, &["600001", "600000"]);
-    refused(&[], &[("MILLSTREAM_PORT", "x")], None, &["MILLSTREAM_PORT", "'x'", "invalid digit"]);
-    refused(&[], &[("MILLSTREAM_ALLOW_PUBLIC", "2")], None, &["MILLSTREAM_ALLOW_PUBLIC", "true"]);
-    refused(&[], &[], Some("\nprot = 1"), &["millstream.toml", "line 2", "unknown field", "prot"]);
+    refused(
+        &["--streams", "a b:1"],
+        &[],
+        None,
+        &["\"a b\"", "stream name"],
+    );
+    refused(
+        &["--state-delay", "600001"],
+        &[],
+        None,
+        &["600001", "600000"],
+    );
+    refused(
+        &[],
+        &[("MILLSTREAM_PORT", "x")],
+        None,
+        &["MILLSTREAM_PORT", "'x'", "invalid digit"],
+    );
+    refused(
+        &[],
+        &[("MILLSTREAM_ALLOW_PUBLIC", "2")],
+        None,
+        &["MILLSTREAM_ALLOW_PUBLIC", "true"],
+    );
+    refused(
+        &[],
+        &[],
+        Some("\nprot = 1"),
+        &["millstream.toml", "line 2", "unknown field", "prot"],
+    );
     refused(&[], &[], Some("account = '1'"), &["line 1", "12 digits"]);
-    refused(&["--config", "/nowhere.toml"], &[], None, &["/nowhere.toml", "No such file"]);
+    refused(
+        &["--config", "/nowhere.toml"],
+        &[],
+        None,
+        &["/nowhere.toml", "No such file"],
+    );
 }
 
 #[test]
 fn the_ready_line_says_where_and_how_data_is_kept() {
     let describe = |line: &[&str]| Settings::describe(&resolve(line, &[], None).unwrap().config);
     assert_eq!(describe(&[]), "data ./millstream-data, durability fsync");
-    assert_eq!(describe(&["--durability", "interval=7"]), "data ./millstream-data, durability interval=7");
-    assert_eq!(describe(&["--ephemeral"]), "data in memory, durability none");
+    assert_eq!(
+        describe(&["--durability", "interval=7"]),
+        "data ./millstream-data, durability interval=7"
+    );
+    assert_eq!(
+        describe(&["--ephemeral"]),
+        "data in memory, durability none"
+    );
 }

@@ -1,9 +1,9 @@
 //! A checker that cannot fail proves nothing: every kind of damage must fail its own row.
 
 use super::*;
+use crate::demo::client::Receipt;
 use crate::demo::input::{Line, ValueField};
 use crate::demo::producer::Ledger;
-use crate::demo::client::Receipt;
 
 /// A run in which everything went well, to be tampered with.
 struct Run {
@@ -15,7 +15,10 @@ struct Run {
 }
 
 fn receipt(ordinal: usize) -> Receipt {
-    Receipt { shard: format!("shard-{}", ordinal % 2), sequence: (100 + ordinal).to_string() }
+    Receipt {
+        shard: format!("shard-{}", ordinal % 2),
+        sequence: (100 + ordinal).to_string(),
+    }
 }
 
 fn row(input: &Input, ordinal: usize, receipt: Receipt) -> Row {
@@ -30,10 +33,19 @@ fn row(input: &Input, ordinal: usize, receipt: Receipt) -> Row {
 }
 
 fn good() -> Run {
-    let line = |ordinal: usize| Line { text: format!("x,{ordinal}"), key: format!("k{}", ordinal % 2) };
+    let line = |ordinal: usize| Line {
+        text: format!("x,{ordinal}"),
+        key: format!("k{}", ordinal % 2),
+    };
     let lines: Vec<Line> = (0..10).map(line).collect();
-    let input = Input { name: "test".into(), lines, value: ValueField::Csv(1) };
-    let rows = (0..10).map(|ordinal| row(&input, ordinal, receipt(ordinal))).collect();
+    let input = Input {
+        name: "test".into(),
+        lines,
+        value: ValueField::Csv(1),
+    };
+    let rows = (0..10)
+        .map(|ordinal| row(&input, ordinal, receipt(ordinal)))
+        .collect();
     let receipts = (0..10).map(|ordinal| Some(receipt(ordinal))).collect();
     let aggregates = input.aggregates();
     let events = Events {
@@ -42,7 +54,16 @@ fn good() -> Run {
         split: Some(("shard-0".into(), vec!["shard-2".into(), "shard-3".into()])),
         bad_ends: Vec::new(),
     };
-    Run { ledger: Ledger { receipts, ..Ledger::default() }, input, rows, aggregates, events }
+    Run {
+        ledger: Ledger {
+            receipts,
+            ..Ledger::default()
+        },
+        input,
+        rows,
+        aggregates,
+        events,
+    }
 }
 
 /// The claims that do not hold.
@@ -54,7 +75,11 @@ fn failing(run: &Run) -> Vec<&'static str> {
         aggregates: &run.aggregates,
         events: &run.events,
     };
-    verdict(&evidence).into_iter().filter(|check| !check.holds).map(|check| check.claim).collect()
+    verdict(&evidence)
+        .into_iter()
+        .filter(|check| !check.holds)
+        .map(|check| check.claim)
+        .collect()
 }
 
 const PROCESSED: &str = "= records processed at least once";
@@ -88,7 +113,10 @@ fn a_record_that_was_not_acknowledged_fails() {
 fn an_acknowledged_copy_that_vanished_fails_although_the_line_was_processed() {
     let mut run = good();
     run.ledger.uncertain.insert(3);
-    run.ledger.receipts[3] = Some(Receipt { shard: "shard-1".into(), sequence: "999".into() });
+    run.ledger.receipts[3] = Some(Receipt {
+        shard: "shard-1".into(),
+        sequence: "999".into(),
+    });
     assert_eq!(failing(&run), [FOUND]);
 }
 
@@ -124,7 +152,11 @@ fn altered_and_foreign_records_fail() {
     run.rows[9].key = "k0".into();
     assert_eq!(failing(&run), [ALTERED]);
     let mut run = good();
-    let foreign = Row { ordinal: 77, sequence: "500".into(), ..run.rows[0].clone() };
+    let foreign = Row {
+        ordinal: 77,
+        sequence: "500".into(),
+        ..run.rows[0].clone()
+    };
     run.rows.push(foreign);
     assert_eq!(failing(&run), [PROCESSED, ALTERED]);
 }
@@ -132,10 +164,17 @@ fn altered_and_foreign_records_fail() {
 #[test]
 fn a_line_stored_twice_needs_a_put_of_unknown_outcome() {
     let mut run = good();
-    let copy = Receipt { shard: "shard-0".into(), sequence: "200".into() };
+    let copy = Receipt {
+        shard: "shard-0".into(),
+        sequence: "200".into(),
+    };
     let copy = row(&run.input, 4, copy);
     run.rows.push(copy);
-    assert_eq!(failing(&run), [TWICE], "the late copy is no breach of order");
+    assert_eq!(
+        failing(&run),
+        [TWICE],
+        "the late copy is no breach of order"
+    );
     run.ledger.uncertain.insert(4);
     assert_eq!(failing(&run), [""; 0]);
 }
@@ -143,7 +182,10 @@ fn a_line_stored_twice_needs_a_put_of_unknown_outcome() {
 #[test]
 fn a_show_without_its_crashes_proves_nothing() {
     let mut run = good();
-    run.events = Events { bad_ends: vec!["worker-1 ended with signal 11".into()], ..Events::default() };
+    run.events = Events {
+        bad_ends: vec!["worker-1 ended with signal 11".into()],
+        ..Events::default()
+    };
     let expected = [
         "worker killed, its shards taken over",
         "server killed and back on its data",
