@@ -1,9 +1,15 @@
-//! Positions in a shard: where an application has got to, and where it starts.
+//! Positions in a shard: where an application has got to, and where it starts; and the checkpointer that stores them.
 
+use crate::error::{Error, ErrorKind};
+use crate::lease::renew::{OwnerWindow, bounded};
+use crate::lease::{LeaseStore, LeaseToken};
+use crate::processor::Record;
 use millstream_wire::SequenceNumber;
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// How far an application has got in a shard. Reading resumes *after* it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,13 +128,240 @@ impl FromStr for Position {
     }
 }
 
-/// Stores how far a processor has got; valid for one tenure of one lease.
+/// Stores how far a processor has got; valid for one tenure of one lease, refused ever after (K1).
+///
+/// Clones share one state and may be kept and used from other tasks.
 #[derive(Debug, Clone)]
-pub struct Checkpointer {}
+pub struct Checkpointer {
+    tenure: Arc<Tenure>,
+}
+
+/// One tenure of one lease: what may be checkpointed, and where it is stored.
+#[derive(Debug)]
+struct Tenure {
+    store: Arc<dyn LeaseStore>,
+    application: String,
+    token: LeaseToken,
+    window: OwnerWindow,
+    /// Plain data behind a std mutex, never held across an await.
+    progress: Mutex<Progress>,
+    /// Orders the writes of concurrent callers; an async mutex because it is held across the store call.
+    writing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Clone)]
+struct Progress {
+    phase: Phase,
+    /// End of the last batch whose processing succeeded.
+    handled: Position,
+    /// Like `handled`, but with the batch in work.
+    delivered: Position,
+    /// The last checkpoint given in this attempt at a batch; a later one lies at or after it.
+    floor: Position,
+    /// What the store is known to hold.
+    stored: Position,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Processing,
+    /// A checkpoint is kept and stored together with the release (K9).
+    Releasing,
+    /// The tenure is over, for this reason.
+    Over(&'static str),
+}
+
+/// How often one checkpoint is tried while the store is out of reach.
+const ATTEMPTS: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 impl Checkpointer {
-    /// Everything delivered so far is done.
-    pub async fn checkpoint(&self) -> Result<(), crate::Error> {
-        Ok(())
+    pub(crate) fn new(
+        store: Arc<dyn LeaseStore>,
+        application: &str,
+        token: LeaseToken,
+        stored: Position,
+        window: OwnerWindow,
+    ) -> Self {
+        let progress = Progress {
+            phase: Phase::Processing,
+            handled: stored,
+            delivered: stored,
+            floor: stored,
+            stored,
+        };
+        Checkpointer {
+            tenure: Arc::new(Tenure {
+                store,
+                application: application.to_owned(),
+                token,
+                window,
+                progress: Mutex::new(progress),
+                writing: tokio::sync::Mutex::new(()),
+            }),
+        }
+    }
+
+    /// Everything delivered so far is done: inside `process_records` the current batch included; elsewhere every batch whose
+    /// processing succeeded. In `shutdown_requested` the checkpoint is stored together with the release of the lease.
+    ///
+    /// # Errors
+    /// `LeaseLost`: the tenure is over, or cannot be proven for the moment; what was not checkpointed is delivered again, here or
+    /// elsewhere. `Unavailable`: the lease store could not be reached after several attempts; call again or fail the batch.
+    ///
+    /// # Cancel safety
+    /// A cancelled call may or may not have stored the checkpoint; calling again is safe.
+    pub async fn checkpoint(&self) -> Result<(), Error> {
+        let position = self.tenure.lock().delivered;
+        self.tenure.advance(position).await
+    }
+
+    /// `record` and everything before it is done.
+    ///
+    /// # Errors
+    /// `InvalidPosition`: the record was not delivered in this tenure, or lies before the last checkpoint. Others as
+    /// for [`checkpoint`](Checkpointer::checkpoint).
+    ///
+    /// # Cancel safety
+    /// A cancelled call may or may not have stored the checkpoint; calling again is safe.
+    pub async fn checkpoint_at(&self, record: &Record) -> Result<(), Error> {
+        self.tenure.advance(record.position()).await
+    }
+
+    /// A batch that ends at `last` is about to be delivered, for the first time or again.
+    pub(crate) fn begin_batch(&self, last: Position) {
+        let mut progress = self.tenure.lock();
+        progress.delivered = last;
+        progress.floor = progress.handled;
+    }
+
+    /// The batch in work was processed.
+    pub(crate) fn batch_succeeded(&self) {
+        let mut progress = self.tenure.lock();
+        progress.handled = progress.delivered;
+    }
+
+    /// The batch in work failed: it does not count as delivered.
+    pub(crate) fn batch_failed(&self) {
+        let mut progress = self.tenure.lock();
+        progress.delivered = progress.handled;
+    }
+
+    /// Everything up to here was handled.
+    pub(crate) fn handled(&self) -> Position {
+        self.tenure.lock().handled
+    }
+
+    /// From here on checkpoints are kept for the release.
+    pub(crate) fn begin_release(&self) {
+        self.tenure.lock().phase = Phase::Releasing;
+    }
+
+    /// Ends the tenure and gives the position to be stored with the release, if there is a new one.
+    pub(crate) async fn finish_release(&self) -> Option<Position> {
+        let _last_write = self.tenure.writing.lock().await;
+        let mut progress = self.tenure.lock();
+        progress.phase = Phase::Over("the lease was released");
+        (!progress.floor.may_advance_to(&progress.stored)).then_some(progress.floor)
+    }
+
+    /// Ends the tenure.
+    pub(crate) fn end(&self, reason: &'static str) {
+        self.tenure.lock().phase = Phase::Over(reason);
+    }
+
+    /// Whether the store said that the tenure is over.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.tenure.lock().phase, Phase::Over(_))
     }
 }
+
+/// What is to be done about a checkpoint.
+enum Step {
+    Nothing,
+    Write,
+}
+
+impl Tenure {
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn advance(&self, position: Position) -> Result<(), Error> {
+        let _turn = self.writing.lock().await;
+        match self.admit(position)? {
+            Step::Nothing => Ok(()),
+            Step::Write => self.write(position).await,
+        }
+    }
+
+    fn admit(&self, position: Position) -> Result<Step, Error> {
+        let mut progress = self.lock();
+        if let Phase::Over(reason) = progress.phase {
+            return Err(self.lost(reason));
+        }
+        let delivered = position.may_advance_to(&progress.delivered);
+        if !delivered || !progress.floor.may_advance_to(&position) {
+            return Err(Error::new(
+                ErrorKind::InvalidPosition,
+                format!(
+                    "checkpoint {position} of {} must lie between the last one, {}, and the last record delivered, {}",
+                    self.token.key, progress.floor, progress.delivered
+                ),
+            ));
+        }
+        if progress.phase == Phase::Releasing {
+            progress.floor = position;
+            return Ok(Step::Nothing);
+        }
+        // A batch that is delivered again may be checkpointed from its start, but the store never goes back (K3).
+        if position.may_advance_to(&progress.stored) {
+            progress.floor = position;
+            return Ok(Step::Nothing);
+        }
+        Ok(Step::Write)
+    }
+
+    async fn write(&self, position: Position) -> Result<(), Error> {
+        let mut pause = FIRST_PAUSE;
+        for attempt in 1.. {
+            if !self.window.is_open() {
+                return Err(self.lost("the worker could not renew its leases in time"));
+            }
+            let write = self
+                .store
+                .checkpoint(&self.application, &self.token, &position);
+            match bounded(self.window.length(), write).await {
+                Ok(()) => break,
+                Err(error) if error.is_retryable() && attempt < ATTEMPTS => {
+                    tracing::debug!(%error, attempt, lease = %self.token.key, "checkpoint is repeated");
+                }
+                Err(error) => {
+                    if error.kind() == ErrorKind::LeaseLost {
+                        self.lock().phase = Phase::Over("the lease has another owner");
+                    }
+                    return Err(error);
+                }
+            }
+            tokio::time::sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
+            pause *= 2;
+        }
+        let mut progress = self.lock();
+        progress.stored = position;
+        progress.floor = position;
+        Ok(())
+    }
+
+    fn lost(&self, reason: &str) -> Error {
+        Error::new(
+            ErrorKind::LeaseLost,
+            format!(
+                "{} cannot be checkpointed under counter {}: {reason}",
+                self.token.key, self.token.counter
+            ),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;

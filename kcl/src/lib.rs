@@ -1,16 +1,88 @@
 //! A native Kinesis Client Library: process every record of a stream at least once, on as many
 //! workers as you like.
+//!
+//! ```no_run
+//! use async_trait::async_trait;
+//! use kcl::{Checkpointer, ProcessorError, RecordBatch, RecordProcessor, ShardInfo, SqliteLeaseStore, Worker};
+//!
+//! struct Printer;
+//!
+//! #[async_trait]
+//! impl RecordProcessor for Printer {
+//!     async fn process_records(
+//!         &mut self,
+//!         batch: RecordBatch,
+//!         checkpointer: &Checkpointer,
+//!     ) -> Result<(), ProcessorError> {
+//!         for record in batch.records() {
+//!             println!("{}", String::from_utf8_lossy(record.data()));
+//!         }
+//!         checkpointer.checkpoint().await?; // everything delivered so far is done
+//!         Ok(())
+//!     }
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), kcl::Error> {
+//!     let worker = Worker::builder("my-app", "orders")
+//!         .endpoint("http://127.0.0.1:4567") // else AWS_ENDPOINT_URL_KINESIS, else AWS
+//!         .lease_store(SqliteLeaseStore::open("leases.db").await?)
+//!         .build(|_shard: &ShardInfo| Printer)
+//!         .await?;
+//!     worker.run().await // until worker.handle().shutdown()
+//! }
+//! ```
+//!
+//! Start it twice, with one lease store: the workers share the shards, and when one dies the other goes on where the last
+//! checkpoint was.
+//!
+//! # What is guaranteed
+//!
+//! - **At least once.** Every record after the initial position is handed to a processor until its batch succeeds: through errors, panics, crashes,
+//!   expired iterators and reshards. A batch is never skipped. What was handed over but not checkpointed when a worker died is handed
+//!   over again; after a graceful shutdown or hand-over nothing is.
+//! - **In order.** The records of a shard come in strictly increasing sequence, and a child shard begins when all its parents
+//!   have ended.
+//! - **One worker at a time.** A worker stops delivering before its shards can be taken, counted from *before* its last renewal was sent, so
+//!   pauses and slow stores do not make two workers deliver one shard's records, apart from the batch in work. A checkpoint of
+//!   a former owner is refused.
+//! - **Quick take-over.** Within the fail-over time ([`WorkerConfig::failover_time`]) and about a second after a crash; within half a second after a
+//!   graceful shutdown.
+//!
+//! # When something is out of reach
+//!
+//! The start fails with a clear error after a few attempts. Later, a stream or lease store that does not answer is waited for: delivery pauses
+//! when the leases cannot be renewed and goes on when they are again. [`Worker::run`] ends with an error only where waiting does not
+//! help: the stream is gone or was created anew, or another process runs under the same worker id.
+//!
+//! # Cancel safety
+//!
+//! Dropping the future of [`Worker::run`] is like a crash: nothing is lost, uncheckpointed records are delivered again. The futures of
+//! [`Checkpointer`] may be dropped at any time; the checkpoint may or may not have been stored then, and may be repeated.
+//!
+//! # Credentials
+//!
+//! Requests are signed with `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`. An endpoint of one's own needs none: without
+//! them, access key and secret are both `millstream`.
 
 pub mod checkpoint;
 pub mod client;
 pub mod clock;
+pub mod config;
 pub mod error;
+#[cfg(test)]
+mod fake;
+mod fetch;
 pub mod lease;
 pub mod processor;
+mod shard;
+pub mod worker;
 
 pub use checkpoint::{Checkpointer, Position};
+pub use config::{InitialPosition, WorkerConfig};
 pub use error::{Error, ErrorKind};
-pub use lease::{Lease, LeaseStore};
+pub use lease::{Lease, LeaseStore, MemoryLeaseStore, SqliteLeaseStore};
 pub use processor::{
-    ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
+    ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
+pub use worker::{Worker, WorkerBuilder, WorkerHandle};

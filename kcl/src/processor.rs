@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use millstream_wire::{HashKeyRange, SequenceNumber};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The shard a processor works on.
@@ -55,6 +56,13 @@ impl Record {
     }
 }
 
+impl Record {
+    /// The position of an application that has finished this record and everything before it.
+    pub(crate) fn position(&self) -> Position {
+        Position::after(self.sequence_number)
+    }
+}
+
 impl fmt::Debug for Record {
     /// Leaves the payload out: logs never carry data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,7 +77,8 @@ impl fmt::Debug for Record {
 /// The records of one call, in order; never empty.
 #[derive(Debug, Clone)]
 pub struct RecordBatch {
-    pub(crate) records: Vec<Record>,
+    /// Shared, so that a batch can be delivered again without copying it.
+    pub(crate) records: Arc<Vec<Record>>,
     pub(crate) millis_behind_latest: u64,
 }
 
@@ -109,7 +118,7 @@ pub trait RecordProcessor: Send + 'static {
     /// The lease went to another worker: stop, checkpoint nothing.
     async fn lease_lost(&mut self) {}
 
-    /// Every record of a closed shard was handled. After it returns `Ok`, the library stores the end of the
+    /// Every record of a closed shard was handled, or what was left had outlived the stream's retention. After it returns `Ok`, the library stores the end of the
     /// shard and the children start. The default does nothing.
     async fn shard_ended(
         &mut self,

@@ -1,7 +1,24 @@
 //! A durable, Kinesis-compatible stream server.
 //!
 //! A request travels one way: `http` turns bytes into a typed call, `api` runs the operation against
-//! the `engine`, which orders it through the `log`, and the answer is the return value of each step.
+//! the `engine`, which orders it through the `log`, and the answer is the return value of each step:
+//!
+//! ```text
+//! http/request -> api/put -> engine/put -> log/writer -> (return) -> http/response
+//! ```
+//!
+//! `http` is the only layer that knows HTTP; `log` knows no streams. ARCHITECTURE.md has the map.
 
+pub mod api;
 pub mod clock;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod http;
 pub mod log;
+mod start;
+
+pub use config::{Config, DataLocation, StartStream};
+pub use engine::Limits;
+pub use log::Durability;
+pub use start::{Server, StartError};

@@ -42,6 +42,8 @@ macro_rules! error_codes {
 error_codes! {
     /// The caller may not do this.
     AccessDenied = "AccessDeniedException", 400, false;
+    /// The request was a dry run and would have succeeded.
+    DryRunOperation = "DryRunOperationException", 400, false;
     /// A page token is older than 300 seconds.
     ExpiredNextToken = "ExpiredNextTokenException", 400, false;
     /// A shard iterator is older than 300 seconds.

@@ -20,7 +20,9 @@ impl HashKey {
 
     /// The MD5 of a partition key, read as a big-endian number.
     pub fn of_partition_key(partition_key: &str) -> HashKey {
-        HashKey(u128::from_be_bytes(Md5::digest(partition_key.as_bytes()).into()))
+        HashKey(u128::from_be_bytes(
+            Md5::digest(partition_key.as_bytes()).into(),
+        ))
     }
 }
 
@@ -38,7 +40,9 @@ impl fmt::Debug for HashKey {
 
 /// The text is not a hash key: only `0` or digits without a leading zero, below 2^128.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a hash key: expected a decimal number from 0 to 2^128-1 without leading zeros")]
+#[error(
+    "{0:?} is not a hash key: expected a decimal number from 0 to 2^128-1 without leading zeros"
+)]
 pub struct InvalidHashKey(pub String);
 
 impl FromStr for HashKey {
@@ -65,7 +69,10 @@ pub struct HashKeyRange {
 
 impl HashKeyRange {
     /// The whole space.
-    pub const ALL: HashKeyRange = HashKeyRange { start: HashKey::MIN, end: HashKey::MAX };
+    pub const ALL: HashKeyRange = HashKeyRange {
+        start: HashKey::MIN,
+        end: HashKey::MAX,
+    };
 
     /// Whether `key` falls into this range.
     pub fn contains(&self, key: HashKey) -> bool {
@@ -89,7 +96,11 @@ impl HashKeyRange {
         (0..count)
             .map(|index| HashKeyRange {
                 start: HashKey(index * width),
-                end: HashKey(if index == count - 1 { u128::MAX } else { (index + 1) * width - 1 }),
+                end: HashKey(if index == count - 1 {
+                    u128::MAX
+                } else {
+                    (index + 1) * width - 1
+                }),
             })
             .collect()
     }
@@ -99,10 +110,14 @@ impl HashKeyRange {
 pub fn tiles(ranges: &[HashKeyRange]) -> bool {
     let mut sorted = ranges.to_vec();
     sorted.sort_by_key(|range| range.start);
-    sorted.first().is_some_and(|range| range.start == HashKey::MIN)
+    sorted
+        .first()
+        .is_some_and(|range| range.start == HashKey::MIN)
         && sorted.last().is_some_and(|range| range.end == HashKey::MAX)
         && sorted.iter().all(|range| range.start <= range.end)
-        && sorted.windows(2).all(|pair| pair[0].is_followed_by(&pair[1]))
+        && sorted
+            .windows(2)
+            .all(|pair| pair[0].is_followed_by(&pair[1]))
 }
 
 #[cfg(test)]
@@ -113,21 +128,39 @@ mod tests {
     #[test]
     fn divides_as_kinesis_does() {
         let four = HashKeyRange::divide(NonZeroU32::new(4).unwrap());
-        assert_eq!(four[0].end.to_string(), "85070591730234615865843651857942052863");
+        assert_eq!(
+            four[0].end.to_string(),
+            "85070591730234615865843651857942052863"
+        );
         assert_eq!(four[3].end, HashKey::MAX);
         let three = HashKeyRange::divide(NonZeroU32::new(3).unwrap());
-        assert_eq!(three[0].end.to_string(), "113427455640312821154458202477256070484");
+        assert_eq!(
+            three[0].end.to_string(),
+            "113427455640312821154458202477256070484"
+        );
     }
 
     #[test]
     fn hashes_a_partition_key_with_md5() {
         // printf a | md5sum -> 0cc175b9c0f1b6a831c399e269772661
-        assert_eq!(HashKey::of_partition_key("a").0, 0x0cc1_75b9_c0f1_b6a8_31c3_99e2_6977_2661);
+        assert_eq!(
+            HashKey::of_partition_key("a").0,
+            0x0cc1_75b9_c0f1_b6a8_31c3_99e2_6977_2661
+        );
     }
 
     #[test]
     fn refuses_what_is_not_canonical_decimal() {
-        for text in ["", "00", "01", "+1", "-1", " 1", "340282366920938463463374607431768211456", "x"] {
+        for text in [
+            "",
+            "00",
+            "01",
+            "+1",
+            "-1",
+            " 1",
+            "340282366920938463463374607431768211456",
+            "x",
+        ] {
             assert!(text.parse::<HashKey>().is_err(), "{text:?}");
         }
     }

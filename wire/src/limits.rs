@@ -44,6 +44,8 @@ pub const SHARDS_PER_ACCOUNT: usize = 500;
 pub const TAGS_PER_STREAM: usize = 50;
 /// Shards of a stream created without `ShardCount` (on-demand mode; recorded on AWS).
 pub const ON_DEMAND_INITIAL_SHARDS: u32 = 4;
+/// Open shards in one account and region where AWS's limits are switched off: a bound on memory.
+pub const SHARDS_PER_NODE: usize = 10_000;
 /// Characters of a refused value that an error message repeats at most. AWS repeats it whole; the
 /// bound keeps an answer small whatever was sent.
 pub const ECHO_MAX_CHARS: usize = 4_096;

@@ -16,7 +16,11 @@ pub struct InvalidName {
 }
 
 fn invalid(kind: &'static str, text: &str, expected: &'static str) -> InvalidName {
-    InvalidName { kind, text: text.chars().take(300).collect(), expected }
+    InvalidName {
+        kind,
+        text: text.chars().take(300).collect(),
+        expected,
+    }
 }
 
 macro_rules! text_name {
@@ -92,7 +96,11 @@ pub struct StreamArn {
 
 impl fmt::Display for StreamArn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "arn:aws:kinesis:{}:{}:stream/{}", self.region, self.account, self.name)
+        write!(
+            f,
+            "arn:aws:kinesis:{}:{}:stream/{}",
+            self.region, self.account, self.name
+        )
     }
 }
 
@@ -112,7 +120,11 @@ impl FromStr for StreamArn {
         let region = next()?.parse().map_err(|_| refused())?;
         let account = next()?.parse().map_err(|_| refused())?;
         let name = next()?.strip_prefix("stream/").ok_or_else(refused)?;
-        Ok(StreamArn { region, account, name: name.parse().map_err(|_| refused())? })
+        Ok(StreamArn {
+            region,
+            account,
+            name: name.parse().map_err(|_| refused())?,
+        })
     }
 }
 
@@ -135,7 +147,11 @@ impl FromStr for ShardId {
         let all_digits = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
         match (all_digits, digits.parse::<u32>()) {
             (true, Ok(index)) if index <= i32::MAX.cast_unsigned() => Ok(ShardId(index)),
-            _ => Err(invalid("shard id", text, "shardId- and a number up to 2147483647")),
+            _ => Err(invalid(
+                "shard id",
+                text,
+                "shardId- and a number up to 2147483647",
+            )),
         }
     }
 }
@@ -149,7 +165,13 @@ mod tests {
         for text in ["shardId-000000000007", "7", "shardId-7", "x-007"] {
             assert_eq!(text.parse(), Ok(ShardId(7)), "{text}");
         }
-        for text in ["", "shardId-", "shardId-99999999999", "shardId--x", "shardId-+7"] {
+        for text in [
+            "",
+            "shardId-",
+            "shardId-99999999999",
+            "shardId--x",
+            "shardId-+7",
+        ] {
             assert!(text.parse::<ShardId>().is_err(), "{text}");
         }
         assert_eq!(ShardId(7).to_string(), "shardId-000000000007");

@@ -24,7 +24,9 @@ pub struct SequenceNumber {
 
 /// The text is not a sequence number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a sequence number: expected a decimal number below 2^192 without leading zeros")]
+#[error(
+    "{0:?} is not a sequence number: expected a decimal number below 2^192 without leading zeros"
+)]
 pub struct InvalidSequenceNumber(pub String);
 
 /// The version-2 layout of a sequence number.
@@ -47,8 +49,14 @@ impl Parts {
 
     /// Packs the parts; values beyond their field are an error of the caller.
     pub fn pack(self) -> SequenceNumber {
-        assert!(self.shard_created_seconds <= Self::SECONDS_MASK, "shard creation fits 36 bits");
-        assert!(self.record_seconds <= Self::SECONDS_MASK, "record time fits 36 bits");
+        assert!(
+            self.shard_created_seconds <= Self::SECONDS_MASK,
+            "shard creation fits 36 bits"
+        );
+        assert!(
+            self.record_seconds <= Self::SECONDS_MASK,
+            "record time fits 36 bits"
+        );
         assert!(self.counter <= Self::COUNTER_MAX, "counter fits 63 bits");
         // Below bit 128 from the top: counter low 52 bits | 00 | time | shard index | version.
         // Bit positions: version 0..4, index 4..36, time 36..72, zero 72..80, counter 80..144,
@@ -102,7 +110,10 @@ impl SequenceNumber {
     }
 
     fn from_limbs(limbs: [u64; 3]) -> Self {
-        SequenceNumber { high: limbs[2], low: u128::from(limbs[1]) << 64 | u128::from(limbs[0]) }
+        SequenceNumber {
+            high: limbs[2],
+            low: u128::from(limbs[1]) << 64 | u128::from(limbs[0]),
+        }
     }
 }
 
@@ -125,7 +136,10 @@ impl fmt::Display for SequenceNumber {
             }
         }
         write!(f, "{}", chunks[used - 1])?;
-        chunks[..used - 1].iter().rev().try_for_each(|chunk| write!(f, "{chunk:019}"))
+        chunks[..used - 1]
+            .iter()
+            .rev()
+            .try_for_each(|chunk| write!(f, "{chunk:019}"))
     }
 }
 
@@ -140,7 +154,8 @@ impl FromStr for SequenceNumber {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let refused = || InvalidSequenceNumber(text.chars().take(200).collect());
-        let digits = !text.is_empty() && text.len() <= 58 && text.bytes().all(|b| b.is_ascii_digit());
+        let digits =
+            !text.is_empty() && text.len() <= 58 && text.bytes().all(|b| b.is_ascii_digit());
         if !digits || (text != "0" && text.starts_with('0')) {
             return Err(refused());
         }
@@ -171,14 +186,20 @@ mod tests {
     use proptest::prelude::*;
 
     fn parts() -> impl Strategy<Value = Parts> {
-        (0u64..1 << 36, 0..=Parts::COUNTER_MAX, 0u64..1 << 36, any::<u32>()).prop_map(
-            |(shard_created_seconds, counter, record_seconds, shard_index)| Parts {
-                shard_created_seconds,
-                counter,
-                record_seconds,
-                shard_index,
-            },
+        (
+            0u64..1 << 36,
+            0..=Parts::COUNTER_MAX,
+            0u64..1 << 36,
+            any::<u32>(),
         )
+            .prop_map(
+                |(shard_created_seconds, counter, record_seconds, shard_index)| Parts {
+                    shard_created_seconds,
+                    counter,
+                    record_seconds,
+                    shard_index,
+                },
+            )
     }
 
     #[test]
@@ -187,7 +208,12 @@ mod tests {
         let text = "49545115243490985018280067714973144582180062593244200961";
         let number: SequenceNumber = text.parse().unwrap();
         assert_eq!(number.to_string(), text);
-        let made = Parts { shard_created_seconds: 1_700_000_000, counter: 7, record_seconds: 1_700_000_001, shard_index: 3 };
+        let made = Parts {
+            shard_created_seconds: 1_700_000_000,
+            counter: 7,
+            record_seconds: 1_700_000_001,
+            shard_index: 3,
+        };
         assert_eq!(made.pack().to_string().len(), 56);
     }
 
@@ -198,7 +224,10 @@ mod tests {
             assert!(text.parse::<SequenceNumber>().is_err(), "{text:?}");
         }
         let largest = "6277101735386680763835789423207666416102355444464034512895";
-        assert_eq!(largest.parse::<SequenceNumber>().unwrap().to_string(), largest);
+        assert_eq!(
+            largest.parse::<SequenceNumber>().unwrap().to_string(),
+            largest
+        );
     }
 
     proptest! {

@@ -1,5 +1,13 @@
 //! The calls a worker makes to a Kinesis endpoint.
 
+pub mod http;
+pub(crate) mod json;
+pub(crate) mod retry;
+pub(crate) mod sign;
+pub(crate) mod target;
+
+pub use http::HttpClient;
+
 use crate::error::Error;
 use crate::processor::Record;
 use async_trait::async_trait;
@@ -70,11 +78,11 @@ pub struct RecordsPage {
 /// A Kinesis endpoint, as far as a worker needs it.
 #[async_trait]
 pub trait KinesisApi: Send + Sync + fmt::Debug + 'static {
-    /// DescribeStreamSummary; `stream` is a name or an ARN.
+    /// `DescribeStreamSummary`; `stream` is a name or an ARN.
     async fn describe_stream(&self, stream: &str) -> Result<StreamSummary, Error>;
     /// ListShards, all pages.
     async fn list_shards(&self, stream: &str) -> Result<Vec<Shard>, Error>;
-    /// GetShardIterator.
+    /// `GetShardIterator`.
     async fn shard_iterator(
         &self,
         stream: &str,

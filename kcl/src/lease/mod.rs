@@ -4,11 +4,23 @@
 //! transaction (K1); a checkpoint never moves back and `SHARD_END` is final (K3); a failed write leaves
 //! everything as it was (K11); a repeated write whose first reply was lost succeeds (K12).
 
+pub mod assign;
+#[cfg(test)]
+mod contract;
+pub mod expiry;
+mod memory;
+pub(crate) mod renew;
+mod rules;
+mod sqlite;
+
 use crate::checkpoint::Position;
 use crate::error::Error;
 use async_trait::async_trait;
 use millstream_wire::HashKeyRange;
 use std::fmt;
+
+pub use memory::MemoryLeaseStore;
+pub use sqlite::SqliteLeaseStore;
 
 /// What a lease is about: a shard of one incarnation of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +127,9 @@ pub struct Snapshot {
     pub leases: Vec<Lease>,
     /// All registered workers, ordered by id.
     pub workers: Vec<WorkerRow>,
+    /// Leases whose rows make no sense (K10). They are never handed out, and because nobody can tell whether their
+    /// shards have ended, they hold back their children (K6). Each is logged with what is wrong with it.
+    pub damaged: Vec<LeaseKey>,
 }
 
 /// Where leases live. Every method is one transaction that happens wholly or not at all; a call that
@@ -125,7 +140,8 @@ pub struct Snapshot {
 #[async_trait]
 pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
     /// Registers a worker. Whatever an earlier run under this id still holds is released (K1: with new counters),
-    /// and that run's next heartbeat fails.
+    /// what it asked for is withdrawn, and that run's next heartbeat fails. The heartbeat of a new row starts anywhere,
+    /// so that nobody mistakes it for the one of an earlier run.
     async fn register(&self, application: &str, worker_id: &str) -> Result<Registration, Error>;
 
     /// Renews every lease of the worker by moving its heartbeat on by one.
@@ -134,7 +150,8 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
     /// `WorkerReplaced` when another run registered under this id or its row was removed.
     async fn heartbeat(&self, application: &str, worker: &Registration) -> Result<(), Error>;
 
-    /// Removes a worker's row and releases whatever it holds. Nothing happens for a replaced incarnation.
+    /// Removes a worker's row, releases whatever it holds and withdraws what it asked for. Nothing happens for a
+    /// replaced incarnation.
     async fn deregister(&self, application: &str, worker: &Registration) -> Result<(), Error>;
 
     /// Removes the rows of dead workers that hold nothing, if their heartbeats are still as observed.
@@ -147,7 +164,11 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
     async fn create_leases(&self, application: &str, leases: &[NewLease]) -> Result<usize, Error>;
 
     /// Takes leases that are free, or expired as claimed, and returns those it got, with their new counters.
-    /// A lease at `SHARD_END` is never taken.
+    /// A lease at `SHARD_END`, or with a parent lease that is not there yet (K6), is never taken. A lease that a repeated
+    /// call finds taken by its first try counts as taken (K12).
+    ///
+    /// # Errors
+    /// `WorkerReplaced` if the registration is not current: two runs under one id must not share tokens.
     async fn take(
         &self,
         application: &str,
@@ -156,7 +177,10 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
     ) -> Result<Vec<Lease>, Error>;
 
     /// Asks the owners of leases to hand them over; says how many were asked. A request of another worker that still stands is left,
-    /// unless `replace_wanted_by` names it (a dead asker).
+    /// unless `replace_wanted_by` names it (a dead asker). A request holds until the lease changes owner.
+    ///
+    /// # Errors
+    /// `WorkerReplaced` if the registration is not current.
     async fn ask(
         &self,
         application: &str,
@@ -167,7 +191,8 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
     /// Stores a checkpoint.
     ///
     /// # Errors
-    /// `LeaseLost` if the token is not current; `InvalidPosition` if it would move back (K3).
+    /// `LeaseLost` if the token is not current; `InvalidPosition` if it would move back (K3) or is `SHARD_END`, which
+    /// only [`LeaseStore::end_shard`] may store, because the children's leases come with it.
     async fn checkpoint(
         &self,
         application: &str,
@@ -175,7 +200,11 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
         position: &Position,
     ) -> Result<(), Error>;
 
-    /// Stores `SHARD_END`, gives the lease up, and creates the children's leases.
+    /// Stores `SHARD_END`, gives the lease up, and creates the children's leases. Repeated with the same token it
+    /// succeeds and does nothing (K12): children that have been finished and deleted since are not created again.
+    ///
+    /// # Errors
+    /// `LeaseLost` if the token is neither current nor the one that ended the shard.
     async fn end_shard(
         &self,
         application: &str,
@@ -184,10 +213,14 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
     ) -> Result<(), Error>;
 
     /// Gives leases up in one transaction, each with a last checkpoint if there is one, to the worker that asked (`to`) or to nobody.
-    /// A lease whose token is not current any more is left alone; says how many were given up.
+    /// A lease whose token is not current any more is left alone; says how many were given up. If the worker that asked
+    /// is not registered any more, nobody gets the lease.
+    ///
+    /// # Errors
+    /// `InvalidPosition` if a last checkpoint would move back or is `SHARD_END`: then no lease was given up.
     async fn release(&self, application: &str, releases: &[Release]) -> Result<usize, Error>;
 
-    /// Deletes ended leases.
+    /// Deletes those of the leases that have ended; says how many.
     async fn delete_ended(&self, application: &str, keys: &[LeaseKey]) -> Result<usize, Error>;
 }
 

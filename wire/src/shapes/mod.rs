@@ -77,6 +77,7 @@ macro_rules! shape {
 }
 
 mod constraint;
+mod lenient;
 mod open_enum;
 mod put;
 mod read;

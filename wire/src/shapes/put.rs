@@ -6,9 +6,10 @@ use super::constraint::{
     BOOLEAN, Constraint, DATA, HASH_KEY, PARTITION_KEY, SEQUENCE_NUMBER, STREAM_ARN, STREAM_ID,
     STREAM_NAME,
 };
+use super::lenient;
 use super::open_enum::EncryptionType;
 use super::validate::Declared;
-use super::value::{self, Blob, Text};
+use super::value::{Blob, Text};
 use crate::limits::PUT_RECORDS_MAX_COUNT;
 
 shape! {
@@ -39,7 +40,7 @@ shape! {
         #[serde(borrow)]
         stream_id: Text<'a> = "StreamId", optional STREAM_ID;
         /// Whether to check the request only.
-        #[serde(deserialize_with = "value::boolean")]
+        #[serde(deserialize_with = "lenient::boolean")]
         dry_run: bool = "DryRun", optional BOOLEAN;
     }
 }
@@ -67,7 +68,7 @@ shape! {
     /// Puts up to 500 records; each succeeds or fails by itself.
     PutRecordsRequest<'a> {
         /// The records. Never more than 501 are kept of what was sent.
-        #[serde(borrow, deserialize_with = "value::structures::<_, _, KEEP>")]
+        #[serde(borrow, deserialize_with = "lenient::structures::<_, _, KEEP>")]
         records: Vec<PutRecordsRequestEntry<'a>> = "Records", required ENTRIES;
         /// The stream, by name.
         #[serde(borrow)]
@@ -79,7 +80,7 @@ shape! {
         #[serde(borrow)]
         stream_id: Text<'a> = "StreamId", optional STREAM_ID;
         /// Whether to check the request only.
-        #[serde(deserialize_with = "value::boolean")]
+        #[serde(deserialize_with = "lenient::boolean")]
         dry_run: bool = "DryRun", optional BOOLEAN;
     }
 }

@@ -7,6 +7,7 @@ use super::constraint::{
     BOOLEAN, LIST_LIMIT, SEQUENCE_NUMBER, SHARD_ID, SHARD_ITERATOR, SHARD_ITERATOR_TYPE,
     STREAM_ARN, STREAM_ID, STREAM_NAME, TIMESTAMP,
 };
+use super::lenient;
 use super::open_enum::{EncryptionType, ShardIteratorType};
 use super::shard::KeyRange;
 use super::value::{self, Timestamp};
@@ -30,7 +31,7 @@ shape! {
         /// Reserved by AWS.
         stream_id: String = "StreamId", optional STREAM_ID;
         /// Whether to check the request only.
-        #[serde(deserialize_with = "value::boolean")]
+        #[serde(deserialize_with = "lenient::boolean")]
         dry_run: bool = "DryRun", optional BOOLEAN;
     }
 }
@@ -47,7 +48,7 @@ shape! {
     /// Reads records from a shard iterator on.
     GetRecordsRequest {
         /// How many records at most.
-        #[serde(deserialize_with = "value::integer")]
+        #[serde(deserialize_with = "lenient::integer")]
         limit: i64 = "Limit", optional LIST_LIMIT;
         /// The token of the previous answer, or of `GetShardIterator`.
         shard_iterator: String = "ShardIterator", required SHARD_ITERATOR;
@@ -56,7 +57,7 @@ shape! {
         /// Reserved by AWS.
         stream_id: String = "StreamId", optional STREAM_ID;
         /// Whether to check the request only.
-        #[serde(deserialize_with = "value::boolean")]
+        #[serde(deserialize_with = "lenient::boolean")]
         dry_run: bool = "DryRun", optional BOOLEAN;
     }
 }

@@ -6,9 +6,10 @@ use super::constraint::{
     Constraint, HASH_KEY, LIST_LIMIT, NEXT_TOKEN, SHARD_FILTER_TYPE, SHARD_ID, STREAM_ARN,
     STREAM_ID, STREAM_NAME, TIMESTAMP,
 };
+use super::lenient;
 use super::open_enum::ShardFilterType;
 use super::validate::Declared;
-use super::value::{self, Timestamp, as_text};
+use super::value::{Timestamp, as_text};
 use crate::hash_key::{HashKey, HashKeyRange};
 
 static FILTER: Constraint = Constraint::structure(ShardFilter::MEMBERS);
@@ -19,14 +20,14 @@ shape! {
         /// The shard after which to begin.
         exclusive_start_shard_id: String = "ExclusiveStartShardId", optional SHARD_ID;
         /// How many at most.
-        #[serde(deserialize_with = "value::integer")]
+        #[serde(deserialize_with = "lenient::integer")]
         max_results: i64 = "MaxResults", optional LIST_LIMIT;
         /// Where the previous page ended; instead of the stream's name.
         next_token: String = "NextToken", optional NEXT_TOKEN;
         /// Which of the streams that ever had this name.
         stream_creation_timestamp: Timestamp = "StreamCreationTimestamp", optional TIMESTAMP;
         /// Which shards.
-        #[serde(deserialize_with = "value::structure")]
+        #[serde(deserialize_with = "lenient::structure")]
         shard_filter: ShardFilter = "ShardFilter", optional FILTER;
         /// The stream, by name.
         stream_name: String = "StreamName", optional STREAM_NAME;

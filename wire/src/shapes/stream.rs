@@ -8,11 +8,12 @@ use super::constraint::{
     POSITIVE_INTEGER, RECORD_DISTRIBUTION, SHARD_ID, STREAM_ARN, STREAM_ID, STREAM_MODE,
     STREAM_NAME, TAG_MAP,
 };
+use super::lenient;
 use super::open_enum::{EncryptionType, RecordDistributionStrategy, StreamMode, StreamStatus};
 use super::shard::Shard;
 use super::tags::KEEP_TAGS;
 use super::validate::Declared;
-use super::value::{self, Timestamp};
+use super::value::Timestamp;
 
 static MODE_DETAILS: Constraint = Constraint::structure(StreamModeDetailsInput::MEMBERS);
 
@@ -20,21 +21,21 @@ shape! {
     /// Creates a stream.
     CreateStreamRequest {
         /// How many shards; may be absent for an on-demand stream.
-        #[serde(deserialize_with = "value::integer")]
+        #[serde(deserialize_with = "lenient::integer")]
         shard_count: i64 = "ShardCount", optional POSITIVE_INTEGER;
         /// Its name.
         stream_name: String = "StreamName", required STREAM_NAME;
         /// Who decides on the number of shards.
-        #[serde(deserialize_with = "value::structure")]
+        #[serde(deserialize_with = "lenient::structure")]
         stream_mode_details: StreamModeDetailsInput = "StreamModeDetails", optional MODE_DETAILS;
         /// Its first tags.
-        #[serde(deserialize_with = "value::map::<_, KEEP_TAGS>")]
+        #[serde(deserialize_with = "lenient::map::<_, KEEP_TAGS>")]
         tags: BTreeMap<String, String> = "Tags", optional TAG_MAP;
         /// Write throughput to be ready for, in MiB per second.
-        #[serde(deserialize_with = "value::integer")]
+        #[serde(deserialize_with = "lenient::integer")]
         warm_throughput_mibps: i64 = "WarmThroughputMiBps", optional NATURAL_INTEGER;
         /// The largest record it takes, data and partition key, in KiB.
-        #[serde(deserialize_with = "value::integer")]
+        #[serde(deserialize_with = "lenient::integer")]
         max_record_size_in_kib: i64 = "MaxRecordSizeInKiB", optional MAX_RECORD_SIZE;
         /// What spreads its records over shards.
         record_distribution_strategy: RecordDistributionStrategy =
@@ -64,7 +65,7 @@ shape! {
         /// The stream, by name.
         stream_name: String = "StreamName", optional STREAM_NAME;
         /// Whether its consumers are deleted with it; otherwise they keep it.
-        #[serde(deserialize_with = "value::boolean")]
+        #[serde(deserialize_with = "lenient::boolean")]
         enforce_consumer_deletion: bool = "EnforceConsumerDeletion", optional BOOLEAN;
         /// The stream, by ARN.
         stream_arn: String = "StreamARN", optional STREAM_ARN;
@@ -77,7 +78,7 @@ shape! {
     /// Describes a stream and its shards, page by page.
     DescribeStreamRequest {
         /// How many shards at most.
-        #[serde(deserialize_with = "value::integer")]
+        #[serde(deserialize_with = "lenient::integer")]
         limit: i64 = "Limit", optional LIST_LIMIT;
         /// The shard after which to begin.
         exclusive_start_shard_id: String = "ExclusiveStartShardId", optional SHARD_ID;
@@ -242,7 +243,7 @@ shape! {
     /// Lists streams by name, page by page.
     ListStreamsRequest {
         /// How many at most.
-        #[serde(deserialize_with = "value::integer")]
+        #[serde(deserialize_with = "lenient::integer")]
         limit: i64 = "Limit", optional LIST_LIMIT;
         /// The name after which to begin.
         exclusive_start_stream_name: String = "ExclusiveStartStreamName", optional STREAM_NAME;
@@ -290,7 +291,7 @@ shape! {
     /// Makes a stream retain its records longer.
     IncreaseStreamRetentionPeriodRequest {
         /// How long they stay readable, in hours.
-        #[serde(deserialize_with = "value::integer")]
+        #[serde(deserialize_with = "lenient::integer")]
         retention_period_hours: i64 = "RetentionPeriodHours", required INTEGER;
         /// The stream, by name.
         stream_name: String = "StreamName", optional STREAM_NAME;
@@ -305,7 +306,7 @@ shape! {
     /// Makes a stream retain its records for a shorter time.
     DecreaseStreamRetentionPeriodRequest {
         /// How long they stay readable, in hours.
-        #[serde(deserialize_with = "value::integer")]
+        #[serde(deserialize_with = "lenient::integer")]
         retention_period_hours: i64 = "RetentionPeriodHours", required INTEGER;
         /// The stream, by name.
         stream_name: String = "StreamName", optional STREAM_NAME;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::constraint::{
     LIST_TAGS_LIMIT, STREAM_ARN, STREAM_ID, STREAM_NAME, TAG_KEY, TAG_KEYS, TAG_MAP,
 };
-use super::value;
+use super::lenient;
 use crate::limits::{TAG_KEYS_MAX_COUNT, TAG_MAP_MAX_COUNT};
 
 /// Keeps one tag more than is allowed: enough to refuse the request.
@@ -17,7 +17,7 @@ shape! {
     /// Adds tags, or gives existing ones another value.
     AddTagsToStreamRequest {
         /// The tags.
-        #[serde(deserialize_with = "value::map::<_, KEEP_TAGS>")]
+        #[serde(deserialize_with = "lenient::map::<_, KEEP_TAGS>")]
         tags: BTreeMap<String, String> = "Tags", required TAG_MAP;
         /// The stream, by name.
         stream_name: String = "StreamName", optional STREAM_NAME;
@@ -32,7 +32,7 @@ shape! {
     /// Removes tags.
     RemoveTagsFromStreamRequest {
         /// Their keys.
-        #[serde(deserialize_with = "value::list::<_, _, KEEP_KEYS>")]
+        #[serde(deserialize_with = "lenient::list::<_, _, KEEP_KEYS>")]
         tag_keys: Vec<String> = "TagKeys", required TAG_KEYS;
         /// The stream, by name.
         stream_name: String = "StreamName", optional STREAM_NAME;
@@ -49,7 +49,7 @@ shape! {
         /// The key after which to begin.
         exclusive_start_tag_key: String = "ExclusiveStartTagKey", optional TAG_KEY;
         /// How many at most.
-        #[serde(deserialize_with = "value::integer")]
+        #[serde(deserialize_with = "lenient::integer")]
         limit: i64 = "Limit", optional LIST_TAGS_LIMIT;
         /// The stream, by name.
         stream_name: String = "StreamName", optional STREAM_NAME;

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::fmt;
 
 use super::constraint::{Constraint, Kind, Member};
-use super::value::boolean_text;
+use super::lenient::boolean_text;
 use crate::b64;
 use crate::limits::ECHO_MAX_CHARS;
 

@@ -1,0 +1,220 @@
+//! The client against a listener that answers with canned bytes: what is sent, what is made of answers, when requests are repeated.
+
+use super::*;
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A listener that gives one answer after the other, the last one for ever, and keeps the requests.
+struct Canned {
+    url: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+fn answer(status: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+async fn read_request(socket: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut chunk = [0; 4096];
+        let count = socket
+            .read(&mut chunk)
+            .await
+            .ok()
+            .filter(|count| *count > 0)?;
+        bytes.extend_from_slice(&chunk[..count]);
+        let text = String::from_utf8_lossy(&bytes).to_ascii_lowercase();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        if length.is_none_or(|length| length.trim().parse::<usize>().unwrap() <= body.len()) {
+            return Some(String::from_utf8(bytes).unwrap());
+        }
+    }
+}
+
+async fn serve(answers: Vec<String>) -> Canned {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&requests);
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            while let Some(request) = read_request(&mut socket).await {
+                let number = {
+                    let mut kept = kept.lock().unwrap();
+                    kept.push(request);
+                    kept.len() - 1
+                };
+                let reply = &answers[number.min(answers.len() - 1)];
+                if reply.is_empty() || socket.write_all(reply.as_bytes()).await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    Canned { url, requests }
+}
+
+fn client(url: &str) -> HttpClient {
+    let target = Target::resolve(Some(url), None, "orders", &|_| None).unwrap();
+    let mut client = HttpClient::to_target(target, Duration::from_millis(400)).unwrap();
+    client.retry.first_pause = Duration::from_millis(1);
+    client
+}
+
+const SUMMARY: &str = r#"{"StreamDescriptionSummary":{"StreamARN":"arn:x","StreamName":"orders",
+    "StreamStatus":"ACTIVE","StreamCreationTimestamp":1.7E9,"OpenShardCount":1,"Later":{}}}"#;
+
+#[tokio::test]
+async fn sends_signed_json_and_reads_the_servers_clock() {
+    let canned = serve(vec![answer("200 OK", SUMMARY)]).await;
+    let summary = client(&canned.url).describe_stream("orders").await.unwrap();
+    assert_eq!(summary.identity(), "arn:x@1700000000000");
+    assert_eq!(summary.server_time_ms, 1_700_000_000_000);
+    let requests = canned.requests.lock().unwrap();
+    let request = requests[0].to_ascii_lowercase();
+    for part in [
+        "post / http/1.1",
+        "x-amz-target: kinesis_20131202.describestreamsummary",
+        "content-type: application/x-amz-json-1.1",
+        "authorization: aws4-hmac-sha256 credential=millstream/",
+        r#"{"streamname":"orders"}"#,
+    ] {
+        assert!(request.contains(part), "{part} is not in {request}");
+    }
+}
+
+#[tokio::test]
+async fn lists_all_pages() {
+    let page = |id: &str, more: &str| {
+        let range = r#""HashKeyRange":{"StartingHashKey":"0","EndingHashKey":"9"}"#;
+        let sequence = r#""SequenceNumberRange":{"StartingSequenceNumber":"1"}"#;
+        answer(
+            "200 OK",
+            &format!(r#"{{"Shards":[{{"ShardId":"{id}",{range},{sequence}}}]{more}}}"#),
+        )
+    };
+    let canned = serve(vec![page("a", r#","NextToken":"t""#), page("b", "")]).await;
+    let shards = client(&canned.url).list_shards("orders").await.unwrap();
+    let ids: Vec<_> = shards.iter().map(|shard| shard.shard_id.as_str()).collect();
+    assert_eq!(ids, ["a", "b"]);
+    assert!(!shards[0].closed);
+    assert!(canned.requests.lock().unwrap()[1].ends_with(r#"{"NextToken":"t"}"#));
+}
+
+/// Each case: answers, how it ends (`None`: well), and how many requests are sent.
+#[tokio::test]
+async fn repeats_what_may_succeed_and_nothing_else() {
+    let refuse = |status: &str, code: &str| {
+        answer(
+            status,
+            &format!(r#"{{"__type":"com.amazonaws#{code}","message":"because"}}"#),
+        )
+    };
+    let good = || answer("200 OK", SUMMARY);
+    let cases = vec![
+        (vec![answer("500 X", "<html>"), good()], None, 2),
+        (
+            vec![refuse("400 X", "LimitExceededException"), good()],
+            None,
+            2,
+        ),
+        (vec![refuse("503 X", "Unheard-of"), good()], None, 2),
+        (vec![String::new(), good()], None, 2),
+        (
+            vec![refuse("500 X", "InternalFailure")],
+            Some(ErrorKind::Unavailable),
+            4,
+        ),
+        (
+            vec![refuse("400 X", "ResourceNotFoundException")],
+            Some(ErrorKind::NotFound),
+            1,
+        ),
+        (
+            vec![refuse("400 X", "ExpiredIteratorException")],
+            Some(ErrorKind::Expired),
+            1,
+        ),
+        (
+            vec![refuse("400 X", "ProvisionedThroughputExceededException")],
+            Some(ErrorKind::Unavailable),
+            1,
+        ),
+        (
+            vec![refuse("403 X", "UnrecognizedClientException")],
+            Some(ErrorKind::AccessDenied),
+            1,
+        ),
+        (
+            vec![refuse("400 X", "Unheard-of")],
+            Some(ErrorKind::Protocol),
+            1,
+        ),
+        (
+            vec![answer("200 OK", "not json")],
+            Some(ErrorKind::Protocol),
+            1,
+        ),
+        (vec![answer("301 X", "")], Some(ErrorKind::Protocol), 1),
+    ];
+    for (answers, expected, count) in cases {
+        let shown = answers[0].clone();
+        let canned = serve(answers).await;
+        let ended = client(&canned.url).describe_stream("orders").await;
+        assert_eq!(
+            ended.as_ref().err().map(Error::kind),
+            expected,
+            "{shown}: {ended:?}"
+        );
+        assert_eq!(canned.requests.lock().unwrap().len(), count, "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_not_there_or_does_not_answer_is_unavailable() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", nobody.local_addr().unwrap());
+    let mut client = client(&url);
+    client.retry.attempts = 1;
+    let hung = client.describe_stream("orders").await.unwrap_err();
+    assert!(
+        hung.to_string().contains("did not answer in time"),
+        "{hung}"
+    );
+    drop(nobody);
+    let refused = client.describe_stream("orders").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert!(
+        refused.to_string().contains("could not be reached"),
+        "{refused}"
+    );
+}
+
+/// Goal: an endless answer ends in an error, not in all memory.
+#[tokio::test]
+async fn an_answer_without_end_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let _ = read_request(&mut socket).await;
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+        let chunk = vec![b' '; 1 << 20];
+        while socket.write_all(&chunk).await.is_ok() {}
+    });
+    let target = Target::resolve(Some(&url), None, "orders", &|_| None).unwrap();
+    let client = HttpClient::to_target(target, Duration::from_mins(1)).unwrap();
+    let error = client.describe_stream("orders").await.unwrap_err();
+    assert!(error.to_string().contains("longer than"), "{error}");
+}

@@ -1,0 +1,425 @@
+//! The JSON of the four calls: what is sent, and what is read of the answers. Members this library does not need, or does not
+//! know, are ignored, so that newer servers are understood.
+
+use crate::client::{IteratorStart, RecordsPage, Shard, StreamSummary};
+use crate::error::{Error, ErrorKind};
+use crate::processor::Record;
+use bytes::Bytes;
+use millstream_wire::{ErrorCode, HashKeyRange, SequenceNumber};
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct StreamRequest<'a> {
+    #[serde(rename = "StreamARN", skip_serializing_if = "Option::is_none")]
+    stream_arn: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next_token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard_iterator_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    starting_sequence_number: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<f64>,
+}
+
+impl<'a> StreamRequest<'a> {
+    /// Names a stream by its name or ARN.
+    pub(crate) fn of(stream: &'a str) -> Self {
+        let is_arn = stream.starts_with("arn:");
+        StreamRequest {
+            stream_arn: is_arn.then_some(stream),
+            stream_name: (!is_arn).then_some(stream),
+            ..StreamRequest::default()
+        }
+    }
+
+    /// A next page: its token stands for the stream, whose ARN may be repeated but not its name.
+    pub(crate) fn next_page(self, token: &'a str) -> Self {
+        StreamRequest {
+            next_token: Some(token),
+            stream_name: None,
+            ..self
+        }
+    }
+
+    /// Asks for an iterator.
+    pub(crate) fn iterator(self, shard_id: &'a str, start: IteratorStart) -> Self {
+        let (kind, sequence, timestamp) = match start {
+            IteratorStart::TrimHorizon => ("TRIM_HORIZON", None, None),
+            IteratorStart::AtTimestamp(ms) => ("AT_TIMESTAMP", None, Some(seconds(ms))),
+            IteratorStart::AtSequence(number) => ("AT_SEQUENCE_NUMBER", Some(number), None),
+            IteratorStart::AfterSequence(number) => ("AFTER_SEQUENCE_NUMBER", Some(number), None),
+        };
+        StreamRequest {
+            shard_id: Some(shard_id),
+            shard_iterator_type: Some(kind),
+            starting_sequence_number: sequence.map(|number| number.to_string()),
+            timestamp,
+            ..self
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "times are far below 2^53 ms")]
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+/// Milliseconds of a JSON timestamp, which is a number of seconds.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates, and a time before 1970 is as good as 1970"
+)]
+fn milliseconds(seconds: f64) -> u64 {
+    (seconds * 1000.0).round() as u64
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct RecordsRequest<'a> {
+    pub(crate) shard_iterator: &'a str,
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct SummaryAnswer {
+    stream_description_summary: Summary,
+}
+
+#[derive(Debug, Deserialize)]
+struct Summary {
+    #[serde(rename = "StreamARN")]
+    arn: String,
+    #[serde(rename = "StreamName")]
+    name: String,
+    #[serde(rename = "StreamStatus")]
+    status: String,
+    #[serde(rename = "StreamCreationTimestamp")]
+    created: f64,
+}
+
+impl SummaryAnswer {
+    pub(crate) fn summary(self, server_time_ms: u64) -> StreamSummary {
+        let summary = self.stream_description_summary;
+        StreamSummary {
+            arn: summary.arn,
+            name: summary.name,
+            created_ms: milliseconds(summary.created),
+            status: summary.status,
+            server_time_ms,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ShardsAnswer {
+    #[serde(default)]
+    pub(crate) shards: Vec<ListedShard>,
+    #[serde(default)]
+    pub(crate) next_token: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ListedShard {
+    shard_id: String,
+    parent_shard_id: Option<String>,
+    adjacent_parent_shard_id: Option<String>,
+    hash_key_range: Range,
+    sequence_number_range: Option<SequenceRange>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Range {
+    starting_hash_key: String,
+    ending_hash_key: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SequenceRange {
+    ending_sequence_number: Option<String>,
+}
+
+impl Range {
+    fn parse(&self) -> Result<HashKeyRange, Error> {
+        let key = |text: &str| text.parse().map_err(|error| senseless("a hash key", error));
+        Ok(HashKeyRange {
+            start: key(&self.starting_hash_key)?,
+            end: key(&self.ending_hash_key)?,
+        })
+    }
+}
+
+impl ListedShard {
+    pub(crate) fn shard(self) -> Result<Shard, Error> {
+        let closed = self
+            .sequence_number_range
+            .is_some_and(|range| range.ending_sequence_number.is_some());
+        Ok(Shard {
+            hash_key_range: self.hash_key_range.parse()?,
+            parents: self
+                .parent_shard_id
+                .into_iter()
+                .chain(self.adjacent_parent_shard_id)
+                .collect(),
+            shard_id: self.shard_id,
+            closed,
+        })
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct IteratorAnswer {
+    pub(crate) shard_iterator: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct RecordsAnswer {
+    #[serde(default)]
+    records: Vec<ReadRecord>,
+    millis_behind_latest: Option<u64>,
+    next_shard_iterator: Option<String>,
+    child_shards: Option<Vec<ChildShard>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ReadRecord {
+    sequence_number: String,
+    partition_key: String,
+    data: Base64,
+    approximate_arrival_timestamp: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ChildShard {
+    shard_id: String,
+    #[serde(default)]
+    parent_shards: Vec<String>,
+    hash_key_range: Range,
+}
+
+impl RecordsAnswer {
+    pub(crate) fn page(self) -> Result<RecordsPage, Error> {
+        let record = |read: ReadRecord| {
+            let sequence_number: SequenceNumber = read
+                .sequence_number
+                .parse()
+                .map_err(|error| senseless("a sequence number", error))?;
+            Ok(Record {
+                sequence_number,
+                sub_sequence_number: 0,
+                partition_key: read.partition_key,
+                data: read.data.0,
+                arrival_ms: read.approximate_arrival_timestamp.map_or(0, milliseconds),
+            })
+        };
+        let child = |child: ChildShard| {
+            Ok(Shard {
+                hash_key_range: child.hash_key_range.parse()?,
+                shard_id: child.shard_id,
+                parents: child.parent_shards,
+                closed: false,
+            })
+        };
+        Ok(RecordsPage {
+            records: self
+                .records
+                .into_iter()
+                .map(record)
+                .collect::<Result<_, Error>>()?,
+            millis_behind_latest: self.millis_behind_latest.unwrap_or(0),
+            next_iterator: self.next_shard_iterator,
+            children: self
+                .child_shards
+                .unwrap_or_default()
+                .into_iter()
+                .map(child)
+                .collect::<Result<_, Error>>()?,
+        })
+    }
+}
+
+fn senseless(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::with_source(
+        ErrorKind::Protocol,
+        format!("the endpoint answered with {what} that is none"),
+        error,
+    )
+}
+
+/// Record data: base64 text decoded straight into the buffer that is handed out.
+#[derive(Debug)]
+struct Base64(Bytes);
+
+impl<'de> Deserialize<'de> for Base64 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Base64;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("base64 text")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Base64, E> {
+                base64_simd::STANDARD
+                    .decode_to_vec(text)
+                    .map(|data| Base64(Bytes::from(data)))
+                    .map_err(|_| E::custom("record data is not base64"))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// An error answer.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ErrorAnswer {
+    #[serde(rename = "__type", default)]
+    pub(crate) code: String,
+    #[serde(alias = "Message", default)]
+    pub(crate) message: String,
+}
+
+/// What a caller can do about a code.
+pub(crate) fn kind_of(code: ErrorCode) -> ErrorKind {
+    match code {
+        ErrorCode::ResourceNotFound => ErrorKind::NotFound,
+        ErrorCode::ExpiredIterator | ErrorCode::ExpiredNextToken => ErrorKind::Expired,
+        ErrorCode::AccessDenied
+        | ErrorCode::IncompleteSignature
+        | ErrorCode::InvalidSignature
+        | ErrorCode::MissingAuthenticationToken => ErrorKind::AccessDenied,
+        ErrorCode::InternalFailure
+        | ErrorCode::LimitExceeded
+        | ErrorCode::ProvisionedThroughputExceeded
+        | ErrorCode::ResourceInUse
+        | ErrorCode::ServiceUnavailable => ErrorKind::Unavailable,
+        // A code that the wire crate learns later has not been asked for by these four calls.
+        _ => ErrorKind::Protocol,
+    }
+}
+
+/// Milliseconds since 1970 of an HTTP date, `Sun, 06 Nov 1994 08:49:37 GMT`.
+pub(crate) fn http_date_ms(text: &str) -> Option<u64> {
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    let mut words = text.split_once(", ")?.1.split(' ');
+    let day: u64 = words.next()?.parse().ok()?;
+    let month = u64::try_from(MONTHS.find(words.next()?)? / 3).ok()? + 1;
+    let year: u64 = words.next()?.parse().ok()?;
+    let mut clock = words
+        .next()?
+        .split(':')
+        .map(|part| part.parse::<u64>().ok());
+    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    let sound = (1970..=9999).contains(&year)
+        && (1..=31).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second <= 60;
+    if !sound {
+        return None;
+    }
+    // Days since 1970 of a civil date, counted in years that begin in March.
+    let shifted = if month > 2 { year } else { year - 1 };
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = shifted * 365 + shifted / 4 - shifted / 100 + shifted / 400 + day_of_year - 719_468;
+    Some(((days * 24 + hour) * 60 + minute) * 60_000 + second * 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_http_dates() {
+        assert_eq!(
+            http_date_ms("Sun, 06 Nov 1994 08:49:37 GMT"),
+            Some(784_111_777_000)
+        );
+        assert_eq!(http_date_ms("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
+        assert_eq!(
+            http_date_ms("Thu, 29 Feb 2024 23:59:59 GMT"),
+            Some(1_709_251_199_000)
+        );
+        for text in [
+            "",
+            "Sun, 06 Nov 1994",
+            "Sun, x Nov 1994 08:49:37 GMT",
+            "Sun, 00 Jan 1970 00:00:00 GMT",
+        ] {
+            assert_eq!(http_date_ms(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn reads_a_page_and_ignores_what_it_does_not_know() {
+        let text = r#"{"Records":[{"SequenceNumber":"5","PartitionKey":"k","Data":"aGVsbG8=",
+            "ApproximateArrivalTimestamp":1.700000001234E9,"EncryptionType":"NONE","New":{"a":[1]}}],
+            "MillisBehindLatest":7,"NextShardIterator":null,"Other":1,"ChildShards":[{"ShardId":"c",
+            "ParentShards":["a","b"],"HashKeyRange":{"StartingHashKey":"0","EndingHashKey":"9"}}]}"#;
+        let page = serde_json::from_str::<RecordsAnswer>(text)
+            .unwrap()
+            .page()
+            .unwrap();
+        assert_eq!(&page.records[0].data[..], b"hello");
+        assert_eq!(page.records[0].arrival_ms, 1_700_000_001_234);
+        assert_eq!(page.next_iterator, None);
+        assert_eq!(page.children[0].parents, ["a", "b"]);
+    }
+
+    #[test]
+    fn senseless_answers_are_errors() {
+        let record = |data: &str, sequence: &str| {
+            format!(
+                r#"{{"Records":[{{"SequenceNumber":"{sequence}","PartitionKey":"k","Data":"{data}"}}]}}"#
+            )
+        };
+        assert!(serde_json::from_str::<RecordsAnswer>(&record("!", "5")).is_err());
+        let answer: RecordsAnswer = serde_json::from_str(&record("", "-5")).unwrap();
+        assert_eq!(answer.page().unwrap_err().kind(), ErrorKind::Protocol);
+    }
+
+    #[test]
+    fn requests_say_what_the_api_expects() {
+        let json = |request: &StreamRequest<'_>| serde_json::to_string(request).unwrap();
+        let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
+        assert_eq!(json(&StreamRequest::of("s")), r#"{"StreamName":"s"}"#);
+        assert_eq!(
+            json(&StreamRequest::of(arn)),
+            format!(r#"{{"StreamARN":"{arn}"}}"#)
+        );
+        assert_eq!(
+            json(&StreamRequest::of("s").next_page("t")),
+            r#"{"NextToken":"t"}"#
+        );
+        assert_eq!(
+            json(&StreamRequest::of("s").iterator("x", IteratorStart::AtTimestamp(1_500))),
+            r#"{"StreamName":"s","ShardId":"x","ShardIteratorType":"AT_TIMESTAMP","Timestamp":1.5}"#
+        );
+    }
+
+    #[test]
+    fn every_code_has_a_kind_that_agrees_on_retrying() {
+        for code in ErrorCode::ALL {
+            let kind = kind_of(*code);
+            if code.is_retryable() {
+                assert_eq!(kind, ErrorKind::Unavailable, "{code}");
+            }
+        }
+    }
+}

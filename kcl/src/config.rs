@@ -1,0 +1,221 @@
+//! Every setting of a worker, once: name, unit, default and allowed range. Components (lease store, client, clock) are not settings.
+
+use crate::error::{Error, ErrorKind};
+use std::time::Duration;
+
+/// Where an application starts that has no leases for the stream yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InitialPosition {
+    /// The oldest record still retained.
+    #[default]
+    TrimHorizon,
+    /// The moment the first worker of the application starts, by the stream server's clock, rounded down
+    /// to the second. It is stored as that time, so that nothing after it is lost by a crash (K4).
+    Latest,
+    /// The first record that arrived at or after this time, milliseconds since 1970 by the stream server's clock.
+    AtTimestamp(u64),
+}
+
+/// The settings of a [`Worker`](crate::Worker); set them on its builder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerConfig {
+    /// Names the application: workers of one name share the stream's shards. 1 to 256 characters.
+    pub application: String,
+    /// The stream's name or ARN.
+    pub stream: String,
+    /// This worker's id, unique among the live workers of the application. Default: host, process and a random part. Choose a stable one
+    /// (a pod's name) to get your shards back at once after a crash.
+    pub worker_id: String,
+    /// The endpoint's URL. Default: `AWS_ENDPOINT_URL_KINESIS`, `AWS_ENDPOINT_URL`, else AWS in the region.
+    pub endpoint: Option<String>,
+    /// The region. Default: `AWS_REGION`, `AWS_DEFAULT_REGION`, the stream's ARN.
+    pub region: Option<String>,
+    /// Where to start without leases. Default: trim horizon.
+    pub initial_position: InitialPosition,
+    /// A worker that showed no life for this long loses its shards. Default 10 s, 1 s to 1 h. Shorter: faster take-over, more writes to the
+    /// lease store (three per period and worker), less patience with pauses.
+    pub failover_time: Duration,
+    /// Pause before reading again at the tip of a shard. Default 200 ms, the five reads a second that Kinesis allows; 1 ms to 1 min.
+    pub poll_interval: Duration,
+    /// Records asked for in one read. Default 10,000; 1 to 10,000. Smaller batches mean finer checkpoints and less memory.
+    pub max_records: u32,
+    /// Shards this worker processes at most. Default: no limit; at least 1.
+    pub max_leases: usize,
+    /// Bytes that all shards together may have read beyond the batches in work. Default 64 MiB; 10 MiB to 4 GiB.
+    pub read_ahead_bytes: usize,
+    /// How often the shards are listed to find new ones; also at every shard end. Default 30 s; 100 ms to 1 h.
+    pub shard_sync_interval: Duration,
+    /// How long a request to the endpoint may take. Default: 10 s, but less than the fail-over time; 100 ms to 10 min.
+    pub request_timeout: Option<Duration>,
+    /// How long a graceful shutdown waits for processors; what still runs then is cancelled. Default 30 s, up to 1 h.
+    pub shutdown_grace: Duration,
+}
+
+/// Bytes reserved for a read of unknown size: the most that GetRecords answers with.
+pub(crate) const PAGE_RESERVATION_BYTES: u32 = 10 * 1024 * 1024;
+
+impl WorkerConfig {
+    /// The defaults for an application and a stream.
+    pub fn new(application: impl Into<String>, stream: impl Into<String>) -> Self {
+        WorkerConfig {
+            application: application.into(),
+            stream: stream.into(),
+            worker_id: default_worker_id(),
+            endpoint: None,
+            region: None,
+            initial_position: InitialPosition::TrimHorizon,
+            failover_time: Duration::from_secs(10),
+            poll_interval: Duration::from_millis(200),
+            max_records: 10_000,
+            max_leases: usize::MAX,
+            read_ahead_bytes: 64 * 1024 * 1024,
+            shard_sync_interval: Duration::from_secs(30),
+            request_timeout: None,
+            shutdown_grace: Duration::from_secs(30),
+        }
+    }
+
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// `Configuration`, naming the setting, its value and what is allowed.
+    pub fn validate(&self) -> Result<(), Error> {
+        text("application", &self.application, 256)?;
+        text("stream", &self.stream, 2048)?;
+        text("worker_id", &self.worker_id, 256)?;
+        let (hour, ms) = (Duration::from_hours(1), Duration::from_millis(1));
+        range(
+            "failover_time",
+            self.failover_time,
+            Duration::from_secs(1),
+            hour,
+        )?;
+        range(
+            "poll_interval",
+            self.poll_interval,
+            ms,
+            Duration::from_mins(1),
+        )?;
+        range("max_records", self.max_records, 1, 10_000)?;
+        range("max_leases", self.max_leases, 1, usize::MAX)?;
+        let (least, most) = (PAGE_RESERVATION_BYTES, u32::MAX);
+        let read_ahead = u32::try_from(self.read_ahead_bytes)
+            .map_err(|_| refused("read_ahead_bytes", &self.read_ahead_bytes, &(least..=most)))?;
+        range("read_ahead_bytes", read_ahead, least, most)?;
+        range(
+            "shard_sync_interval",
+            self.shard_sync_interval,
+            ms * 100,
+            hour,
+        )?;
+        if let Some(timeout) = self.request_timeout {
+            range(
+                "request_timeout",
+                timeout,
+                ms * 100,
+                Duration::from_mins(10),
+            )?;
+        }
+        range("shutdown_grace", self.shutdown_grace, Duration::ZERO, hour)
+    }
+
+    /// The limit on one request: by default 10 s, or a tenth less than the fail-over time, but no less than 2 s.
+    pub(crate) fn effective_request_timeout(&self) -> Duration {
+        let below_failover = (self.failover_time * 9 / 10).max(Duration::from_secs(2));
+        self.request_timeout
+            .unwrap_or(below_failover.min(Duration::from_secs(10)))
+    }
+}
+
+fn default_worker_id() -> String {
+    let host = std::env::var("HOSTNAME")
+        .ok()
+        .or_else(|| std::fs::read_to_string("/etc/hostname").ok())
+        .map(|host| host.trim().chars().take(128).collect::<String>())
+        .filter(|host| !host.is_empty())
+        .unwrap_or_else(|| "worker".to_owned());
+    format!("{host}-{}-{:08x}", std::process::id(), fastrand::u32(..))
+}
+
+fn refused(name: &str, value: &dyn std::fmt::Debug, allowed: &dyn std::fmt::Debug) -> Error {
+    Error::new(
+        ErrorKind::Configuration,
+        format!("{name} is {value:?}, allowed is {allowed:?}"),
+    )
+}
+
+fn text(name: &str, value: &str, longest: usize) -> Result<(), Error> {
+    let length = value.chars().count();
+    if (1..=longest).contains(&length) && !value.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let shown: String = value.chars().take(80).collect();
+    Err(Error::new(
+        ErrorKind::Configuration,
+        format!(
+            "{name} is {shown:?}, expected 1 to {longest} characters without control characters"
+        ),
+    ))
+}
+
+fn range<T: Copy + PartialOrd + std::fmt::Debug>(
+    name: &str,
+    value: T,
+    least: T,
+    most: T,
+) -> Result<(), Error> {
+    if least <= value && value <= most {
+        return Ok(());
+    }
+    Err(refused(name, &value, &(least..=most)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_allowed() {
+        WorkerConfig::new("app", "orders").validate().unwrap();
+    }
+
+    #[test]
+    fn every_setting_out_of_range_is_named() {
+        type Change = fn(&mut WorkerConfig);
+        let changes: [(&str, Change); 10] = [
+            ("application", |c| c.application = String::new()),
+            ("stream", |c| c.stream = "a\nb".into()),
+            ("worker_id", |c| c.worker_id = "x".repeat(257)),
+            ("failover_time", |c| {
+                c.failover_time = Duration::from_millis(999);
+            }),
+            ("poll_interval", |c| c.poll_interval = Duration::ZERO),
+            ("max_records", |c| c.max_records = 10_001),
+            ("max_leases", |c| c.max_leases = 0),
+            ("read_ahead_bytes", |c| c.read_ahead_bytes = 1024),
+            ("shard_sync_interval", |c| {
+                c.shard_sync_interval = Duration::ZERO;
+            }),
+            ("request_timeout", |c| {
+                c.request_timeout = Some(Duration::ZERO);
+            }),
+        ];
+        for (name, change) in changes {
+            let mut config = WorkerConfig::new("app", "orders");
+            change(&mut config);
+            let error = config.validate().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            assert!(error.to_string().starts_with(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn requests_time_out_before_a_worker_is_taken_for_dead() {
+        let mut config = WorkerConfig::new("app", "orders");
+        assert_eq!(config.effective_request_timeout(), Duration::from_secs(9));
+        config.failover_time = Duration::from_mins(1);
+        assert_eq!(config.effective_request_timeout(), Duration::from_secs(10));
+        config.failover_time = Duration::from_secs(1);
+        assert_eq!(config.effective_request_timeout(), Duration::from_secs(2));
+    }
+}

@@ -1,0 +1,307 @@
+//! A Kinesis in memory for the tests of this crate: shards that split and merge, iterators that expire, faults on demand.
+
+pub(crate) mod recorder;
+pub(crate) mod store;
+
+use crate::client::{IteratorStart, KinesisApi, RecordsPage, Shard, StreamSummary};
+use crate::clock::{self, Instant};
+use crate::error::{Error, ErrorKind};
+use crate::processor::Record;
+use async_trait::async_trait;
+use bytes::Bytes;
+use millstream_wire::{HashKey, HashKeyRange, SequenceNumber};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// The server's clock when a test begins: not on a full second, as the Date header of real servers is.
+pub(crate) const EPOCH_MS: u64 = 1_700_000_000_700;
+
+#[derive(Debug, Clone)]
+pub(crate) struct FakeKinesis {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    began: Instant,
+    created_ms: u64,
+    shards: Vec<FakeShard>,
+    next_sequence: u64,
+    /// Iterators of earlier generations have expired.
+    generation: u64,
+    /// Failures still to be given by GetRecords.
+    failures: Vec<ErrorKind>,
+    /// Whether the stream exists.
+    missing: bool,
+    /// Whether pages name the children of a shard at its end.
+    names_children: bool,
+    /// How long every call takes.
+    latency: Duration,
+    put: Vec<SequenceNumber>,
+}
+
+#[derive(Debug)]
+struct FakeShard {
+    shard: Shard,
+    records: Vec<Record>,
+    outlived: bool,
+}
+
+pub(crate) fn shard_id(index: usize) -> String {
+    format!("shardId-{index:012}")
+}
+
+fn not_found(what: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("no {what}"))
+}
+
+impl FakeKinesis {
+    pub(crate) fn new(shards: u32) -> Self {
+        let ranges = HashKeyRange::divide(NonZeroU32::new(shards).unwrap());
+        let fake = |(index, range)| FakeShard {
+            shard: Shard {
+                shard_id: shard_id(index),
+                parents: Vec::new(),
+                hash_key_range: range,
+                closed: false,
+            },
+            records: Vec::new(),
+            outlived: false,
+        };
+        let state = State {
+            began: clock::now(),
+            created_ms: EPOCH_MS - 1000,
+            shards: ranges.into_iter().enumerate().map(fake).collect(),
+            next_sequence: 1,
+            generation: 0,
+            failures: Vec::new(),
+            missing: false,
+            names_children: true,
+            latency: Duration::from_millis(1),
+            put: Vec::new(),
+        };
+        FakeKinesis {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Appends a record to the shard.
+    pub(crate) fn put(&self, shard: usize, data: &str) -> SequenceNumber {
+        let mut state = self.lock();
+        let arrival_ms = state.now_ms();
+        let sequence_number: SequenceNumber = state.next_sequence.to_string().parse().unwrap();
+        state.next_sequence += 1;
+        state.put.push(sequence_number);
+        let shard = &mut state.shards[shard];
+        assert!(!shard.shard.closed, "{} is closed", shard.shard.shard_id);
+        shard.records.push(Record {
+            sequence_number,
+            sub_sequence_number: 0,
+            partition_key: "key".to_owned(),
+            data: Bytes::copy_from_slice(data.as_bytes()),
+            arrival_ms,
+        });
+        sequence_number
+    }
+
+    /// Appends `count` records.
+    pub(crate) fn put_many(&self, shard: usize, count: usize) {
+        for index in 0..count {
+            self.put(shard, &index.to_string());
+        }
+    }
+
+    /// Every sequence number given out.
+    pub(crate) fn put_so_far(&self) -> Vec<SequenceNumber> {
+        self.lock().put.clone()
+    }
+
+    /// Splits a shard in the middle; gives the children's indexes.
+    pub(crate) fn split(&self, parent: usize) -> (usize, usize) {
+        let mut state = self.lock();
+        let range = state.shards[parent].shard.hash_key_range;
+        let middle = range.start.0 + (range.end.0 - range.start.0) / 2;
+        let lower = HashKeyRange {
+            start: range.start,
+            end: HashKey(middle),
+        };
+        let upper = HashKeyRange {
+            start: HashKey(middle + 1),
+            end: range.end,
+        };
+        (state.add(&[parent], lower), state.add(&[parent], upper))
+    }
+
+    /// Merges two adjacent shards; gives the child's index.
+    pub(crate) fn merge(&self, lower: usize, upper: usize) -> usize {
+        let mut state = self.lock();
+        let range = HashKeyRange {
+            start: state.shards[lower].shard.hash_key_range.start,
+            end: state.shards[upper].shard.hash_key_range.end,
+        };
+        state.add(&[lower, upper], range)
+    }
+
+    pub(crate) fn expire_iterators(&self) {
+        self.lock().generation += 1;
+    }
+
+    /// The next calls of GetRecords fail like this, the last one first.
+    pub(crate) fn fail(&self, failures: &[ErrorKind]) {
+        self.lock().failures.extend_from_slice(failures);
+    }
+
+    pub(crate) fn set_missing(&self, missing: bool) {
+        self.lock().missing = missing;
+    }
+
+    pub(crate) fn name_no_children(&self) {
+        self.lock().names_children = false;
+    }
+
+    /// Deletes the stream and creates it anew.
+    pub(crate) fn recreate(&self) {
+        let mut state = self.lock();
+        state.created_ms += 5000;
+        state.generation += 1;
+        for shard in &mut state.shards {
+            shard.records.clear();
+        }
+    }
+
+    /// The shard and its records have outlived the retention.
+    pub(crate) fn outlive(&self, shard: usize) {
+        let mut state = self.lock();
+        state.generation += 1;
+        state.shards[shard].outlived = true;
+        let gone = std::mem::take(&mut state.shards[shard].records);
+        state
+            .put
+            .retain(|put| gone.iter().all(|record| record.sequence_number != *put));
+    }
+
+    async fn called(&self) -> Result<(), Error> {
+        let latency = self.lock().latency;
+        tokio::time::sleep(latency).await;
+        if self.lock().missing {
+            Err(not_found("stream"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl State {
+    fn now_ms(&self) -> u64 {
+        EPOCH_MS + u64::try_from((clock::now() - self.began).as_millis()).unwrap()
+    }
+
+    fn add(&mut self, parents: &[usize], hash_key_range: HashKeyRange) -> usize {
+        for parent in parents {
+            self.shards[*parent].shard.closed = true;
+        }
+        let shard = Shard {
+            shard_id: shard_id(self.shards.len()),
+            parents: parents.iter().map(|parent| shard_id(*parent)).collect(),
+            hash_key_range,
+            closed: false,
+        };
+        self.shards.push(FakeShard {
+            shard,
+            records: Vec::new(),
+            outlived: false,
+        });
+        self.shards.len() - 1
+    }
+
+    fn page(&mut self, iterator: &str, limit: u32) -> Result<RecordsPage, Error> {
+        let parts: Vec<usize> = iterator
+            .split('|')
+            .map(|part| part.parse().unwrap())
+            .collect();
+        let [shard, generation, at] = parts[..] else {
+            panic!("{iterator:?} is no iterator")
+        };
+        if u64::try_from(generation).unwrap() < self.generation {
+            return Err(Error::new(ErrorKind::Expired, "the iterator has expired"));
+        }
+        if let Some(kind) = self.failures.pop() {
+            return Err(Error::new(kind, "a failure on demand"));
+        }
+        let found = &self.shards[shard];
+        let end = found
+            .records
+            .len()
+            .min(at + usize::try_from(limit).unwrap());
+        let over = found.shard.closed && end == found.records.len();
+        let children = self.shards.iter().map(|other| &other.shard);
+        let children = children.filter(|other| other.parents.contains(&found.shard.shard_id));
+        Ok(RecordsPage {
+            records: found.records[at.min(end)..end].to_vec(),
+            millis_behind_latest: u64::from(end < found.records.len()),
+            next_iterator: (!over).then(|| format!("{shard}|{generation}|{end}")),
+            children: if over && self.names_children {
+                children.cloned().collect()
+            } else {
+                Vec::new()
+            },
+        })
+    }
+}
+
+#[async_trait]
+impl KinesisApi for FakeKinesis {
+    async fn describe_stream(&self, stream: &str) -> Result<StreamSummary, Error> {
+        self.called().await?;
+        let state = self.lock();
+        Ok(StreamSummary {
+            arn: format!("arn:aws:kinesis:us-east-1:000000000000:stream/{stream}"),
+            name: stream.to_owned(),
+            created_ms: state.created_ms,
+            status: "ACTIVE".to_owned(),
+            server_time_ms: state.now_ms() / 1000 * 1000,
+        })
+    }
+
+    async fn list_shards(&self, _stream: &str) -> Result<Vec<Shard>, Error> {
+        self.called().await?;
+        let state = self.lock();
+        let kept = state.shards.iter().filter(|shard| !shard.outlived);
+        Ok(kept.map(|shard| shard.shard.clone()).collect())
+    }
+
+    async fn shard_iterator(
+        &self,
+        _stream: &str,
+        shard_id: &str,
+        start: IteratorStart,
+    ) -> Result<String, Error> {
+        self.called().await?;
+        let state = self.lock();
+        let is_it = |shard: &FakeShard| shard.shard.shard_id == shard_id && !shard.outlived;
+        let index = state
+            .shards
+            .iter()
+            .position(is_it)
+            .ok_or_else(|| not_found("shard"))?;
+        let at = state.shards[index]
+            .records
+            .partition_point(|record| match start {
+                IteratorStart::TrimHorizon => false,
+                IteratorStart::AtTimestamp(ms) => record.arrival_ms < ms,
+                IteratorStart::AtSequence(number) => record.sequence_number < number,
+                IteratorStart::AfterSequence(number) => record.sequence_number <= number,
+            });
+        Ok(format!("{index}|{}|{at}", state.generation))
+    }
+
+    async fn get_records(&self, iterator: &str, limit: u32) -> Result<RecordsPage, Error> {
+        self.called().await?;
+        self.lock().page(iterator, limit)
+    }
+}

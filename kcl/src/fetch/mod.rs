@@ -1,0 +1,28 @@
+//! Reading a shard: one request after the other ([`polling`]), ahead of the processor within a byte budget ([`reader`]).
+
+pub(crate) mod polling;
+pub(crate) mod reader;
+
+use crate::client::Shard;
+use crate::processor::Record;
+
+/// Records read from a shard, and whether it ends with them.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// Records in order, each after those of the page before.
+    pub(crate) records: Vec<Record>,
+    pub(crate) millis_behind_latest: u64,
+    /// Set at the end of a closed shard: its children, empty where the endpoint does not name them.
+    pub(crate) end: Option<Vec<Shard>>,
+}
+
+impl Page {
+    /// What the page holds in memory, about.
+    fn size_bytes(&self) -> usize {
+        let per_record = std::mem::size_of::<Record>();
+        self.records
+            .iter()
+            .map(|record| record.data.len() + record.partition_key.len() + per_record)
+            .sum()
+    }
+}

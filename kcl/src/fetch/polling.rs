@@ -1,0 +1,204 @@
+//! Reads a shard with GetRecords: iterators and their expiry, throttling, the pause at the tip.
+//!
+//! What it gives back is in strictly increasing order with nothing left out (K4, K6): a new iterator starts after the last
+//! record *read*, or at the original position if none was.
+
+use crate::checkpoint::Position;
+use crate::client::retry::backoff;
+use crate::client::{IteratorStart, KinesisApi, RecordsPage};
+use crate::error::{Error, ErrorKind};
+use crate::fetch::Page;
+use millstream_wire::SequenceNumber;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What one shard is read with.
+#[derive(Debug, Clone)]
+pub(crate) struct PollSettings {
+    pub(crate) stream: String,
+    pub(crate) shard_id: String,
+    pub(crate) poll_interval: Duration,
+    pub(crate) max_records: u32,
+}
+
+/// The reading end of one shard.
+#[derive(Debug)]
+pub(crate) struct Poller {
+    client: Arc<dyn KinesisApi>,
+    settings: PollSettings,
+    start: Position,
+    last_read: Option<SequenceNumber>,
+    iterator: Option<String>,
+    failures: u32,
+}
+
+/// What one request brought.
+#[derive(Debug)]
+pub(crate) enum Polled {
+    /// Records, or the end of the shard.
+    Page(Page),
+    /// Nothing: read again after the pause.
+    Nothing(Duration),
+    /// A failure: read again after the pause.
+    Failed(Error, Duration),
+}
+
+const EMPTY_PAGE_PAUSE: Duration = Duration::from_millis(10);
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+impl Poller {
+    /// Reads what comes after `start`.
+    pub(crate) fn new(
+        client: Arc<dyn KinesisApi>,
+        settings: PollSettings,
+        start: Position,
+    ) -> Self {
+        Poller {
+            client,
+            settings,
+            start,
+            last_read: None,
+            iterator: None,
+            failures: 0,
+        }
+    }
+
+    /// Sends one request for records, with a new iterator if there is none.
+    pub(crate) async fn poll(&mut self) -> Polled {
+        match self.read().await {
+            Ok(page) => {
+                self.failures = 0;
+                self.take_in(page)
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    async fn read(&mut self) -> Result<RecordsPage, Error> {
+        let iterator = if let Some(iterator) = &self.iterator {
+            iterator.clone()
+        } else {
+            let (stream, shard_id) = (&self.settings.stream, &self.settings.shard_id);
+            let start = iterator_start(self.start, self.last_read)?;
+            let iterator = self.client.shard_iterator(stream, shard_id, start).await?;
+            self.iterator.insert(iterator).clone()
+        };
+        self.client
+            .get_records(&iterator, self.settings.max_records)
+            .await
+    }
+
+    fn take_in(&mut self, page: RecordsPage) -> Polled {
+        let mut last = self.last_read;
+        for record in &page.records {
+            if last.is_some_and(|last| record.sequence_number <= last) {
+                return self.failed(Error::new(
+                    ErrorKind::Protocol,
+                    format!(
+                        "record {} came after {last:?}: the endpoint must give records in order",
+                        record.sequence_number
+                    ),
+                ));
+            }
+            last = Some(record.sequence_number);
+        }
+        self.last_read = last;
+        self.iterator = page.next_iterator;
+        let end = self.iterator.is_none().then_some(page.children);
+        if page.records.is_empty() && end.is_none() {
+            // Behind the tip there may be empty pages; they are read through almost without delay.
+            let pause = match page.millis_behind_latest {
+                0 => self.settings.poll_interval,
+                _ => self.settings.poll_interval.min(EMPTY_PAGE_PAUSE),
+            };
+            return Polled::Nothing(pause);
+        }
+        Polled::Page(Page {
+            records: page.records,
+            millis_behind_latest: page.millis_behind_latest,
+            end,
+        })
+    }
+
+    /// What came of it when the shard's end turned out not to be one: the next read asks for a new iterator.
+    pub(crate) fn restart(&mut self, error: Error) -> Polled {
+        self.failed(error)
+    }
+
+    fn failed(&mut self, error: Error) -> Polled {
+        self.failures = self.failures.saturating_add(1);
+        if error.kind() != ErrorKind::Unavailable {
+            self.iterator = None;
+        }
+        // An expired iterator is routine; one that expires again and again is not.
+        if error.kind() == ErrorKind::Expired && self.failures == 1 {
+            return Polled::Nothing(Duration::ZERO);
+        }
+        let pause = backoff(FIRST_BACKOFF, LONGEST_BACKOFF, self.failures);
+        Polled::Failed(error, pause.mul_f64(0.5 + 0.5 * fastrand::f64()))
+    }
+}
+
+/// Where to read on. A position inside an aggregate reads its record again, to be filtered later.
+fn iterator_start(
+    start: Position,
+    last_read: Option<SequenceNumber>,
+) -> Result<IteratorStart, Error> {
+    match (last_read, start) {
+        (Some(last), _) => Ok(IteratorStart::AfterSequence(last)),
+        (None, Position::TrimHorizon) => Ok(IteratorStart::TrimHorizon),
+        (None, Position::AtTimestamp(ms)) => Ok(IteratorStart::AtTimestamp(ms)),
+        (
+            None,
+            Position::Sequence {
+                sequence,
+                sub_sequence: u64::MAX,
+            },
+        ) => Ok(IteratorStart::AfterSequence(sequence)),
+        (None, Position::Sequence { sequence, .. }) => Ok(IteratorStart::AtSequence(sequence)),
+        (None, Position::ShardEnd) => Err(Error::new(
+            ErrorKind::InvalidPosition,
+            "a shard at SHARD_END has nothing left to read",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k4_every_position_has_its_iterator() {
+        let five: SequenceNumber = "5".parse().unwrap();
+        let nine: SequenceNumber = "9".parse().unwrap();
+        let inside = Position::Sequence {
+            sequence: five,
+            sub_sequence: 3,
+        };
+        let table = [
+            (Position::TrimHorizon, None, IteratorStart::TrimHorizon),
+            (
+                Position::AtTimestamp(7),
+                None,
+                IteratorStart::AtTimestamp(7),
+            ),
+            (
+                Position::after(five),
+                None,
+                IteratorStart::AfterSequence(five),
+            ),
+            (inside, None, IteratorStart::AtSequence(five)),
+            (
+                Position::TrimHorizon,
+                Some(nine),
+                IteratorStart::AfterSequence(nine),
+            ),
+            (inside, Some(nine), IteratorStart::AfterSequence(nine)),
+        ];
+        for (start, last_read, expected) in table {
+            assert_eq!(iterator_start(start, last_read).unwrap(), expected);
+        }
+        assert!(iterator_start(Position::ShardEnd, None).is_err());
+    }
+}

@@ -1,0 +1,237 @@
+//! Read-ahead: the next page is fetched while the processor works, within one byte budget for all shards of a worker.
+//!
+//! A page the processor waits for is never held up by the budget, so that shards whose processor is stuck
+//! cannot starve the others (K10); only reading *ahead* needs room.
+
+use crate::config::PAGE_RESERVATION_BYTES;
+use crate::error::Error;
+use crate::fetch::Page;
+use crate::fetch::polling::{Polled, Poller};
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+type Request = Pin<Box<dyn Future<Output = (Poller, Polled)> + Send>>;
+
+/// Reads one shard, a page ahead at most.
+pub(crate) struct Reader {
+    state: State,
+    budget: Arc<Semaphore>,
+    /// Room for the page in the making or ready, when it was begun ahead of need.
+    room: Option<OwnedSemaphorePermit>,
+    /// Not to be read before this.
+    resume_at: Instant,
+}
+
+enum State {
+    Idle(Poller),
+    Requested(Request),
+    Ready(Poller, Result<Page, Error>),
+    /// Only while a future is being replaced.
+    Moving,
+}
+
+impl Reader {
+    pub(crate) fn new(poller: Poller, budget: Arc<Semaphore>) -> Self {
+        Reader {
+            state: State::Idle(poller),
+            budget,
+            room: None,
+            resume_at: crate::clock::now(),
+        }
+    }
+
+    /// The next page with records or the end of the shard; or a failure, after which reading goes on.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: a request under way is taken up by the next call.
+    pub(crate) async fn next(&mut self) -> Result<Page, Error> {
+        loop {
+            match std::mem::replace(&mut self.state, State::Moving) {
+                State::Ready(poller, page) => {
+                    self.state = State::Idle(poller);
+                    self.room = None;
+                    return page;
+                }
+                other => self.state = other,
+            }
+            self.step().await;
+        }
+    }
+
+    /// Reads a page ahead; never returns. To be polled beside the processor's work, and dropped with it.
+    ///
+    /// # Cancel safety
+    /// Like [`next`](Reader::next).
+    pub(crate) async fn ahead(&mut self) {
+        loop {
+            match &self.state {
+                State::Ready(..) | State::Moving => std::future::pending().await,
+                State::Requested(_) => {}
+                State::Idle(_) => {
+                    tokio::time::sleep_until(self.resume_at).await;
+                    if self.room.is_none() {
+                        let room = Arc::clone(&self.budget)
+                            .acquire_many_owned(PAGE_RESERVATION_BYTES)
+                            .await;
+                        self.room = room.ok();
+                    }
+                }
+            }
+            self.step().await;
+        }
+    }
+
+    /// The end of the shard turned out not to be one: read on with a new iterator, after a pause.
+    pub(crate) fn restart(&mut self, error: Error) {
+        self.state = match std::mem::replace(&mut self.state, State::Moving) {
+            State::Idle(mut poller) => {
+                if let Polled::Failed(_, pause) | Polled::Nothing(pause) = poller.restart(error) {
+                    self.resume_at = crate::clock::now() + pause;
+                }
+                State::Idle(poller)
+            }
+            other => other,
+        };
+    }
+
+    /// Moves from idle to requested, or waits for the request.
+    async fn step(&mut self) {
+        if let State::Idle(_) = self.state {
+            tokio::time::sleep_until(self.resume_at).await;
+            if let State::Idle(mut poller) = std::mem::replace(&mut self.state, State::Moving) {
+                self.state = State::Requested(Box::pin(async move {
+                    let polled = poller.poll().await;
+                    (poller, polled)
+                }));
+            }
+        }
+        if let State::Requested(request) = &mut self.state {
+            let (poller, polled) = request.as_mut().await;
+            self.take_in(poller, polled);
+        }
+    }
+
+    fn take_in(&mut self, poller: Poller, polled: Polled) {
+        match polled {
+            Polled::Page(page) => {
+                let size = page.size_bytes();
+                if let Some(room) = &mut self.room {
+                    drop(room.split(room.num_permits().saturating_sub(size)));
+                }
+                self.state = State::Ready(poller, Ok(page));
+            }
+            Polled::Nothing(pause) => {
+                self.room = None;
+                self.resume_at = crate::clock::now() + pause;
+                self.state = State::Idle(poller);
+            }
+            Polled::Failed(error, pause) => {
+                self.room = None;
+                self.resume_at = crate::clock::now() + pause;
+                self.state = State::Ready(poller, Err(error));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Position;
+    use crate::client::KinesisApi;
+    use crate::fake::{FakeKinesis, shard_id};
+    use crate::fetch::polling::PollSettings;
+    use std::time::Duration;
+
+    fn reader(kinesis: &FakeKinesis, shard: usize, budget: &Arc<Semaphore>) -> Reader {
+        let client: Arc<dyn KinesisApi> = Arc::new(kinesis.clone());
+        let settings = PollSettings {
+            stream: "orders".to_owned(),
+            shard_id: shard_id(shard),
+            poll_interval: Duration::from_millis(200),
+            max_records: 10,
+        };
+        Reader::new(
+            Poller::new(client, settings, Position::TrimHorizon),
+            Arc::clone(budget),
+        )
+    }
+
+    fn permits(count: u32) -> usize {
+        usize::try_from(count).unwrap()
+    }
+
+    /// Reads ahead for a while, as the consumer does while the processor works.
+    async fn work(reader: &mut Reader) {
+        let _ = tokio::time::timeout(Duration::from_secs(1), reader.ahead()).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_page_is_read_ahead_and_its_room_given_back() {
+        let kinesis = FakeKinesis::new(1);
+        kinesis.put_many(0, 25);
+        let whole = permits(PAGE_RESERVATION_BYTES);
+        let budget = Arc::new(Semaphore::new(whole));
+        let mut reader = reader(&kinesis, 0, &budget);
+        work(&mut reader).await;
+        let held = whole - budget.available_permits();
+        assert!(
+            (10..10_000).contains(&held),
+            "a page of ten small records holds {held} bytes"
+        );
+        let before = crate::clock::now();
+        assert_eq!(reader.next().await.unwrap().records.len(), 10);
+        assert_eq!(crate::clock::now(), before, "it was there already");
+        assert_eq!(budget.available_permits(), whole);
+    }
+
+    /// Goal: K10, an exhausted budget keeps nobody from reading what is waited for; and an idle shard holds none of it.
+    #[tokio::test(start_paused = true)]
+    async fn k10_an_exhausted_budget_stops_reading_ahead_only() {
+        let kinesis = FakeKinesis::new(2);
+        kinesis.put_many(0, 25);
+        let budget = Arc::new(Semaphore::new(permits(PAGE_RESERVATION_BYTES)));
+        let mut idle = reader(&kinesis, 1, &budget);
+        work(&mut idle).await;
+        assert_eq!(budget.available_permits(), permits(PAGE_RESERVATION_BYTES));
+        let all = Arc::clone(&budget)
+            .acquire_many_owned(PAGE_RESERVATION_BYTES)
+            .await
+            .unwrap();
+        let mut starved = reader(&kinesis, 0, &budget);
+        work(&mut starved).await;
+        assert!(
+            matches!(starved.state, State::Idle(_)),
+            "no room, no reading ahead"
+        );
+        assert_eq!(starved.next().await.unwrap().records.len(), 10);
+        drop(all);
+        work(&mut starved).await;
+        assert!(matches!(starved.state, State::Ready(..)));
+    }
+
+    /// Goal: nothing is lost or read twice when waiting is given up at any moment.
+    #[tokio::test(start_paused = true)]
+    async fn cancelled_waits_lose_nothing() {
+        let kinesis = FakeKinesis::new(1);
+        kinesis.put_many(0, 100);
+        let budget = Arc::new(Semaphore::new(permits(PAGE_RESERVATION_BYTES)));
+        let mut reader = reader(&kinesis, 0, &budget);
+        let mut seen = Vec::new();
+        while seen.len() < 100 {
+            let wait = Duration::from_micros(fastrand::u64(..3000));
+            let _ = tokio::time::timeout(wait, reader.ahead()).await;
+            if let Ok(page) = tokio::time::timeout(wait, reader.next()).await {
+                seen.extend(
+                    page.unwrap()
+                        .records
+                        .iter()
+                        .map(|record| record.sequence_number),
+                );
+            }
+        }
+        assert_eq!(seen, kinesis.put_so_far());
+    }
+}

@@ -1,0 +1,314 @@
+//! Workers that plan in rounds over a real store until nothing moves any more.
+
+use crate::Position;
+use crate::clock::Instant;
+use crate::lease::assign::{Plan, Situation, plan};
+use crate::lease::expiry::Observer;
+use crate::lease::{
+    LeaseKey, LeaseStore, LeaseToken, MemoryLeaseStore, NewLease, Registration, Release, Snapshot,
+};
+use proptest::prelude::*;
+use std::time::Duration;
+
+const APP: &str = "app";
+const STREAM: &str = "s";
+const FAILOVER: Duration = Duration::from_secs(9);
+/// Three rounds to a fail-over time, as heartbeats are sent.
+const ROUND: Duration = Duration::from_secs(3);
+/// Fail-over, patience for those who do not come, and a few rounds to hand over.
+const ROUNDS_TO_REST: usize = 10;
+
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Join,
+    Leave(usize),
+    Crash(usize),
+    Pass(usize),
+}
+
+/// Whether all plan from one snapshot or each from the state its predecessor left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Together,
+    InTurn,
+}
+
+#[derive(Debug)]
+struct Member {
+    registration: Registration,
+    observer: Observer,
+    max_leases: usize,
+}
+
+#[derive(Debug)]
+struct Fleet {
+    store: MemoryLeaseStore,
+    members: Vec<Member>,
+    joined: usize,
+    now: Instant,
+    pace: Pace,
+    taken: usize,
+    handed_over: usize,
+}
+
+impl Fleet {
+    async fn new(members: usize, leases: usize, pace: Pace) -> Self {
+        let store = MemoryLeaseStore::new();
+        let new = |index| NewLease {
+            key: LeaseKey {
+                stream: STREAM.to_owned(),
+                shard_id: format!("shard-{index:03}"),
+            },
+            checkpoint: Position::TrimHorizon,
+            parents: Vec::new(),
+            hash_key_range: None,
+        };
+        store
+            .create_leases(APP, &(0..leases).map(new).collect::<Vec<_>>())
+            .await
+            .unwrap();
+        let now = crate::clock::now();
+        let mut fleet = Fleet {
+            store,
+            members: Vec::new(),
+            joined: 0,
+            now,
+            pace,
+            taken: 0,
+            handed_over: 0,
+        };
+        for _ in 0..members {
+            fleet.join(usize::MAX).await;
+        }
+        fleet
+    }
+
+    async fn join(&mut self, max_leases: usize) {
+        self.joined += 1;
+        let id = format!("worker-{}", self.joined);
+        let registration = self.store.register(APP, &id).await.unwrap();
+        self.members.push(Member {
+            registration,
+            observer: Observer::new(FAILOVER),
+            max_leases,
+        });
+    }
+
+    async fn happen(&mut self, event: Event) {
+        match event {
+            Event::Join => self.join(usize::MAX).await,
+            Event::Leave(index) if self.members.len() > 1 => {
+                let member = self.members.remove(index % self.members.len());
+                self.store
+                    .deregister(APP, &member.registration)
+                    .await
+                    .unwrap();
+            }
+            Event::Crash(index) if self.members.len() > 1 => {
+                self.members.remove(index % self.members.len());
+            }
+            Event::Leave(_) | Event::Crash(_) => {}
+            Event::Pass(rounds) => {
+                for _ in 0..rounds {
+                    self.round().await;
+                }
+            }
+        }
+    }
+
+    /// Everybody sends a heartbeat, plans and acts; then owners hand over. Says whether anybody planned anything.
+    async fn round(&mut self) -> bool {
+        self.now += ROUND;
+        for member in &self.members {
+            self.store
+                .heartbeat(APP, &member.registration)
+                .await
+                .unwrap();
+        }
+        let start = self.store.snapshot(APP).await.unwrap();
+        let mut active = false;
+        for index in 0..self.members.len() {
+            let snapshot = match self.pace {
+                Pace::Together => start.clone(),
+                Pace::InTurn => self.store.snapshot(APP).await.unwrap(),
+            };
+            let plan = self.members[index].plan(&snapshot, self.now);
+            active |= !plan.is_empty();
+            let me = &self.members[index].registration;
+            self.taken += self.store.take(APP, me, &plan.take).await.unwrap().len();
+            self.store.ask(APP, me, &plan.ask).await.unwrap();
+        }
+        self.hand_over().await;
+        active
+    }
+
+    async fn hand_over(&mut self) {
+        let snapshot = self.store.snapshot(APP).await.unwrap();
+        for lease in snapshot.leases {
+            let (Some(owner), Some(asker)) = (lease.owner, lease.wanted_by) else {
+                continue;
+            };
+            if self
+                .members
+                .iter()
+                .all(|member| member.registration.worker_id != owner)
+            {
+                continue;
+            }
+            let token = LeaseToken {
+                key: lease.key,
+                owner,
+                counter: lease.counter,
+            };
+            let release = Release {
+                token,
+                checkpoint: None,
+                to: Some(asker),
+            };
+            self.handed_over += self.store.release(APP, &[release]).await.unwrap();
+        }
+    }
+
+    async fn rest(&mut self) {
+        for _ in 0..ROUNDS_TO_REST {
+            self.round().await;
+        }
+        let before = self.store.snapshot(APP).await.unwrap().leases;
+        for _ in 0..4 {
+            assert!(
+                !self.round().await,
+                "still moving after {ROUNDS_TO_REST} rounds: {self:#?}"
+            );
+        }
+        assert_eq!(self.store.snapshot(APP).await.unwrap().leases, before);
+    }
+
+    /// Loads of the living; every lease must be held by one of them.
+    async fn loads(&self) -> Vec<usize> {
+        let leases = self.store.snapshot(APP).await.unwrap().leases;
+        let load = |member: &Member| {
+            let id = Some(member.registration.worker_id.as_str());
+            leases
+                .iter()
+                .filter(|lease| lease.owner.as_deref() == id)
+                .count()
+        };
+        let loads: Vec<usize> = self.members.iter().map(load).collect();
+        assert_eq!(
+            loads.iter().sum::<usize>(),
+            leases.len(),
+            "a lease is held by nobody alive"
+        );
+        loads
+    }
+
+    async fn assert_balanced(&self) {
+        let loads = self.loads().await;
+        let (least, most) = (loads.iter().min().unwrap(), loads.iter().max().unwrap());
+        assert!(most - least <= 1, "unbalanced: {loads:?}");
+    }
+}
+
+impl Member {
+    fn plan(&mut self, snapshot: &Snapshot, now: Instant) -> Plan {
+        self.observer.observe(snapshot, now);
+        plan(&Situation {
+            snapshot,
+            stream: STREAM,
+            me: &self.registration.worker_id,
+            expired: &self.observer.expired(now),
+            overdue: &self.observer.overdue(now),
+            max_leases: self.max_leases,
+        })
+    }
+}
+
+fn block_on(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(test);
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        2 => Just(Event::Join),
+        1 => (0usize..8).prop_map(Event::Leave),
+        1 => (0usize..8).prop_map(Event::Crash),
+        3 => (0usize..5).prop_map(Event::Pass),
+    ]
+}
+
+fn pace() -> impl Strategy<Value = Pace> {
+    prop_oneof![Just(Pace::Together), Just(Pace::InTurn)]
+}
+
+proptest! {
+    #[test]
+    fn comes_to_rest_balanced_whatever_happens(
+        members in 1usize..5,
+        leases in 0usize..24,
+        events in prop::collection::vec(event(), 0..12),
+        pace in pace(),
+    ) {
+        block_on(async {
+            let mut fleet = Fleet::new(members, leases, pace).await;
+            for event in events {
+                fleet.happen(event).await;
+            }
+            fleet.rest().await;
+            fleet.assert_balanced().await;
+        });
+    }
+
+    #[test]
+    fn moves_no_more_than_one_change_needs(
+        members in 1usize..7,
+        leases in 0usize..40,
+        event in prop_oneof![Just(Event::Join), Just(Event::Leave(0)), Just(Event::Crash(0))],
+        pace in pace(),
+    ) {
+        block_on(async {
+            let mut fleet = Fleet::new(members, leases, pace).await;
+            // One round is enough to take everything: free leases do not wait for anybody.
+            fleet.round().await;
+            fleet.assert_balanced().await;
+            assert_eq!((fleet.taken, fleet.handed_over), (leases, 0));
+            let first_load = fleet.loads().await[0];
+            fleet.happen(event).await;
+            fleet.rest().await;
+            fleet.assert_balanced().await;
+            let (taken, handed_over) = (fleet.taken - leases, fleet.handed_over);
+            match event {
+                Event::Join => assert_eq!((taken, handed_over), (0, leases / (members + 1))),
+                Event::Leave(_) | Event::Crash(_) if members > 1 => {
+                    assert_eq!((taken, handed_over), (first_load, 0));
+                }
+                Event::Leave(_) | Event::Crash(_) | Event::Pass(_) => {
+                    assert_eq!((taken, handed_over), (0, 0));
+                }
+            }
+        });
+    }
+
+    /// Some members are capped and tell nobody. What they leave goes to the others, who must not be thrashing.
+    #[test]
+    fn caps_hold_and_nothing_stays_free(
+        members in 1usize..4,
+        caps in prop::collection::vec(0usize..4, 1..4),
+        leases in 0usize..24,
+        pace in pace(),
+    ) {
+        block_on(async {
+            let mut fleet = Fleet::new(members, leases, pace).await;
+            for cap in &caps {
+                fleet.join(*cap).await;
+            }
+            fleet.rest().await;
+            let loads = fleet.loads().await;
+            for (load, cap) in loads[members..].iter().zip(&caps) {
+                assert!(load <= cap, "{loads:?} exceeds {caps:?}");
+            }
+        });
+    }
+}

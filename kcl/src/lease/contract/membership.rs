@@ -1,0 +1,223 @@
+//! Rows that come and go: leases, workers and requests.
+
+use super::*;
+
+pub(super) async fn leases_are_created_once_and_listed_in_order(stores: Stores) {
+    let mut with_time = new_lease("b", &["a", "x"]);
+    with_time.checkpoint = Position::AtTimestamp(1_700_000_000_123);
+    with_time.hash_key_range = None;
+    let first = [with_time.clone(), new_lease("a", &[])];
+    assert_eq!(stores.one.create_leases(APP, &first).await.unwrap(), 2);
+    let again = [new_lease("c", &[]), new_lease("b", &[])];
+    assert_eq!(stores.other.create_leases(APP, &again).await.unwrap(), 1);
+
+    let snapshot = stores.one.snapshot(APP).await.unwrap();
+    assert_eq!(snapshot, stores.other.snapshot(APP).await.unwrap());
+    let expected =
+        [new_lease("a", &[]), with_time, new_lease("c", &[])].map(|new| rules::create(&new));
+    assert_eq!(snapshot.leases, expected);
+    assert_eq!((snapshot.workers.len(), snapshot.damaged.len()), (0, 0));
+}
+
+pub(super) async fn applications_and_streams_are_kept_apart(stores: Stores) {
+    let recreated = LeaseKey {
+        stream: STREAM.replace("@17", "@18"),
+        shard_id: "a".to_owned(),
+    };
+    let twin = NewLease {
+        key: recreated.clone(),
+        ..new_lease("a", &[])
+    };
+    assert_eq!(
+        stores
+            .one
+            .create_leases(APP, &[new_lease("a", &[]), twin])
+            .await
+            .unwrap(),
+        2
+    );
+    stores
+        .one
+        .create_leases("other", &[new_lease("a", &[])])
+        .await
+        .unwrap();
+    let worker = stores.one.register(APP, "w").await.unwrap();
+    stores.one.register("other", "w").await.unwrap();
+    stores.one.heartbeat(APP, &worker).await.unwrap();
+
+    let taken = stores
+        .other
+        .take(APP, &worker, &[claim("a", 0)])
+        .await
+        .unwrap();
+    assert_eq!(taken[0].key, key("a"));
+    let snapshot = stores.one.snapshot(APP).await.unwrap();
+    let owners: Vec<_> = snapshot
+        .leases
+        .iter()
+        .map(|lease| lease.owner.as_deref())
+        .collect();
+    assert_eq!(owners, [Some("w"), None]);
+    assert_eq!(snapshot.leases[1].key, recreated);
+    let elsewhere = stores.one.snapshot("other").await.unwrap();
+    assert_eq!(elsewhere.leases, [rules::create(&new_lease("a", &[]))]);
+}
+
+pub(super) async fn a_request_stands_until_its_asker_is_named_dead(stores: Stores) {
+    let owner = holder(&stores.one, "w1", &["a"]).await;
+    stores
+        .one
+        .create_leases(APP, &[new_lease("free", &[])])
+        .await
+        .unwrap();
+    let two = stores.one.register(APP, "w2").await.unwrap();
+    let three = stores.other.register(APP, "w3").await.unwrap();
+    let ask = |counter, replace| [ask_for("a", counter, replace)];
+    assert_eq!(
+        stores.one.ask(APP, &two, &ask(0, None)).await.unwrap(),
+        0,
+        "stale counter"
+    );
+    assert_eq!(
+        stores.one.ask(APP, &owner, &ask(1, None)).await.unwrap(),
+        0,
+        "its own lease"
+    );
+    assert_eq!(
+        stores
+            .one
+            .ask(APP, &two, &[ask_for("free", 0, None)])
+            .await
+            .unwrap(),
+        0
+    );
+    assert_eq!(stores.one.ask(APP, &two, &ask(1, None)).await.unwrap(), 1);
+    assert_eq!(
+        stores.other.ask(APP, &three, &ask(1, None)).await.unwrap(),
+        0
+    );
+    assert_eq!(
+        stores
+            .other
+            .ask(APP, &three, &ask(1, Some("w9")))
+            .await
+            .unwrap(),
+        0
+    );
+    assert_eq!(
+        lease(&stores.one, "a").await.wanted_by.as_deref(),
+        Some("w2")
+    );
+    assert_eq!(
+        stores
+            .other
+            .ask(APP, &three, &ask(1, Some("w2")))
+            .await
+            .unwrap(),
+        1
+    );
+    let wanted = lease(&stores.one, "a").await;
+    assert_eq!(
+        (wanted.wanted_by.as_deref(), wanted.counter),
+        (Some("w3"), 1)
+    );
+    // The request was made to this tenure and ends with it.
+    stores
+        .one
+        .release(APP, &[give_up(&token(&wanted), None, None)])
+        .await
+        .unwrap();
+    assert_eq!(lease(&stores.one, "a").await.wanted_by, None);
+}
+
+pub(super) async fn a_departed_worker_leaves_nothing_behind(stores: Stores) {
+    let leaver = holder(&stores.one, "w1", &["a", "b"]).await;
+    holder(&stores.one, "w2", &["c"]).await;
+    assert_eq!(
+        stores
+            .one
+            .ask(APP, &leaver, &[ask_for("c", 1, None)])
+            .await
+            .unwrap(),
+        1
+    );
+    stores.one.deregister(APP, &leaver).await.unwrap();
+    let snapshot = stores.other.snapshot(APP).await.unwrap();
+    let rows: Vec<_> = snapshot
+        .leases
+        .iter()
+        .map(|lease| {
+            (
+                lease.owner.as_deref(),
+                lease.counter,
+                lease.wanted_by.as_deref(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        rows,
+        [(None, 2, None), (None, 2, None), (Some("w2"), 1, None)]
+    );
+    assert_eq!(snapshot.workers.len(), 1);
+    assert_eq!(
+        kind(stores.one.heartbeat(APP, &leaver).await),
+        ErrorKind::WorkerReplaced
+    );
+}
+
+pub(super) async fn only_silent_workers_that_hold_nothing_are_forgotten(stores: Stores) {
+    holder(&stores.one, "busy", &["a"]).await;
+    let moving = stores.one.register(APP, "moving").await.unwrap();
+    let silent = stores.one.register(APP, "silent").await.unwrap();
+    assert_eq!(
+        stores
+            .one
+            .ask(APP, &silent, &[ask_for("a", 1, None)])
+            .await
+            .unwrap(),
+        1
+    );
+    let observed = stores.other.snapshot(APP).await.unwrap().workers;
+    stores.one.heartbeat(APP, &moving).await.unwrap();
+    stores.other.forget_workers(APP, &observed).await.unwrap();
+    let left = stores.one.snapshot(APP).await.unwrap();
+    let ids: Vec<_> = left
+        .workers
+        .iter()
+        .map(|row| row.worker_id.as_str())
+        .collect();
+    assert_eq!(ids, ["busy", "moving"]);
+    assert_eq!(
+        left.leases[0].wanted_by, None,
+        "a forgotten worker asks for nothing"
+    );
+    assert_eq!(
+        kind(stores.one.heartbeat(APP, &silent).await),
+        ErrorKind::WorkerReplaced
+    );
+}
+
+pub(super) async fn only_ended_leases_are_deleted(stores: Stores) {
+    holder(&stores.one, "w1", &["held", "ended"]).await;
+    stores
+        .one
+        .create_leases(APP, &[new_lease("free", &[])])
+        .await
+        .unwrap();
+    let ended = token(&lease(&stores.one, "ended").await);
+    stores.one.end_shard(APP, &ended, &[]).await.unwrap();
+    let keys = ["held", "ended", "free", "absent", "ended"].map(key);
+    assert_eq!(stores.other.delete_ended(APP, &keys).await.unwrap(), 1);
+    let left = stores.one.snapshot(APP).await.unwrap().leases;
+    assert_eq!(
+        left.iter()
+            .map(|lease| lease.key.shard_id.as_str())
+            .collect::<Vec<_>>(),
+        ["free", "held"]
+    );
+    // Its token ended it, but nothing is left to tell by.
+    assert_eq!(
+        kind(stores.one.end_shard(APP, &ended, &[]).await),
+        ErrorKind::LeaseLost
+    );
+}

@@ -1,0 +1,308 @@
+//! Leases in memory: for tests, and for applications that may start over with every process.
+
+use super::rules::{self, Outcome, Surroundings};
+use super::{
+    Ask, Claim, Lease, LeaseKey, LeaseStore, LeaseToken, NewLease, Registration, Release, Snapshot,
+    WorkerRow,
+};
+use crate::checkpoint::Position;
+use crate::error::Error;
+use async_trait::async_trait;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A lease store that lives and dies with the process. Clones share their content.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryLeaseStore {
+    /// One short lock around plain data; never held across an await.
+    applications: Arc<Mutex<BTreeMap<String, Application>>>,
+}
+
+#[derive(Debug, Default)]
+struct Application {
+    leases: BTreeMap<LeaseKey, Lease>,
+    workers: BTreeMap<String, Run>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    incarnation: u64,
+    heartbeat: u64,
+}
+
+impl MemoryLeaseStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        MemoryLeaseStore::default()
+    }
+
+    fn with<T>(&self, application: &str, act: impl FnOnce(&mut Application) -> T) -> T {
+        let mut applications = self
+            .applications
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        act(applications.entry(application.to_owned()).or_default())
+    }
+}
+
+impl Application {
+    fn is_current(&self, worker: &Registration) -> bool {
+        self.workers
+            .get(&worker.worker_id)
+            .is_some_and(|run| run.incarnation == worker.incarnation)
+    }
+
+    fn require(&self, worker: &Registration) -> Result<(), Error> {
+        if self.is_current(worker) {
+            Ok(())
+        } else {
+            Err(rules::replaced(worker))
+        }
+    }
+
+    fn forget(&mut self, worker_id: &str) {
+        for lease in self.leases.values_mut() {
+            if let Some(without) = rules::forget_worker(lease, worker_id) {
+                *lease = without;
+            }
+        }
+    }
+
+    fn holds_any(&self, worker_id: &str) -> bool {
+        self.leases
+            .values()
+            .any(|lease| lease.owner.as_deref() == Some(worker_id))
+    }
+
+    fn surroundings(&self, lease: &Lease) -> Surroundings {
+        let ended = |shard_id: &String| {
+            let key = LeaseKey {
+                stream: lease.key.stream.clone(),
+                shard_id: shard_id.clone(),
+            };
+            self.leases
+                .get(&key)
+                .is_none_or(|parent| parent.checkpoint == Position::ShardEnd)
+        };
+        Surroundings {
+            owner_heartbeat: lease
+                .owner
+                .as_ref()
+                .and_then(|owner| self.workers.get(owner))
+                .map(|run| run.heartbeat),
+            parents_ended: lease.parents.iter().all(ended),
+        }
+    }
+
+    fn create(&mut self, leases: &[NewLease]) -> usize {
+        let before = self.leases.len();
+        for new in leases {
+            self.leases
+                .entry(new.key.clone())
+                .or_insert_with(|| rules::create(new));
+        }
+        self.leases.len() - before
+    }
+}
+
+#[async_trait]
+impl LeaseStore for MemoryLeaseStore {
+    async fn register(&self, application: &str, worker_id: &str) -> Result<Registration, Error> {
+        let incarnation = rules::new_incarnation()?;
+        self.with(application, |app| {
+            let earlier = app.workers.get(worker_id).map(|run| run.heartbeat);
+            let heartbeat = rules::first_heartbeat(earlier, incarnation);
+            app.forget(worker_id);
+            app.workers.insert(
+                worker_id.to_owned(),
+                Run {
+                    incarnation,
+                    heartbeat,
+                },
+            );
+        });
+        Ok(Registration {
+            worker_id: worker_id.to_owned(),
+            incarnation,
+        })
+    }
+
+    async fn heartbeat(&self, application: &str, worker: &Registration) -> Result<(), Error> {
+        self.with(application, |app| {
+            match app.workers.get_mut(&worker.worker_id) {
+                Some(run) if run.incarnation == worker.incarnation => {
+                    run.heartbeat = run.heartbeat.wrapping_add(1);
+                    Ok(())
+                }
+                Some(_) | None => Err(rules::replaced(worker)),
+            }
+        })
+    }
+
+    async fn deregister(&self, application: &str, worker: &Registration) -> Result<(), Error> {
+        self.with(application, |app| {
+            if app.is_current(worker) {
+                app.forget(&worker.worker_id);
+                app.workers.remove(&worker.worker_id);
+            }
+        });
+        Ok(())
+    }
+
+    async fn forget_workers(&self, application: &str, dead: &[WorkerRow]) -> Result<(), Error> {
+        self.with(application, |app| {
+            for row in dead {
+                let unchanged = app
+                    .workers
+                    .get(&row.worker_id)
+                    .is_some_and(|run| run.heartbeat == row.heartbeat);
+                if unchanged && !app.holds_any(&row.worker_id) {
+                    app.forget(&row.worker_id);
+                    app.workers.remove(&row.worker_id);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    async fn snapshot(&self, application: &str) -> Result<Snapshot, Error> {
+        Ok(self.with(application, |app| Snapshot {
+            leases: app.leases.values().cloned().collect(),
+            workers: app
+                .workers
+                .iter()
+                .map(|(worker_id, run)| WorkerRow {
+                    worker_id: worker_id.clone(),
+                    heartbeat: run.heartbeat,
+                })
+                .collect(),
+            damaged: Vec::new(),
+        }))
+    }
+
+    async fn create_leases(&self, application: &str, leases: &[NewLease]) -> Result<usize, Error> {
+        Ok(self.with(application, |app| app.create(leases)))
+    }
+
+    async fn take(
+        &self,
+        application: &str,
+        worker: &Registration,
+        claims: &[Claim],
+    ) -> Result<Vec<Lease>, Error> {
+        self.with(application, |app| {
+            app.require(worker)?;
+            let mut taken = Vec::new();
+            let mut seen = BTreeSet::new();
+            for claim in claims.iter().filter(|claim| seen.insert(&claim.key)) {
+                let Some(lease) = app.leases.get(&claim.key) else {
+                    continue;
+                };
+                let around = app.surroundings(lease);
+                let won = match rules::take(lease, claim, &worker.worker_id, around) {
+                    Outcome::Write(won) => won,
+                    Outcome::Done => lease.clone(),
+                    Outcome::Refused => continue,
+                };
+                app.leases.insert(won.key.clone(), won.clone());
+                taken.push(won);
+            }
+            Ok(taken)
+        })
+    }
+
+    async fn ask(
+        &self,
+        application: &str,
+        worker: &Registration,
+        asks: &[Ask],
+    ) -> Result<usize, Error> {
+        self.with(application, |app| {
+            app.require(worker)?;
+            let mut asked = 0;
+            for ask in asks {
+                let Some(lease) = app.leases.get_mut(&ask.key) else {
+                    continue;
+                };
+                match rules::ask(lease, ask, &worker.worker_id) {
+                    Outcome::Write(wanted) => *lease = wanted,
+                    Outcome::Done => {}
+                    Outcome::Refused => continue,
+                }
+                asked += 1;
+            }
+            Ok(asked)
+        })
+    }
+
+    async fn checkpoint(
+        &self,
+        application: &str,
+        token: &LeaseToken,
+        position: &Position,
+    ) -> Result<(), Error> {
+        self.with(application, |app| {
+            let lease = app
+                .leases
+                .get_mut(&token.key)
+                .ok_or_else(|| rules::lost(token, None))?;
+            *lease = rules::checkpoint(lease, token, position)?;
+            Ok(())
+        })
+    }
+
+    async fn end_shard(
+        &self,
+        application: &str,
+        token: &LeaseToken,
+        children: &[NewLease],
+    ) -> Result<(), Error> {
+        self.with(application, |app| {
+            let lease = app
+                .leases
+                .get_mut(&token.key)
+                .ok_or_else(|| rules::lost(token, None))?;
+            if let Outcome::Write(ended) = rules::end_shard(lease, token)? {
+                *lease = ended;
+                app.create(children);
+            }
+            Ok(())
+        })
+    }
+
+    async fn release(&self, application: &str, releases: &[Release]) -> Result<usize, Error> {
+        self.with(application, |app| {
+            let mut released = 0;
+            // All or nothing: nothing is written before every position has been found good.
+            let mut staged: BTreeMap<LeaseKey, Lease> = BTreeMap::new();
+            for release in releases {
+                let key = &release.token.key;
+                let Some(lease) = staged.get(key).or_else(|| app.leases.get(key)) else {
+                    continue;
+                };
+                let to = release
+                    .to
+                    .as_deref()
+                    .filter(|to| app.workers.contains_key(*to));
+                if let Outcome::Write(given_up) = rules::release(lease, release, to)? {
+                    staged.insert(key.clone(), given_up);
+                    released += 1;
+                }
+            }
+            app.leases.extend(staged);
+            Ok(released)
+        })
+    }
+
+    async fn delete_ended(&self, application: &str, keys: &[LeaseKey]) -> Result<usize, Error> {
+        Ok(self.with(application, |app| {
+            let before = app.leases.len();
+            for key in keys {
+                if app.leases.get(key).is_some_and(rules::is_ended) {
+                    app.leases.remove(key);
+                }
+            }
+            before - app.leases.len()
+        }))
+    }
+}

@@ -1,0 +1,426 @@
+//! One shard under one lease: initialize, read, deliver, until the shard ends, the lease is lost, or it is to be given up.
+//!
+//! One task, one loop. Invariants: nothing is delivered outside the owner window (K2); a batch that failed is delivered again,
+//! never skipped (K4); records are delivered in strictly increasing order (K6); what is given up goes with
+//! its last checkpoint (K9).
+
+use crate::checkpoint::{Checkpointer, Position};
+use crate::client::{KinesisApi, Shard};
+use crate::error::{Error, ErrorKind};
+use crate::fetch::Page;
+use crate::fetch::polling::{PollSettings, Poller};
+use crate::fetch::reader::Reader;
+use crate::lease::renew::{OwnerWindow, bounded};
+use crate::lease::{LeaseKey, LeaseStore, LeaseToken, NewLease, Release};
+use crate::processor::{
+    ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
+};
+use crate::shard::callback::{guarded, retry_pause};
+use std::sync::Arc;
+use tokio::sync::{Notify, Semaphore, watch};
+
+/// What the worker wants of a shard consumer; only ever moves down this list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Directive {
+    /// Go on.
+    Run,
+    /// Finish the batch and give the lease up, to the worker named.
+    GiveUp(Option<String>),
+    /// The lease is another's.
+    Lost,
+}
+
+/// How a tenure ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The shard is done and its lease ended.
+    Ended,
+    /// The lease went to another worker.
+    Lost,
+    /// To be given up, with the last checkpoint.
+    GiveUp(Release),
+}
+
+/// What all shard consumers of a worker share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) application: String,
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) client: Arc<dyn KinesisApi>,
+    pub(crate) window: OwnerWindow,
+    pub(crate) read_ahead: Arc<Semaphore>,
+    /// Asks for the shards to be listed again.
+    pub(crate) sync: Arc<Notify>,
+}
+
+/// One tenure: the lease and how to read its shard.
+#[derive(Debug)]
+pub(crate) struct Tenure {
+    pub(crate) token: LeaseToken,
+    pub(crate) shard: ShardInfo,
+    pub(crate) poll: PollSettings,
+    pub(crate) directive: watch::Receiver<Directive>,
+}
+
+/// Why a step of the loop stops the consumer.
+enum Stop {
+    Lost,
+    GiveUp(Option<String>),
+}
+
+struct Consumer<P> {
+    shared: Arc<Shared>,
+    processor: P,
+    token: LeaseToken,
+    shard: ShardInfo,
+    stream: String,
+    directive: watch::Receiver<Directive>,
+    checkpointer: Checkpointer,
+    reader: Reader,
+}
+
+/// Processes one shard until its tenure ends.
+pub(crate) async fn run<F: RecordProcessorFactory>(
+    shared: Arc<Shared>,
+    factory: Arc<F>,
+    tenure: Tenure,
+) -> Outcome {
+    let Tenure {
+        token,
+        shard,
+        poll,
+        directive,
+    } = tenure;
+    let processor = factory.create(&shard);
+    let checkpointer = Checkpointer::new(
+        Arc::clone(&shared.store),
+        &shared.application,
+        token.clone(),
+        shard.position,
+        shared.window.clone(),
+    );
+    let stream = poll.stream.clone();
+    let poller = Poller::new(Arc::clone(&shared.client), poll, shard.position);
+    let reader = Reader::new(poller, Arc::clone(&shared.read_ahead));
+    let consumer = Consumer {
+        shared,
+        processor,
+        token,
+        shard,
+        stream,
+        directive,
+        checkpointer,
+        reader,
+    };
+    consumer.live().await
+}
+
+impl<P: RecordProcessor> Consumer<P> {
+    async fn live(mut self) -> Outcome {
+        match self.process().await {
+            Ok(()) => {
+                self.checkpointer.end("the shard has ended");
+                Outcome::Ended
+            }
+            Err(Stop::Lost) => {
+                self.checkpointer.end("the lease has another owner");
+                let farewell = async {
+                    self.processor.lease_lost().await;
+                    Ok(())
+                };
+                log_failure("lease_lost", &self.token, guarded(farewell).await);
+                Outcome::Lost
+            }
+            Err(Stop::GiveUp(to)) => {
+                self.checkpointer.begin_release();
+                let answer = guarded(self.processor.shutdown_requested(&self.checkpointer)).await;
+                log_failure("shutdown_requested", &self.token, answer);
+                let checkpoint = self.checkpointer.finish_release().await;
+                Outcome::GiveUp(Release {
+                    token: self.token,
+                    checkpoint,
+                    to,
+                })
+            }
+        }
+    }
+
+    async fn process(&mut self) -> Result<(), Stop> {
+        self.initialize().await?;
+        loop {
+            let page = self.next_page().await?;
+            let Page {
+                records,
+                millis_behind_latest,
+                end,
+            } = page;
+            let done = self.checkpointer.handled();
+            let fresh: Vec<_> = records
+                .into_iter()
+                .filter(|record| done < record.position())
+                .collect();
+            if let Some(last) = fresh.last().map(crate::processor::Record::position) {
+                debug_assert!(fresh.is_sorted_by(|a, b| a.position() < b.position()), "K6");
+                let batch = RecordBatch {
+                    records: Arc::new(fresh),
+                    millis_behind_latest,
+                };
+                self.deliver(batch, last).await?;
+            }
+            if let Some(children) = end
+                && let Some(children) = self.confirm_end(children).await?
+            {
+                return self.end(children).await;
+            }
+        }
+    }
+
+    async fn initialize(&mut self) -> Result<(), Stop> {
+        for attempt in 1.. {
+            self.may_act().await?;
+            match guarded(self.processor.initialize(&self.shard)).await {
+                Ok(()) => break,
+                Err(error) => self.pause_after("initialize", attempt, &error).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn next_page(&mut self) -> Result<Page, Stop> {
+        loop {
+            let read = tokio::select! {
+                biased;
+                stop = stopped(&mut self.directive) => return Err(stop),
+                read = self.reader.next() => read,
+            };
+            match read {
+                Ok(page) => return Ok(page),
+                Err(error) => {
+                    tracing::warn!(%error, lease = %self.token.key, "reading the shard failed, it is repeated");
+                    // A missing shard says nothing about its end (K13); the listing of the shards tells.
+                    if error.kind() == ErrorKind::NotFound {
+                        self.shared.sync.notify_one();
+                        if let Some(children) = self.outlived().await? {
+                            let end = Some(children);
+                            return Ok(Page {
+                                records: Vec::new(),
+                                millis_behind_latest: 0,
+                                end,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Delivers one batch until it succeeds.
+    async fn deliver(&mut self, batch: RecordBatch, last: Position) -> Result<(), Stop> {
+        for attempt in 1.. {
+            self.may_act().await?;
+            self.checkpointer.begin_batch(last);
+            let work = self
+                .processor
+                .process_records(batch.clone(), &self.checkpointer);
+            let answer = tokio::select! {
+                answer = guarded(work) => answer,
+                () = self.reader.ahead() => Err("reading ahead never ends".into()),
+            };
+            if self.checkpointer.is_over() {
+                return Err(Stop::Lost);
+            }
+            match answer {
+                Ok(()) => {
+                    self.checkpointer.batch_succeeded();
+                    return Ok(());
+                }
+                Err(error) => {
+                    #[cfg(test)]
+                    if seeded_bug::SKIP_FAILED_BATCH.with(std::cell::Cell::get) {
+                        self.checkpointer.batch_succeeded();
+                        return Ok(());
+                    }
+                    self.checkpointer.batch_failed();
+                    self.pause_after("process_records", attempt, &error).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the lease is provably held (K2).
+    async fn may_act(&mut self) -> Result<(), Stop> {
+        tokio::select! {
+            biased;
+            stop = stopped(&mut self.directive) => Err(stop),
+            () = self.shared.window.opened() => Ok(()),
+        }
+    }
+
+    async fn pause_after(
+        &mut self,
+        callback: &str,
+        attempt: u32,
+        error: &ProcessorError,
+    ) -> Result<(), Stop> {
+        let pause = retry_pause(attempt);
+        tracing::warn!(
+            %error, callback, attempt, lease = %self.token.key, ?pause,
+            "the record processor failed, it is called again"
+        );
+        tokio::select! {
+            biased;
+            stop = stopped(&mut self.directive) => Err(stop),
+            () = tokio::time::sleep(pause) => Ok(()),
+        }
+    }
+
+    /// The children to end the shard with, or `None` if it is not closed after all. An end without children is believed only
+    /// of a shard that is listed as closed.
+    async fn confirm_end(&mut self, children: Vec<Shard>) -> Result<Option<Vec<Shard>>, Stop> {
+        if !children.is_empty() {
+            return Ok(Some(children));
+        }
+        for attempt in 1.. {
+            let listed = tokio::select! {
+                biased;
+                stop = stopped(&mut self.directive) => return Err(stop),
+                listed = self.shared.client.list_shards(&self.stream) => listed,
+            };
+            let shards = match listed {
+                Ok(shards) => shards,
+                Err(error) => {
+                    self.pause_after("list shards at the shard's end", attempt, &error.into())
+                        .await?;
+                    continue;
+                }
+            };
+            let id = &self.shard.shard_id;
+            if shards
+                .iter()
+                .any(|shard| shard.shard_id == *id && shard.closed)
+            {
+                let is_child = |shard: &Shard| shard.parents.contains(id);
+                return Ok(Some(shards.into_iter().filter(is_child).collect()));
+            }
+            break;
+        }
+        let message = format!(
+            "{} gave no next iterator, but it is not listed as a closed shard",
+            self.shard.shard_id
+        );
+        self.reader
+            .restart(Error::new(ErrorKind::Protocol, message));
+        self.shared.sync.notify_one();
+        Ok(None)
+    }
+
+    /// The children of a shard whose last records are older than the retention: the stream is the same, lists the shard no
+    /// more, and lists shards that came from it. Nothing less proves that there is nothing left to read.
+    async fn outlived(&mut self) -> Result<Option<Vec<Shard>>, Stop> {
+        let client = &self.shared.client;
+        let look = async {
+            let summary = client.describe_stream(&self.stream).await?;
+            let shards = client.list_shards(&self.stream).await?;
+            Ok::<_, Error>((summary.identity(), shards))
+        };
+        let looked = tokio::select! {
+            biased;
+            stop = stopped(&mut self.directive) => return Err(stop),
+            looked = look => looked,
+        };
+        let Ok((identity, shards)) = looked else {
+            return Ok(None);
+        };
+        let id = &self.shard.shard_id;
+        let listed = shards.iter().any(|shard| shard.shard_id == *id);
+        let is_child = |shard: &Shard| shard.parents.contains(id);
+        let children: Vec<Shard> = shards.into_iter().filter(is_child).collect();
+        if identity != self.token.key.stream || listed || children.is_empty() {
+            return Ok(None);
+        }
+        tracing::error!(lease = %self.token.key, checkpoint = %self.checkpointer.handled(), "the shard's last records outlived the retention before they were read");
+        Ok(Some(children))
+    }
+
+    /// Everything of a closed shard was handled: tell the processor, then store it with the children's leases.
+    async fn end(&mut self, children: Vec<Shard>) -> Result<(), Stop> {
+        for attempt in 1.. {
+            self.may_act().await?;
+            match guarded(self.processor.shard_ended(&self.checkpointer)).await {
+                Ok(()) => break,
+                Err(error) => self.pause_after("shard_ended", attempt, &error).await?,
+            }
+        }
+        let children = self.new_leases(children);
+        for attempt in 1.. {
+            self.may_act().await?;
+            let Shared {
+                store,
+                application,
+                window,
+                ..
+            } = &*self.shared;
+            let write = store.end_shard(application, &self.token, &children);
+            match bounded(window.length(), write).await {
+                Ok(()) => break,
+                Err(error) if error.kind() == ErrorKind::LeaseLost => return Err(Stop::Lost),
+                Err(error) => {
+                    self.pause_after("store the shard's end", attempt, &error.into())
+                        .await?;
+                }
+            }
+        }
+        self.shared.sync.notify_one();
+        Ok(())
+    }
+
+    /// Children begin at their start; or, where nothing of the parent was wanted yet, at the time the parent began.
+    fn new_leases(&self, children: Vec<Shard>) -> Vec<NewLease> {
+        let checkpoint = match self.checkpointer.handled() {
+            Position::AtTimestamp(ms) => Position::AtTimestamp(ms),
+            Position::TrimHorizon | Position::Sequence { .. } | Position::ShardEnd => {
+                Position::TrimHorizon
+            }
+        };
+        let new = |child: Shard| NewLease {
+            key: LeaseKey {
+                stream: self.token.key.stream.clone(),
+                shard_id: child.shard_id,
+            },
+            checkpoint,
+            parents: child.parents,
+            hash_key_range: Some(child.hash_key_range),
+        };
+        children.into_iter().map(new).collect()
+    }
+}
+
+fn log_failure(callback: &str, token: &LeaseToken, answer: Result<(), ProcessorError>) {
+    if let Err(error) = answer {
+        tracing::warn!(%error, callback, lease = %token.key, "the record processor failed");
+    }
+}
+
+/// Waits until the worker wants something else than to go on.
+async fn stopped(directive: &mut watch::Receiver<Directive>) -> Stop {
+    match directive
+        .wait_for(|wish| *wish != Directive::Run)
+        .await
+        .as_deref()
+    {
+        Ok(Directive::GiveUp(to)) => Stop::GiveUp(to.clone()),
+        // A worker that is gone renews nothing any more.
+        Ok(Directive::Lost | Directive::Run) | Err(_) => Stop::Lost,
+    }
+}
+
+/// The mistake the K4 checker must catch.
+#[cfg(test)]
+pub(crate) mod seeded_bug {
+    use std::cell::Cell;
+    std::thread_local! {
+        /// Treats a failed batch as handled.
+        pub(crate) static SKIP_FAILED_BATCH: Cell<bool> = const { Cell::new(false) };
+    }
+}

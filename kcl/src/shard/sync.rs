@@ -1,0 +1,272 @@
+//! Which shards need a lease and which leases are over: a pure plan from a listing and the leases, and the step that applies it.
+//!
+//! The union of the leases that are not ended covers the hash key space after every sync (K7). Leases for children are created by the end of their
+//! parents (`consumer`); here they are created too, in case that end was lost or the listing was late.
+
+use crate::checkpoint::Position;
+use crate::client::{KinesisApi, Shard};
+use crate::config::InitialPosition;
+use crate::error::{Error, ErrorKind};
+use crate::lease::renew::bounded;
+use crate::lease::{Lease, LeaseKey, LeaseStore, NewLease};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What to create and delete.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct SyncPlan {
+    pub(crate) create: Vec<NewLease>,
+    pub(crate) delete: Vec<LeaseKey>,
+    /// Leases whose shard is not listed any more before they ended: its records outlived the retention.
+    pub(crate) vanished: Vec<LeaseKey>,
+}
+
+/// What the plan is made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SyncInput<'a> {
+    /// The stream's identity.
+    pub(crate) stream: &'a str,
+    /// All shards listed.
+    pub(crate) shards: &'a [Shard],
+    /// The leases, read *after* the shards were listed; those of other streams are ignored.
+    pub(crate) leases: &'a [Lease],
+    pub(crate) initial: InitialPosition,
+    /// The stream server's clock, read *before* the shards were listed.
+    pub(crate) server_time_ms: u64,
+}
+
+/// The shards as a family tree, with the leases they have.
+struct Family<'a> {
+    shards: HashMap<&'a str, &'a Shard>,
+    children: HashMap<&'a str, Vec<&'a str>>,
+    leases: HashMap<&'a str, &'a Lease>,
+}
+
+/// Plans a sync. `LATEST` is turned into the server's time here and never stored (K4).
+pub(crate) fn plan(input: SyncInput<'_>) -> SyncPlan {
+    if input.shards.is_empty() {
+        return SyncPlan::default();
+    }
+    let family = Family::of(input);
+    let key = |id: &str| LeaseKey {
+        stream: input.stream.to_owned(),
+        shard_id: id.to_owned(),
+    };
+    let create = input
+        .shards
+        .iter()
+        .filter(|shard| !family.leases.contains_key(shard.shard_id.as_str()))
+        .filter_map(|shard| {
+            Some(NewLease {
+                key: key(&shard.shard_id),
+                checkpoint: family.start_of(shard, input)?,
+                parents: shard.parents.clone(),
+                hash_key_range: Some(shard.hash_key_range),
+            })
+        })
+        .collect();
+    let unlisted = |lease: &&&Lease| !family.shards.contains_key(lease.key.shard_id.as_str());
+    let (ended, alive): (Vec<&Lease>, Vec<&Lease>) = family
+        .leases
+        .values()
+        .filter(unlisted)
+        .partition(|lease| lease.checkpoint == Position::ShardEnd);
+    let mut delete: Vec<LeaseKey> = ended
+        .into_iter()
+        // The end of a parent is what says where an unleased child starts.
+        .filter(|lease| family.every_child_is_leased(&lease.key.shard_id))
+        .map(|lease| lease.key.clone())
+        .collect();
+    let mut vanished: Vec<LeaseKey> = alive.into_iter().map(|lease| lease.key.clone()).collect();
+    delete.sort();
+    vanished.sort();
+    SyncPlan {
+        create,
+        delete,
+        vanished,
+    }
+}
+
+impl<'a> Family<'a> {
+    fn of(input: SyncInput<'a>) -> Self {
+        let mut children: HashMap<&str, Vec<&str>> = HashMap::new();
+        for shard in input.shards {
+            for parent in &shard.parents {
+                children.entry(parent).or_default().push(&shard.shard_id);
+            }
+        }
+        let own = |lease: &&Lease| lease.key.stream == input.stream;
+        Family {
+            shards: input
+                .shards
+                .iter()
+                .map(|shard| (shard.shard_id.as_str(), shard))
+                .collect(),
+            children,
+            leases: input
+                .leases
+                .iter()
+                .filter(own)
+                .map(|lease| (lease.key.shard_id.as_str(), lease))
+                .collect(),
+        }
+    }
+
+    /// Where a shard without a lease starts; `None` if it needs none.
+    fn start_of(&self, shard: &Shard, input: SyncInput<'_>) -> Option<Position> {
+        let ancestors = self.leased_ancestors(shard);
+        if !ancestors.is_empty() {
+            return Some(start_after(&ancestors));
+        }
+        // Its children are in work already: it was done with, or began before the application.
+        if self.has_leased_descendant(&shard.shard_id) {
+            return None;
+        }
+        match input.initial {
+            InitialPosition::TrimHorizon => Some(Position::TrimHorizon),
+            InitialPosition::AtTimestamp(ms) => Some(Position::AtTimestamp(ms)),
+            InitialPosition::Latest => (!shard.closed || self.is_gap(&shard.shard_id))
+                .then_some(Position::AtTimestamp(input.server_time_ms)),
+        }
+    }
+
+    /// The nearest leased shard on every line of descent.
+    fn leased_ancestors(&self, shard: &'a Shard) -> Vec<&'a Lease> {
+        let mut found = Vec::new();
+        let mut seen = HashSet::new();
+        let mut open: Vec<&str> = shard.parents.iter().map(String::as_str).collect();
+        while let Some(id) = open.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            if let Some(lease) = self.leases.get(id) {
+                found.push(*lease);
+            } else if let Some(parent) = self.shards.get(id) {
+                open.extend(parent.parents.iter().map(String::as_str));
+            }
+        }
+        found
+    }
+
+    fn has_leased_descendant(&self, id: &'a str) -> bool {
+        let mut seen = HashSet::new();
+        let mut open = vec![id];
+        while let Some(id) = open.pop() {
+            for child in self.children.get(id).into_iter().flatten() {
+                if self.leases.contains_key(child) {
+                    return true;
+                }
+                if seen.insert(*child) {
+                    open.push(child);
+                }
+            }
+        }
+        false
+    }
+
+    /// Whether a shard was merged with one that has a lease, or with a descendant of one.
+    fn is_gap(&self, id: &str) -> bool {
+        self.children
+            .get(id)
+            .into_iter()
+            .flatten()
+            .filter_map(|child| self.shards.get(child))
+            .any(|child| !self.leased_ancestors(child).is_empty())
+    }
+
+    fn every_child_is_leased(&self, id: &str) -> bool {
+        self.children
+            .get(id)
+            .into_iter()
+            .flatten()
+            .all(|child| self.leases.contains_key(child))
+    }
+}
+
+/// A descendant starts at its beginning; or at the time its ancestors wait for, if they have come across no record yet.
+fn start_after(ancestors: &[&Lease]) -> Position {
+    let mut earliest: Option<u64> = None;
+    for lease in ancestors {
+        match lease.checkpoint {
+            Position::AtTimestamp(ms) => {
+                earliest = Some(earliest.map_or(ms, |earliest| earliest.min(ms)));
+            }
+            Position::TrimHorizon | Position::Sequence { .. } | Position::ShardEnd => {
+                return Position::TrimHorizon;
+            }
+        }
+    }
+    earliest.map_or(Position::TrimHorizon, Position::AtTimestamp)
+}
+
+/// Lists the shards of one stream and brings the leases up to date.
+#[derive(Debug, Clone)]
+pub(crate) struct Syncer {
+    pub(crate) client: Arc<dyn KinesisApi>,
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) application: String,
+    /// Name or ARN, as configured.
+    pub(crate) stream: String,
+    /// The identity found at the start (K13).
+    pub(crate) identity: String,
+    pub(crate) initial: InitialPosition,
+    /// Limit on one call of the store.
+    pub(crate) store_timeout: Duration,
+}
+
+/// What a sync found.
+#[derive(Debug, Default)]
+pub(crate) struct SyncReport {
+    /// Shards listed; none while a stream is being created.
+    pub(crate) shards: usize,
+    pub(crate) vanished: Vec<LeaseKey>,
+}
+
+impl Syncer {
+    /// Brings the leases up to date once.
+    ///
+    /// # Errors
+    /// `NotFound`: the stream is gone or was created anew, and the leases mean nothing any more (K13). Others are worth
+    /// another try.
+    pub(crate) async fn sync(&self) -> Result<SyncReport, Error> {
+        let summary = self.client.describe_stream(&self.stream).await?;
+        if summary.identity() != self.identity {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "stream {} was deleted and created anew: it is {}, the leases belong to {}; start the worker again to begin with the new stream",
+                    self.stream,
+                    summary.identity(),
+                    self.identity
+                ),
+            ));
+        }
+        let shards = self.client.list_shards(&self.stream).await?;
+        let snapshot = bounded(self.store_timeout, self.store.snapshot(&self.application)).await?;
+        let plan = plan(SyncInput {
+            stream: &self.identity,
+            shards: &shards,
+            leases: &snapshot.leases,
+            initial: self.initial,
+            server_time_ms: summary.server_time_ms,
+        });
+        if !plan.create.is_empty() {
+            let create = self.store.create_leases(&self.application, &plan.create);
+            let created = bounded(self.store_timeout, create).await?;
+            tracing::info!(created, stream = %self.identity, "leases created");
+        }
+        if !plan.delete.is_empty() {
+            let delete = self.store.delete_ended(&self.application, &plan.delete);
+            let deleted = bounded(self.store_timeout, delete).await?;
+            tracing::info!(deleted, stream = %self.identity, "leases of expired shards deleted");
+        }
+        Ok(SyncReport {
+            shards: shards.len(),
+            vanished: plan.vanished,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

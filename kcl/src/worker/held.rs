@@ -1,0 +1,226 @@
+//! The leases this worker holds, and the shard consumers that run on them.
+
+use crate::checkpoint::Position;
+use crate::config::WorkerConfig;
+use crate::fetch::polling::PollSettings;
+use crate::lease::expiry::Expired;
+use crate::lease::{Lease, LeaseKey, LeaseToken, Release, Snapshot};
+use crate::processor::{RecordProcessorFactory, ShardInfo};
+use crate::shard::callback::panic_text;
+use crate::shard::consumer::{self, Directive, Outcome, Shared, Tenure};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::{Id, JoinError, JoinSet};
+
+/// All shard consumers of a worker. Dropping it cancels them.
+pub(super) struct Held<F> {
+    shared: Arc<Shared>,
+    factory: Arc<F>,
+    poll: PollSettings,
+    stream_name: String,
+    stream: String,
+    me: String,
+    tasks: JoinSet<Outcome>,
+    /// Every task that runs, also of tenures that are over: one shard never has two.
+    running: HashMap<LeaseKey, Running>,
+    keys: HashMap<Id, LeaseKey>,
+    /// Given up by their consumers, not yet released in the store.
+    releases: HashMap<LeaseKey, Release>,
+}
+
+struct Running {
+    token: LeaseToken,
+    directive: watch::Sender<Directive>,
+}
+
+/// What a worker is and reads, as far as its consumers need it.
+pub(super) struct Work<'a> {
+    pub(super) config: &'a WorkerConfig,
+    pub(super) stream_name: String,
+    /// `ARN@creation-milliseconds`.
+    pub(super) stream: String,
+}
+
+impl<F: RecordProcessorFactory> Held<F> {
+    pub(super) fn new(shared: Arc<Shared>, factory: Arc<F>, work: Work<'_>) -> Self {
+        let Work {
+            config,
+            stream_name,
+            stream,
+        } = work;
+        Held {
+            shared,
+            factory,
+            poll: PollSettings {
+                stream: config.stream.clone(),
+                shard_id: String::new(),
+                poll_interval: config.poll_interval,
+                max_records: config.max_records,
+            },
+            stream_name,
+            stream,
+            me: config.worker_id.clone(),
+            tasks: JoinSet::new(),
+            running: HashMap::new(),
+            keys: HashMap::new(),
+            releases: HashMap::new(),
+        }
+    }
+
+    /// Whether a consumer runs on the shard or its release is due, so that a lease on it must not be taken now.
+    pub(super) fn is_busy(&self, key: &LeaseKey) -> bool {
+        self.running.contains_key(key) || self.releases.contains_key(key)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Starts a consumer on a lease that is ours, unless one runs on the shard. So leases handed over, and those whose
+    /// taking was answered too late, are found in the next snapshot (K12).
+    pub(super) fn adopt(&mut self, lease: &Lease) {
+        let ours = lease.owner.as_ref() == Some(&self.me) && lease.key.stream == self.stream;
+        if !ours || lease.checkpoint == Position::ShardEnd || self.is_busy(&lease.key) {
+            return;
+        }
+        let token = LeaseToken {
+            key: lease.key.clone(),
+            owner: self.me.clone(),
+            counter: lease.counter,
+        };
+        let (directive, receiver) = watch::channel(Directive::Run);
+        let tenure = Tenure {
+            token: token.clone(),
+            shard: ShardInfo {
+                stream_name: self.stream_name.clone(),
+                shard_id: lease.key.shard_id.clone(),
+                position: lease.checkpoint,
+                hash_key_range: lease.hash_key_range,
+                parents: lease.parents.clone(),
+            },
+            poll: PollSettings {
+                shard_id: lease.key.shard_id.clone(),
+                ..self.poll.clone()
+            },
+            directive: receiver,
+        };
+        tracing::info!(lease = %lease.key, counter = lease.counter, checkpoint = %lease.checkpoint, "processing the shard");
+        let task = consumer::run(Arc::clone(&self.shared), Arc::clone(&self.factory), tenure);
+        let id = self.tasks.spawn(task).id();
+        self.keys.insert(id, lease.key.clone());
+        self.running
+            .insert(lease.key.clone(), Running { token, directive });
+    }
+
+    /// Compares what we believe to hold with the store: tells the consumers of lost leases, and finds who asks for ours.
+    pub(super) fn reconcile(&mut self, snapshot: &Snapshot, expired: &Expired) {
+        let leases: HashMap<&LeaseKey, &Lease> = snapshot
+            .leases
+            .iter()
+            .map(|lease| (&lease.key, lease))
+            .collect();
+        let is_current = |token: &LeaseToken| {
+            leases.get(&token.key).is_some_and(|lease| {
+                lease.owner.as_ref() == Some(&token.owner) && lease.counter == token.counter
+            })
+        };
+        for (key, running) in &self.running {
+            if !is_current(&running.token) {
+                // A consumer that has just ended its shard is not told: it knows.
+                let ended = leases
+                    .get(key)
+                    .is_some_and(|l| l.checkpoint == Position::ShardEnd);
+                if !ended {
+                    running.tell(Directive::Lost);
+                }
+                continue;
+            }
+            let wanted_by = leases.get(key).and_then(|lease| lease.wanted_by.as_deref());
+            if let Some(asker) = wanted_by.filter(|asker| !expired.contains_key(*asker)) {
+                running.tell(Directive::GiveUp(Some(asker.to_owned())));
+            }
+        }
+        self.releases
+            .retain(|_, release| is_current(&release.token));
+    }
+
+    /// Tells every consumer to finish its batch and give its lease up.
+    pub(super) fn give_up_all(&self) {
+        for running in self.running.values() {
+            running.tell(Directive::GiveUp(None));
+        }
+    }
+
+    /// Cancels what still runs.
+    pub(super) fn abort_all(&mut self) {
+        self.tasks.abort_all();
+    }
+
+    /// Waits for a consumer to end.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(super) async fn ended(&mut self) {
+        if let Some(ended) = self.tasks.join_next_with_id().await {
+            self.take_in(ended);
+            while let Some(ended) = self.tasks.try_join_next_with_id() {
+                self.take_in(ended);
+            }
+        }
+    }
+
+    fn take_in(&mut self, ended: Result<(Id, Outcome), JoinError>) {
+        let (id, outcome) = match ended {
+            Ok((id, outcome)) => (id, Some(outcome)),
+            Err(error) => {
+                let id = error.id();
+                if let Ok(panic) = error.try_into_panic() {
+                    let text = panic_text(&*panic);
+                    tracing::error!(lease = ?self.keys.get(&id), "the shard consumer panicked, it is started again: {text}");
+                }
+                (id, None)
+            }
+        };
+        let Some(key) = self.keys.remove(&id) else {
+            return;
+        };
+        self.running.remove(&key);
+        match outcome {
+            Some(Outcome::GiveUp(release)) => {
+                self.releases.insert(key, release);
+            }
+            Some(Outcome::Ended) => tracing::info!(lease = %key, "the shard has ended"),
+            Some(Outcome::Lost) => tracing::info!(lease = %key, "the lease is lost"),
+            None => {}
+        }
+    }
+
+    /// What is to be released in the store.
+    pub(super) fn releases(&self) -> Vec<Release> {
+        self.releases.values().cloned().collect()
+    }
+
+    /// These are released, or not ours any more.
+    pub(super) fn released(&mut self, releases: &[Release]) {
+        for release in releases {
+            self.releases.remove(&release.token.key);
+        }
+    }
+}
+
+impl Running {
+    /// A consumer that is to stop is not told again to give up; a lost lease overrides all.
+    fn tell(&self, wish: Directive) {
+        self.directive.send_if_modified(|current| {
+            let news = match (&*current, &wish) {
+                (Directive::Lost, _) | (Directive::GiveUp(_), Directive::GiveUp(_)) => false,
+                (_, wish) => *wish != Directive::Run,
+            };
+            if news {
+                *current = wish;
+            }
+            news
+        });
+    }
+}

@@ -1,0 +1,111 @@
+//! The worker: registers, takes its share of the leases, runs a shard consumer for each, and gives them up in order.
+//!
+//! Three tasks: the loop that decides ([`run`]), the heartbeat, which nothing may delay (K2), and the listing of the shards, which may
+//! be slow. Whoever drops the future of [`Worker::run`] ends them all.
+
+mod builder;
+mod held;
+mod run;
+#[cfg(test)]
+mod tests;
+
+pub use builder::WorkerBuilder;
+
+use crate::client::{KinesisApi, StreamSummary};
+use crate::config::WorkerConfig;
+use crate::error::Error;
+use crate::lease::LeaseStore;
+use crate::processor::RecordProcessorFactory;
+use std::fmt;
+use std::sync::Arc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Processes the shards of one stream together with the other workers of the application.
+pub struct Worker<F> {
+    config: WorkerConfig,
+    client: Arc<dyn KinesisApi>,
+    store: Arc<dyn LeaseStore>,
+    factory: Arc<F>,
+    stream: StreamSummary,
+    handle: WorkerHandle,
+    /// Tells the handles when the worker is gone, whether it ran or not.
+    done: DropGuard,
+}
+
+impl<F> fmt::Debug for Worker<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Worker<()> {
+    /// A worker of `application` on a stream, given by name or ARN.
+    pub fn builder(application: impl Into<String>, stream: impl Into<String>) -> WorkerBuilder {
+        WorkerBuilder::new(application, stream)
+    }
+}
+
+impl<F: RecordProcessorFactory> Worker<F> {
+    /// A handle to stop the worker with.
+    pub fn handle(&self) -> WorkerHandle {
+        self.handle.clone()
+    }
+
+    /// Works until it is told to shut down, or cannot go on.
+    ///
+    /// # Errors
+    /// `WorkerReplaced`: another process registered under this worker id. `NotFound`: the stream is gone or was created
+    /// anew. `Store`, `AccessDenied` and others of the start: the worker could not begin. A store or endpoint that is out of reach later is waited for.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is like a crash: no callback runs, the leases expire, and what was not checkpointed is delivered again
+    /// elsewhere. Nothing is lost. Use [`WorkerHandle::shutdown`] to hand over without duplicates.
+    pub async fn run(self) -> Result<(), Error> {
+        let Worker {
+            config,
+            client,
+            store,
+            factory,
+            stream,
+            handle,
+            done,
+        } = self;
+        let running = run::Run::start(config, client, store, factory, stream).await?;
+        let ended = running.until(handle.asked).await;
+        drop(done);
+        ended
+    }
+}
+
+/// Stops a worker from elsewhere; clones stop the same one.
+#[derive(Debug, Clone)]
+pub struct WorkerHandle {
+    asked: CancellationToken,
+    done: CancellationToken,
+}
+
+impl WorkerHandle {
+    fn new() -> Self {
+        WorkerHandle {
+            asked: CancellationToken::new(),
+            done: CancellationToken::new(),
+        }
+    }
+
+    /// Asks for a graceful shutdown: every shard finishes its batch, `shutdown_requested` is called, and the leases are released with
+    /// their last checkpoints. Returns at once; [`Worker::run`] returns when it is done.
+    pub fn shutdown(&self) {
+        self.asked.cancel();
+    }
+
+    /// Asks for a graceful shutdown and waits until the worker is gone.
+    ///
+    /// # Cancel safety
+    /// The shutdown goes on when the future is dropped.
+    pub async fn shutdown_and_wait(&self) {
+        self.asked.cancel();
+        self.done.cancelled().await;
+    }
+}

@@ -1,0 +1,108 @@
+//! GetShardIterator and GetRecords.
+
+use crate::api::{Caller, named, shard::key_range, stream_arn};
+use crate::engine::{Engine, Page, Start};
+use crate::error::{ApiError, SequenceFault};
+use millstream_wire::limits::GET_RECORDS_MAX_COUNT;
+use millstream_wire::shapes::{
+    ChildShard, GetRecordsRequest, GetRecordsResponse, GetShardIteratorRequest,
+    GetShardIteratorResponse, Record, ShardIteratorType, Timestamp,
+};
+use millstream_wire::{SequenceNumber, ShardId, StreamArn};
+
+pub(super) async fn get_shard_iterator(
+    engine: &Engine,
+    caller: &Caller,
+    request: GetShardIteratorRequest,
+) -> Result<GetShardIteratorResponse, ApiError> {
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
+    let shard = request.shard_id.clone().unwrap_or_default();
+    let start = start(&request, &shard, &arn)?;
+    let shard_iterator = engine.shard_iterator(&arn, &shard, start).await?;
+    if request.dry_run == Some(true) {
+        return Err(ApiError::dry_run());
+    }
+    Ok(GetShardIteratorResponse { shard_iterator })
+}
+
+/// The kind of start with the member it needs, and without those it does not take.
+fn start(
+    request: &GetShardIteratorRequest,
+    shard: &str,
+    arn: &StreamArn,
+) -> Result<Start, ApiError> {
+    let Some(kind) = request.shard_iterator_type.as_ref() else {
+        unreachable!("validation requires an iterator type");
+    };
+    // An id that does not parse is refused with the shard; until then its number does not matter.
+    let shard: ShardId = shard.parse().unwrap_or(ShardId(0));
+    let sequence = request.starting_sequence_number.as_deref();
+    let timestamp = request.timestamp;
+    let numbered = |make: fn(SequenceNumber) -> Start| {
+        let text = sequence.ok_or_else(|| ApiError::iterator_needs_sequence(kind))?;
+        let malformed = |_| {
+            let fault = SequenceFault::Malformed;
+            ApiError::bad_starting_sequence(text, shard, named(arn), fault)
+        };
+        text.parse().map(make).map_err(malformed)
+    };
+    match kind {
+        ShardIteratorType::AtSequenceNumber => numbered(Start::AtSequence),
+        ShardIteratorType::AfterSequenceNumber => numbered(Start::AfterSequence),
+        ShardIteratorType::TrimHorizon if sequence.is_none() => Ok(Start::TrimHorizon),
+        ShardIteratorType::Latest if sequence.is_none() => Ok(Start::Latest),
+        ShardIteratorType::AtTimestamp if sequence.is_none() => match timestamp {
+            // A time before 1970 is before every record.
+            Some(timestamp) => Ok(Start::AtTimestamp(
+                u64::try_from(timestamp.millis).unwrap_or(0),
+            )),
+            None => Err(ApiError::iterator_needs_timestamp()),
+        },
+        kind => Err(ApiError::iterator_takes_no_sequence(kind)),
+    }
+}
+
+pub(super) async fn get_records(
+    engine: &Engine,
+    request: GetRecordsRequest,
+) -> Result<GetRecordsResponse, ApiError> {
+    let limit = request.limit.and_then(|limit| usize::try_from(limit).ok());
+    let token = request.shard_iterator.unwrap_or_default();
+    if request.dry_run == Some(true) {
+        engine.check_iterator(&token)?;
+        return Err(ApiError::dry_run());
+    }
+    let page = engine
+        .records(&token, limit.unwrap_or(GET_RECORDS_MAX_COUNT))
+        .await?;
+    Ok(response(page))
+}
+
+fn response(page: Page) -> GetRecordsResponse {
+    let records = page.records.into_iter().map(|record| Record {
+        sequence_number: record.sequence,
+        approximate_arrival_timestamp: Some(Timestamp::from_millis(record.arrival_ms)),
+        partition_key: record.partition_key().to_owned(),
+        data: record.data,
+        encryption_type: None,
+    });
+    let children = page.children.iter().map(|child| ChildShard {
+        shard_id: child.id().to_string(),
+        parent_shards: child
+            .parents()
+            .map(|parent| ShardId(parent).to_string())
+            .collect(),
+        hash_key_range: key_range(child),
+    });
+    let children: Vec<_> = children.collect();
+    GetRecordsResponse {
+        records: records.collect(),
+        millis_behind_latest: Some(page.millis_behind_latest),
+        child_shards: (!children.is_empty()).then_some(children),
+        next_shard_iterator: page.next_iterator,
+    }
+}

@@ -1,0 +1,259 @@
+//! ListShards, SplitShard and MergeShards.
+
+use crate::api::token::{self, ListShardsToken};
+use crate::api::{Caller, named, stream_arn};
+use crate::engine::Engine;
+use crate::engine::catalog::{Shard, Stream};
+use crate::error::ApiError;
+use millstream_wire::limits::{LIST_SHARDS_MAX_COUNT, LIST_SHARDS_TOKEN_TTL_SECONDS};
+use millstream_wire::shapes::{
+    self, Empty, KeyRange, ListShardsRequest, ListShardsResponse, MergeShardsRequest,
+    SequenceNumberRange, ShardFilter, ShardFilterType, SplitShardRequest,
+};
+use millstream_wire::{HashKey, ShardId, StreamArn};
+
+pub(super) async fn split_shard(
+    engine: &Engine,
+    caller: &Caller,
+    request: SplitShardRequest,
+) -> Result<Empty, ApiError> {
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
+    let shard = existing(engine, &arn, &request.shard_to_split.unwrap_or_default())?;
+    let text = request.new_starting_hash_key.unwrap_or_default();
+    let key: HashKey = text.parse().map_err(|_| {
+        ApiError::invalid_argument(format!(
+            "NewStartingHashKey {text} used in SplitShard() on shard {shard} in {} is not below 2^128.",
+            named(&arn)
+        ))
+    })?;
+    engine.split_shard(&arn, shard, key).await?;
+    Ok(Empty {})
+}
+
+pub(super) async fn merge_shards(
+    engine: &Engine,
+    caller: &Caller,
+    request: MergeShardsRequest,
+) -> Result<Empty, ApiError> {
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
+    let first = existing(engine, &arn, &request.shard_to_merge.unwrap_or_default())?;
+    let second = existing(
+        engine,
+        &arn,
+        &request.adjacent_shard_to_merge.unwrap_or_default(),
+    )?;
+    engine.merge_shards(&arn, (first, second)).await?;
+    Ok(Empty {})
+}
+
+/// The shard's id if the stream has it; AWS looks it up before it looks at anything else.
+fn existing(engine: &Engine, arn: &StreamArn, text: &str) -> Result<ShardId, ApiError> {
+    let stream = engine.stream(arn)?;
+    let known = |id: &ShardId| stream.shards.contains_key(&id.0);
+    let found = text.parse::<ShardId>().ok().filter(known);
+    found.ok_or_else(|| ApiError::shard_not_found(text, named(arn)))
+}
+
+pub(super) fn list_shards(
+    engine: &Engine,
+    caller: &Caller,
+    request: &ListShardsRequest,
+) -> Result<ListShardsResponse, ApiError> {
+    let now_ms = engine.now_ms();
+    let page = page(caller, request, now_ms)?;
+    let arn: StreamArn = page
+        .arn
+        .parse()
+        .map_err(|_| ApiError::invalid_next_token())?;
+    let stream = engine.stream(&arn)?;
+    if request.stream_creation_timestamp.is_some_and(|at| {
+        u64::try_from(at.millis).is_ok_and(|ms| ms / 1_000 != stream.created_ms / 1_000)
+    }) {
+        return Err(ApiError::stream_not_found(named(&arn)));
+    }
+    let max = request
+        .max_results
+        .and_then(|max| usize::try_from(max).ok());
+    let max = max
+        .unwrap_or(LIST_SHARDS_MAX_COUNT)
+        .min(LIST_SHARDS_MAX_COUNT);
+    let mut shards = stream
+        .listed_shards(now_ms)
+        .filter(|shard| page.after.is_none_or(|after| shard.index > after))
+        .filter(|shard| page.filter.keeps(shard, &stream, now_ms))
+        .peekable();
+    let listed: Vec<&Shard> = shards.by_ref().take(max).collect();
+    let next_token = match (shards.peek(), listed.last()) {
+        (Some(_), Some(last)) => {
+            let next = ListShardsToken {
+                after: Some(last.index),
+                minted_ms: now_ms,
+                ..page
+            };
+            Some(token::encode(&next)?)
+        }
+        _ => None,
+    };
+    Ok(ListShardsResponse {
+        shards: listed.into_iter().map(describe).collect(),
+        next_token,
+    })
+}
+
+/// What to list: from the token of the page before, or from the request's own members.
+fn page(
+    caller: &Caller,
+    request: &ListShardsRequest,
+    now_ms: u64,
+) -> Result<ListShardsToken, ApiError> {
+    let Some(text) = request.next_token.as_deref() else {
+        if request.stream_name.is_none() && request.stream_arn.is_none() {
+            return Err(ApiError::list_shards_needs_stream());
+        }
+        let arn = stream_arn(
+            caller,
+            request.stream_name.as_deref(),
+            request.stream_arn.as_deref(),
+        )?;
+        let start = request.exclusive_start_shard_id.as_deref();
+        let after = match start {
+            None => None,
+            Some(text) => {
+                let id: ShardId = text
+                    .parse()
+                    .map_err(|_| ApiError::shard_not_found(text, named(&arn)))?;
+                Some(id.0)
+            }
+        };
+        let filter = Filter::from_request(request.shard_filter.as_ref(), &arn)?;
+        return Ok(ListShardsToken {
+            arn: arn.to_string(),
+            after,
+            filter,
+            minted_ms: now_ms,
+        });
+    };
+    let others = request.stream_name.is_some()
+        || request.exclusive_start_shard_id.is_some()
+        || request.stream_creation_timestamp.is_some();
+    if others {
+        return Err(ApiError::list_shards_token_and_stream());
+    }
+    let token: ListShardsToken = token::decode(text).ok_or_else(ApiError::invalid_next_token)?;
+    if now_ms
+        > token
+            .minted_ms
+            .saturating_add(LIST_SHARDS_TOKEN_TTL_SECONDS * 1_000)
+    {
+        return Err(ApiError::expired_next_token());
+    }
+    Ok(token)
+}
+
+/// Which shards ListShards shows (model: `ShardFilterType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) enum Filter {
+    /// All that are not expired.
+    All,
+    /// Those with a greater id.
+    After(u32),
+    /// Those that were open at the trim horizon.
+    AtTrimHorizon,
+    /// Those that are open.
+    AtLatest,
+    /// Those that were open at a time, milliseconds since 1970.
+    At(u64),
+    /// Those that were open at or after a time.
+    From(u64),
+}
+
+impl Filter {
+    fn from_request(filter: Option<&ShardFilter>, arn: &StreamArn) -> Result<Filter, ApiError> {
+        let Some(filter) = filter else {
+            return Ok(Filter::All);
+        };
+        let time = || {
+            filter
+                .timestamp
+                .map(|at| u64::try_from(at.millis).unwrap_or(0))
+                .ok_or_else(|| {
+                    ApiError::invalid_argument("ShardFilter of this type needs a Timestamp.")
+                })
+        };
+        match filter.filter_type {
+            Some(ShardFilterType::AfterShardId) => {
+                let text = filter.shard_id.as_deref().ok_or_else(|| {
+                    ApiError::invalid_argument(
+                        "ShardFilter of type AFTER_SHARD_ID needs a ShardId.",
+                    )
+                })?;
+                let id: ShardId = text
+                    .parse()
+                    .map_err(|_| ApiError::shard_not_found(text, named(arn)))?;
+                Ok(Filter::After(id.0))
+            }
+            Some(ShardFilterType::AtTrimHorizon) => Ok(Filter::AtTrimHorizon),
+            Some(ShardFilterType::AtLatest) => Ok(Filter::AtLatest),
+            Some(ShardFilterType::AtTimestamp) => Ok(Filter::At(time()?)),
+            Some(ShardFilterType::FromTimestamp) => Ok(Filter::From(time()?)),
+            // Everything since the trim horizon is everything that is not expired.
+            Some(ShardFilterType::FromTrimHorizon) | None => Ok(Filter::All),
+            Some(_) => unreachable!("validation allows the known filters only"),
+        }
+    }
+
+    fn keeps(self, shard: &Shard, stream: &Stream, now_ms: u64) -> bool {
+        let open_at = |at_ms: u64| {
+            shard.created_seconds.saturating_mul(1_000) <= at_ms
+                && shard.closed_ms.is_none_or(|closed| closed > at_ms)
+        };
+        match self {
+            Filter::All => true,
+            Filter::After(index) => shard.index > index,
+            // A stream younger than its retention was whole at its creation.
+            Filter::AtTrimHorizon => {
+                let first = stream
+                    .shards
+                    .values()
+                    .map(|s| s.created_seconds)
+                    .min()
+                    .unwrap_or(0);
+                open_at(
+                    stream
+                        .trim_horizon_ms(now_ms)
+                        .max(first.saturating_mul(1_000)),
+                )
+            }
+            Filter::AtLatest => shard.is_open(),
+            Filter::At(at_ms) => open_at(at_ms),
+            Filter::From(at_ms) => shard.closed_ms.is_none_or(|closed| closed >= at_ms),
+        }
+    }
+}
+
+/// A shard as it is shown.
+pub(super) fn describe(shard: &Shard) -> shapes::Shard {
+    let id = |index: u32| ShardId(index).to_string();
+    shapes::Shard {
+        shard_id: shard.id().to_string(),
+        parent_shard_id: shard.parent.map(id),
+        adjacent_parent_shard_id: shard.adjacent_parent.map(id),
+        hash_key_range: key_range(shard),
+        sequence_number_range: SequenceNumberRange {
+            starting_sequence_number: shard.starting_sequence().to_string(),
+            ending_sequence_number: shard.ending_sequence().map(|number| number.to_string()),
+        },
+    }
+}
+
+pub(super) fn key_range(shard: &Shard) -> KeyRange {
+    shard.range().into()
+}

@@ -1,0 +1,268 @@
+//! Creating, deleting, describing and listing streams, and their retention.
+
+use crate::api::token::{self, ListStreamsToken};
+use crate::api::{Caller, named, own_arn, parse_name, shard, stream_arn};
+use crate::engine::catalog::{self, Stream};
+use crate::engine::{Engine, NewStream, RetentionChange};
+use crate::error::ApiError;
+use millstream_wire::limits::{ON_DEMAND_INITIAL_SHARDS, RECORD_DEFAULT_MAX_BYTES};
+use millstream_wire::shapes::{
+    CreateStreamRequest, DecreaseStreamRetentionPeriodRequest, DeleteStreamRequest,
+    DescribeStreamRequest, DescribeStreamResponse, DescribeStreamSummaryRequest,
+    DescribeStreamSummaryResponse, Empty, EnhancedMetrics, IncreaseStreamRetentionPeriodRequest,
+    ListStreamsRequest, ListStreamsResponse, StreamDescription, StreamDescriptionSummary,
+    StreamMode, StreamModeDetails, StreamStatus, StreamSummary, Timestamp,
+};
+use millstream_wire::{ShardId, StreamArn};
+use std::num::NonZeroU32;
+
+/// Shards in one DescribeStream answer unless the request says otherwise (API reference).
+const DESCRIBE_STREAM_DEFAULT_SHARDS: usize = 100;
+/// Streams in one ListStreams answer unless the request says otherwise (API reference).
+const LIST_STREAMS_DEFAULT_COUNT: usize = 100;
+
+pub(super) async fn create_stream(
+    engine: &Engine,
+    caller: &Caller,
+    request: CreateStreamRequest,
+) -> Result<Empty, ApiError> {
+    let name = parse_name(&request.stream_name.unwrap_or_default())?;
+    let mode = request
+        .stream_mode_details
+        .and_then(|details| details.stream_mode);
+    let (mode, shards) = match (mode, request.shard_count) {
+        (Some(StreamMode::OnDemand), None) | (None, None) => (
+            catalog::StreamMode::OnDemand,
+            i64::from(ON_DEMAND_INITIAL_SHARDS),
+        ),
+        (Some(StreamMode::OnDemand), Some(_)) => {
+            return Err(ApiError::invalid_argument(
+                "ShardCount must not be given for a stream in ON_DEMAND mode.",
+            ));
+        }
+        (Some(_), None) => {
+            return Err(ApiError::invalid_argument(
+                "ShardCount must be given for a stream in PROVISIONED mode.",
+            ));
+        }
+        (_, Some(count)) => (catalog::StreamMode::Provisioned, count),
+    };
+    let in_range = u32::try_from(shards).ok().and_then(NonZeroU32::new);
+    let too_many = || ApiError::invalid_argument(format!("ShardCount {shards} is out of range."));
+    let shards = in_range.ok_or_else(too_many)?;
+    let kibibytes = request
+        .max_record_size_in_kib
+        .and_then(|size| usize::try_from(size).ok());
+    engine
+        .create_stream(NewStream {
+            arn: own_arn(caller, name),
+            shards,
+            mode,
+            max_record_bytes: kibibytes.map_or(RECORD_DEFAULT_MAX_BYTES, |size| size * 1024),
+            tags: request.tags.unwrap_or_default(),
+        })
+        .await?;
+    Ok(Empty {})
+}
+
+pub(super) async fn delete_stream(
+    engine: &Engine,
+    caller: &Caller,
+    request: DeleteStreamRequest,
+) -> Result<Empty, ApiError> {
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
+    engine.delete_stream(&arn).await?;
+    Ok(Empty {})
+}
+
+pub(super) async fn increase_retention(
+    engine: &Engine,
+    caller: &Caller,
+    request: IncreaseStreamRetentionPeriodRequest,
+) -> Result<Empty, ApiError> {
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
+    let hours = request.retention_period_hours.unwrap_or_default();
+    engine
+        .set_retention(&arn, hours, RetentionChange::Increase)
+        .await?;
+    Ok(Empty {})
+}
+
+pub(super) async fn decrease_retention(
+    engine: &Engine,
+    caller: &Caller,
+    request: DecreaseStreamRetentionPeriodRequest,
+) -> Result<Empty, ApiError> {
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
+    let hours = request.retention_period_hours.unwrap_or_default();
+    engine
+        .set_retention(&arn, hours, RetentionChange::Decrease)
+        .await?;
+    Ok(Empty {})
+}
+
+pub(super) fn describe_stream(
+    engine: &Engine,
+    caller: &Caller,
+    request: &DescribeStreamRequest,
+) -> Result<DescribeStreamResponse, ApiError> {
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
+    let stream = engine.stream(&arn)?;
+    let now_ms = engine.now_ms();
+    let after = match request.exclusive_start_shard_id.as_deref() {
+        None => None,
+        Some(text) => {
+            let id: ShardId = text
+                .parse()
+                .map_err(|_| ApiError::shard_not_found(text, named(&arn)))?;
+            Some(id.0)
+        }
+    };
+    let limit = request.limit.and_then(|limit| usize::try_from(limit).ok());
+    let listed = stream.listed_shards(now_ms);
+    let mut shards = listed.filter(|shard| after.is_none_or(|after| shard.index > after));
+    let page = shards
+        .by_ref()
+        .take(limit.unwrap_or(DESCRIBE_STREAM_DEFAULT_SHARDS));
+    let described = page.map(shard::describe).collect();
+    Ok(DescribeStreamResponse {
+        stream_description: StreamDescription {
+            stream_name: stream.arn.name.to_string(),
+            stream_arn: stream.arn.to_string(),
+            stream_status: status(&stream, now_ms),
+            stream_mode_details: Some(mode(&stream)),
+            shards: described,
+            has_more_shards: shards.next().is_some(),
+            retention_period_hours: stream.retention_hours,
+            stream_creation_timestamp: Timestamp::from_millis(stream.created_ms),
+            enhanced_monitoring: vec![EnhancedMetrics::default()],
+            // Recorded on AWS: an unencrypted stream says so here, its records say nothing.
+            encryption_type: Some(millstream_wire::shapes::EncryptionType::None),
+            key_id: None,
+        },
+    })
+}
+
+pub(super) fn describe_stream_summary(
+    engine: &Engine,
+    caller: &Caller,
+    request: &DescribeStreamSummaryRequest,
+) -> Result<DescribeStreamSummaryResponse, ApiError> {
+    let arn = stream_arn(
+        caller,
+        request.stream_name.as_deref(),
+        request.stream_arn.as_deref(),
+    )?;
+    let stream = engine.stream(&arn)?;
+    let now_ms = engine.now_ms();
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Ok(DescribeStreamSummaryResponse {
+        stream_description_summary: StreamDescriptionSummary {
+            stream_name: stream.arn.name.to_string(),
+            stream_arn: stream.arn.to_string(),
+            stream_id: None,
+            stream_status: status(&stream, now_ms),
+            stream_mode_details: Some(mode(&stream)),
+            retention_period_hours: stream.retention_hours,
+            stream_creation_timestamp: Timestamp::from_millis(stream.created_ms),
+            enhanced_monitoring: vec![EnhancedMetrics::default()],
+            encryption_type: Some(millstream_wire::shapes::EncryptionType::None),
+            key_id: None,
+            open_shard_count: count(stream.open_shard_count()),
+            consumer_count: Some(0),
+            warm_throughput: None,
+            max_record_size_in_kib: Some(count(stream.max_record_bytes / 1024)),
+            channel_count: None,
+            record_distribution_strategy: None,
+            queue_count: None,
+        },
+    })
+}
+
+pub(super) fn list_streams(
+    engine: &Engine,
+    caller: &Caller,
+    request: &ListStreamsRequest,
+) -> Result<ListStreamsResponse, ApiError> {
+    let after = match request.next_token.as_deref() {
+        None => request.exclusive_start_stream_name.clone(),
+        Some(text) => {
+            let token: ListStreamsToken =
+                token::decode(text).ok_or_else(ApiError::invalid_next_token)?;
+            Some(token.after_stream)
+        }
+    };
+    let now_ms = engine.now_ms();
+    let catalog = engine.catalog();
+    let limit = request.limit.and_then(|limit| usize::try_from(limit).ok());
+    let mut streams = catalog
+        .streams_of(&caller.account, &caller.region, now_ms)
+        .filter(|stream| {
+            after
+                .as_deref()
+                .is_none_or(|after| stream.arn.name.as_str() > after)
+        });
+    let page: Vec<_> = streams
+        .by_ref()
+        .take(limit.unwrap_or(LIST_STREAMS_DEFAULT_COUNT))
+        .collect();
+    let has_more_streams = streams.next().is_some();
+    let last = page.last().map(|stream| stream.arn.name.to_string());
+    let next_token = match last.filter(|_| has_more_streams) {
+        None => None,
+        Some(after_stream) => Some(token::encode(&ListStreamsToken { after_stream })?),
+    };
+    Ok(ListStreamsResponse {
+        stream_names: page
+            .iter()
+            .map(|stream| stream.arn.name.to_string())
+            .collect(),
+        has_more_streams,
+        next_token,
+        stream_summaries: Some(page.iter().map(|stream| summary(stream, now_ms)).collect()),
+    })
+}
+
+fn summary(stream: &Stream, now_ms: u64) -> StreamSummary {
+    let arn: &StreamArn = &stream.arn;
+    StreamSummary {
+        stream_name: arn.name.to_string(),
+        stream_arn: arn.to_string(),
+        stream_status: status(stream, now_ms),
+        stream_mode_details: Some(mode(stream)),
+        stream_creation_timestamp: Some(Timestamp::from_millis(stream.created_ms)),
+    }
+}
+
+fn status(stream: &Stream, now_ms: u64) -> StreamStatus {
+    // A stream that is gone was not found in the first place.
+    stream
+        .status(now_ms)
+        .map_or(StreamStatus::Deleting, |status| {
+            StreamStatus::from(status.name())
+        })
+}
+
+fn mode(stream: &Stream) -> StreamModeDetails {
+    let stream_mode = match stream.mode {
+        catalog::StreamMode::Provisioned => StreamMode::Provisioned,
+        catalog::StreamMode::OnDemand => StreamMode::OnDemand,
+    };
+    StreamModeDetails { stream_mode }
+}

@@ -1,0 +1,81 @@
+//! Every setting of the server, once: unit, default, range, and when one would change it.
+
+use crate::engine::Limits;
+use crate::log::{Durability, LogConfig};
+use millstream_wire::{AccountId, Region, StreamName};
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+/// Settings of a server; plain data.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Address to listen on, default 127.0.0.1. Another one makes the server reachable from elsewhere:
+    /// it checks no signatures, so that needs `allow_public`.
+    pub host: IpAddr,
+    /// Port to listen on, default 4567; 0 takes any free one.
+    pub port: u16,
+    /// Where the log lives, default the directory `./millstream-data`.
+    pub data: DataLocation,
+    /// When a put is acknowledged, default after `fdatasync`.
+    pub durability: Durability,
+    /// Whether AWS's per-shard limits hold, default yes. Off on hardware of your own.
+    pub limits: Limits,
+    /// How long streams stay CREATING, UPDATING and DELETING, milliseconds, default 0. Raise it to test
+    /// that a client waits.
+    pub state_delay_ms: u64,
+    /// Account in ARNs, default 000000000000.
+    pub account: AccountId,
+    /// Region of requests whose signature names none, default us-east-1.
+    pub region: Region,
+    /// Streams to create at start if they do not exist, in `region`.
+    pub streams: Vec<StartStream>,
+    /// Listen on a non-loopback address although no signature is checked.
+    pub allow_public: bool,
+    /// Sizes of the log.
+    pub log: LogConfig,
+}
+
+/// Where the log lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataLocation {
+    /// A directory, created if it does not exist; one process at a time.
+    Directory(PathBuf),
+    /// Memory, bounded, gone at the end: for tests.
+    Ephemeral,
+}
+
+/// A stream to create at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartStream {
+    /// Its name.
+    pub name: StreamName,
+    /// Its shards.
+    pub shards: NonZeroU32,
+}
+
+/// The default port, the one Kinesis stand-ins use.
+pub const DEFAULT_PORT: u16 = 4567;
+/// The default data directory.
+pub const DEFAULT_DATA_DIR: &str = "./millstream-data";
+/// Bytes that an ephemeral server keeps at most; puts are refused beyond it.
+pub const EPHEMERAL_MAX_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
+impl Default for Config {
+    #[expect(clippy::expect_used, reason = "both texts are valid names")]
+    fn default() -> Self {
+        Config {
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: DEFAULT_PORT,
+            data: DataLocation::Directory(PathBuf::from(DEFAULT_DATA_DIR)),
+            durability: Durability::Fsync,
+            limits: Limits::Aws,
+            state_delay_ms: 0,
+            account: "000000000000".parse().expect("twelve digits"),
+            region: "us-east-1".parse().expect("a region"),
+            streams: Vec::new(),
+            allow_public: false,
+            log: LogConfig::default(),
+        }
+    }
+}

@@ -1,0 +1,542 @@
+//! The catalog: streams, shards and tags as a fold over metadata events. Pure; owns no clock and no I/O.
+//!
+//! Invariant S4: after every event the open shards of a stream tile the hash key space. It is asserted
+//! before an event is written (by the plan) and after it is read (here).
+
+use crate::log::{LogShard, Metadata, MetadataError};
+use millstream_wire::{AccountId, HashKey, HashKeyRange, Region, ShardId, StreamArn, hash_key};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// First byte of every encoded event and catalog.
+const FORMAT_VERSION: u8 = 1;
+
+/// All streams of all accounts and regions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Catalog {
+    #[serde(with = "stream_list")]
+    streams: BTreeMap<StreamArn, Arc<Stream>>,
+    /// The next log shard; numbers are never reused, so one names a shard of one incarnation of a stream.
+    next_log_shard: u64,
+    #[serde(skip)]
+    by_log_shard: Arc<BTreeMap<LogShard, (StreamArn, ShardId)>>,
+}
+
+/// One incarnation of a stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stream {
+    /// Its name, account and region.
+    #[serde(with = "text")]
+    pub arn: StreamArn,
+    /// When it was created, milliseconds since 1970.
+    pub created_ms: u64,
+    /// A state change that takes time, if one was begun.
+    pub change: Option<Change>,
+    /// Hours its records stay readable.
+    pub retention_hours: u32,
+    /// Whether shards are managed by the caller or by the service.
+    pub mode: StreamMode,
+    /// Data plus partition key of one record at most, in bytes.
+    pub max_record_bytes: usize,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// Every shard that is not expired, by index.
+    pub shards: BTreeMap<u32, Shard>,
+    /// The index of the next shard.
+    pub next_shard: u32,
+    /// Open shards in the order of their ranges.
+    #[serde(skip)]
+    pub(super) open: Vec<(HashKey, u32)>,
+}
+
+/// A state that ends by itself at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The state until then.
+    pub status: Status,
+    /// Milliseconds since 1970.
+    pub until_ms: u64,
+}
+
+/// A stream's state (model: `StreamStatus`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names are AWS's")]
+pub enum Status {
+    Creating,
+    Updating,
+    Deleting,
+    Active,
+}
+
+impl Status {
+    /// AWS's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Creating => "CREATING",
+            Status::Updating => "UPDATING",
+            Status::Deleting => "DELETING",
+            Status::Active => "ACTIVE",
+        }
+    }
+}
+
+/// Who decides on the number of shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamMode {
+    /// The caller.
+    Provisioned,
+    /// The service.
+    OnDemand,
+}
+
+/// A shard: a range of hash keys for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// Its index in the stream.
+    pub index: u32,
+    /// Where its records are.
+    pub log_shard: u64,
+    /// First hash key.
+    #[serde(with = "text")]
+    pub start: HashKey,
+    /// Last hash key.
+    #[serde(with = "text")]
+    pub end: HashKey,
+    /// Shard it was split or merged from.
+    pub parent: Option<u32>,
+    /// The other shard it was merged from.
+    pub adjacent_parent: Option<u32>,
+    /// When it was created, seconds since 1970; later than its parents (S2).
+    pub created_seconds: u64,
+    /// When it was closed, milliseconds since 1970.
+    pub closed_ms: Option<u64>,
+}
+
+impl Shard {
+    /// Its id.
+    pub fn id(&self) -> ShardId {
+        ShardId(self.index)
+    }
+    /// Its share of the space.
+    pub fn range(&self) -> HashKeyRange {
+        HashKeyRange {
+            start: self.start,
+            end: self.end,
+        }
+    }
+    /// Where its records are.
+    pub fn log_shard(&self) -> LogShard {
+        LogShard(self.log_shard)
+    }
+    /// Whether it takes records.
+    pub fn is_open(&self) -> bool {
+        self.closed_ms.is_none()
+    }
+    /// Shards it was split or merged from.
+    pub fn parents(&self) -> impl Iterator<Item = u32> {
+        self.parent.into_iter().chain(self.adjacent_parent)
+    }
+    /// Whether it was split or merged from `index`.
+    pub fn is_child_of(&self, index: u32) -> bool {
+        self.parent == Some(index) || self.adjacent_parent == Some(index)
+    }
+}
+
+/// What changes the catalog; persisted, so variants and fields are only ever added.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// A stream came to be.
+    StreamCreated(Box<Stream>),
+    /// A stream is going away; it is gone when its change is over.
+    StreamDeleting {
+        /// The stream.
+        #[serde(with = "text")]
+        arn: StreamArn,
+        /// When it is gone.
+        gone_ms: u64,
+    },
+    /// A stream is gone.
+    StreamRemoved {
+        /// The stream.
+        #[serde(with = "text")]
+        arn: StreamArn,
+    },
+    /// Shards were closed and others opened in their place.
+    Resharded {
+        /// The stream.
+        #[serde(with = "text")]
+        arn: StreamArn,
+        /// Shards closed.
+        parents: Vec<u32>,
+        /// Shards opened.
+        children: Vec<Shard>,
+        /// When the parents were closed.
+        closed_ms: u64,
+        /// When the stream is ACTIVE again.
+        active_ms: u64,
+    },
+    /// The retention changed.
+    RetentionSet {
+        /// The stream.
+        #[serde(with = "text")]
+        arn: StreamArn,
+        /// The new retention.
+        hours: u32,
+        /// When the stream is ACTIVE again.
+        active_ms: u64,
+    },
+    /// Tags were set and removed.
+    TagsChanged {
+        /// The stream.
+        #[serde(with = "text")]
+        arn: StreamArn,
+        /// Tags to set.
+        set: BTreeMap<String, String>,
+        /// Keys to remove.
+        remove: Vec<String>,
+    },
+    /// Closed shards left the retention.
+    ShardsExpired {
+        /// The stream.
+        #[serde(with = "text")]
+        arn: StreamArn,
+        /// Shards that are gone.
+        shards: Vec<u32>,
+    },
+}
+
+impl Event {
+    /// The stored form: a version byte, then JSON.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+}
+
+impl Stream {
+    /// Its state at `now_ms`; `None` once it is gone.
+    pub fn status(&self, now_ms: u64) -> Option<Status> {
+        match self.change {
+            Some(change) if now_ms < change.until_ms => Some(change.status),
+            Some(Change {
+                status: Status::Deleting,
+                ..
+            }) => None,
+            _ => Some(Status::Active),
+        }
+    }
+
+    /// The open shard that owns `key`.
+    pub fn shard_of(&self, key: HashKey) -> Option<&Shard> {
+        let after = self.open.partition_point(|(start, _)| *start <= key);
+        let (_, index) = self.open.get(after.checked_sub(1)?)?;
+        self.shards.get(index)
+    }
+
+    /// Open shards in the order of their ranges.
+    pub fn open_shards(&self) -> impl Iterator<Item = &Shard> {
+        self.open
+            .iter()
+            .filter_map(|(_, index)| self.shards.get(index))
+    }
+
+    /// How many shards are open.
+    pub fn open_shard_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The oldest time whose records are still served, milliseconds since 1970.
+    pub fn trim_horizon_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(u64::from(self.retention_hours) * 3_600_000)
+    }
+
+    /// Shards whose records may still be served at `now_ms`, by index.
+    pub fn listed_shards(&self, now_ms: u64) -> impl Iterator<Item = &Shard> {
+        let horizon = self.trim_horizon_ms(now_ms);
+        self.shards
+            .values()
+            .filter(move |shard| shard.closed_ms.is_none_or(|closed| closed >= horizon))
+    }
+
+    /// Shards that were split or merged from `index`.
+    pub fn children_of(&self, index: u32) -> impl Iterator<Item = &Shard> {
+        self.shards
+            .values()
+            .filter(move |shard| shard.is_child_of(index))
+    }
+
+    /// Every log shard of the stream.
+    pub fn log_shards(&self) -> Vec<LogShard> {
+        self.shards.values().map(Shard::log_shard).collect()
+    }
+
+    fn reindex(&mut self) -> Result<(), MetadataError> {
+        let open = self.shards.values().filter(|shard| shard.is_open());
+        self.open = open.map(|shard| (shard.start, shard.index)).collect();
+        self.open.sort_unstable();
+        let ranges: Vec<_> = self.open_shards().map(Shard::range).collect();
+        if hash_key::tiles(&ranges) {
+            Ok(())
+        } else {
+            Err(MetadataError(format!(
+                "the open shards of {} do not tile the hash key space",
+                self.arn
+            )))
+        }
+    }
+}
+
+impl Catalog {
+    /// The stream of that name, unless it is gone at `now_ms`.
+    pub fn stream(&self, arn: &StreamArn, now_ms: u64) -> Option<&Arc<Stream>> {
+        self.streams
+            .get(arn)
+            .filter(|stream| stream.status(now_ms).is_some())
+    }
+
+    /// The stream of that name even if it is gone and only waits to be removed.
+    pub fn stored_stream(&self, arn: &StreamArn) -> Option<&Arc<Stream>> {
+        self.streams.get(arn)
+    }
+
+    /// Every stored stream, ordered by ARN.
+    pub fn stored_streams(&self) -> impl Iterator<Item = &Arc<Stream>> {
+        self.streams.values()
+    }
+
+    /// The streams of an account in a region that are there at `now_ms`, ordered by name.
+    pub fn streams_of<'a>(
+        &'a self,
+        account: &'a AccountId,
+        region: &'a Region,
+        now_ms: u64,
+    ) -> impl Iterator<Item = &'a Arc<Stream>> {
+        self.streams.values().filter(move |stream| {
+            stream.arn.account == *account
+                && stream.arn.region == *region
+                && stream.status(now_ms).is_some()
+        })
+    }
+
+    /// The stream and shard whose records are in `log_shard`.
+    pub fn owner_of(&self, log_shard: LogShard) -> Option<(&Arc<Stream>, ShardId)> {
+        let (arn, shard) = self.by_log_shard.get(&log_shard)?;
+        Some((self.streams.get(arn)?, *shard))
+    }
+
+    /// The number the next new log shard gets.
+    pub fn next_log_shard(&self) -> u64 {
+        self.next_log_shard
+    }
+
+    fn existing(&mut self, arn: &StreamArn) -> Result<&mut Stream, MetadataError> {
+        match self.streams.get_mut(arn) {
+            Some(stream) => Ok(Arc::make_mut(stream)),
+            None => Err(MetadataError(format!(
+                "event for {arn}, which does not exist"
+            ))),
+        }
+    }
+
+    fn adopt(&mut self, arn: &StreamArn, shards: &[(LogShard, ShardId)]) {
+        let index = Arc::make_mut(&mut self.by_log_shard);
+        for (log_shard, shard) in shards {
+            index.insert(*log_shard, (arn.clone(), *shard));
+            self.next_log_shard = self.next_log_shard.max(log_shard.0 + 1);
+        }
+    }
+
+    fn fold(&mut self, event: Event) -> Result<(), MetadataError> {
+        match event {
+            Event::StreamCreated(stream) => self.create(*stream),
+            Event::StreamDeleting { arn, gone_ms } => {
+                let change = Change {
+                    status: Status::Deleting,
+                    until_ms: gone_ms,
+                };
+                self.existing(&arn)?.change = Some(change);
+                Ok(())
+            }
+            Event::StreamRemoved { arn } => {
+                self.existing(&arn)?;
+                self.streams.remove(&arn);
+                Arc::make_mut(&mut self.by_log_shard).retain(|_, (owner, _)| *owner != arn);
+                Ok(())
+            }
+            Event::Resharded {
+                arn,
+                parents,
+                children,
+                closed_ms,
+                active_ms,
+            } => self.reshard(&arn, &parents, children, closed_ms, active_ms),
+            Event::RetentionSet {
+                arn,
+                hours,
+                active_ms,
+            } => {
+                let stream = self.existing(&arn)?;
+                stream.retention_hours = hours;
+                stream.change = Some(Change {
+                    status: Status::Updating,
+                    until_ms: active_ms,
+                });
+                Ok(())
+            }
+            Event::TagsChanged { arn, set, remove } => {
+                let stream = self.existing(&arn)?;
+                stream.tags.extend(set);
+                stream.tags.retain(|key, _| !remove.contains(key));
+                Ok(())
+            }
+            Event::ShardsExpired { arn, shards } => {
+                let stream = self.existing(&arn)?;
+                stream.shards.retain(|index, _| !shards.contains(index));
+                stream.reindex()?;
+                Arc::make_mut(&mut self.by_log_shard)
+                    .retain(|_, (owner, shard)| *owner != arn || !shards.contains(&shard.0));
+                Ok(())
+            }
+        }
+    }
+
+    fn create(&mut self, mut stream: Stream) -> Result<(), MetadataError> {
+        if self.streams.contains_key(&stream.arn) {
+            return Err(MetadataError(format!("{} was created twice", stream.arn)));
+        }
+        stream.reindex()?;
+        let shards: Vec<_> = stream
+            .shards
+            .values()
+            .map(|s| (s.log_shard(), s.id()))
+            .collect();
+        self.adopt(&stream.arn, &shards);
+        self.streams.insert(stream.arn.clone(), Arc::new(stream));
+        Ok(())
+    }
+
+    fn reshard(
+        &mut self,
+        arn: &StreamArn,
+        parents: &[u32],
+        children: Vec<Shard>,
+        closed_ms: u64,
+        active_ms: u64,
+    ) -> Result<(), MetadataError> {
+        let new: Vec<_> = children
+            .iter()
+            .map(|shard| (shard.log_shard(), shard.id()))
+            .collect();
+        let stream = self.existing(arn)?;
+        for parent in parents {
+            let unknown = || MetadataError(format!("shard {parent} of {arn} does not exist"));
+            stream.shards.get_mut(parent).ok_or_else(unknown)?.closed_ms = Some(closed_ms);
+        }
+        for child in children {
+            stream.next_shard = stream.next_shard.max(child.index + 1);
+            stream.shards.insert(child.index, child);
+        }
+        stream.change = Some(Change {
+            status: Status::Updating,
+            until_ms: active_ms,
+        });
+        stream.reindex()?;
+        self.adopt(arn, &new);
+        Ok(())
+    }
+}
+
+impl Metadata for Catalog {
+    fn apply(&mut self, event: &[u8]) -> Result<(), MetadataError> {
+        // Folded into a copy first: a bad event leaves the catalog as it was.
+        let mut next = self.clone();
+        next.fold(decode(event)?)?;
+        *self = next;
+        Ok(())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, MetadataError> {
+        let mut catalog: Catalog = decode(bytes)?;
+        let mut index = BTreeMap::new();
+        for stream in catalog.streams.values_mut() {
+            let stream = Arc::make_mut(stream);
+            stream.reindex()?;
+            let owned = stream.shards.values();
+            index.extend(owned.map(|s| (s.log_shard(), (stream.arn.clone(), s.id()))));
+        }
+        catalog.by_log_shard = Arc::new(index);
+        Ok(catalog)
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = vec![FORMAT_VERSION];
+    let written = serde_json::to_writer(&mut bytes, value);
+    assert!(
+        written.is_ok(),
+        "the catalog's types always have a JSON form"
+    );
+    bytes
+}
+
+fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, MetadataError> {
+    match bytes.split_first() {
+        Some((&FORMAT_VERSION, json)) => serde_json::from_slice(json)
+            .map_err(|error| MetadataError(format!("metadata does not decode: {error}"))),
+        Some((version, _)) => Err(MetadataError(format!(
+            "metadata has version {version}, this program reads version {FORMAT_VERSION}: use a newer one"
+        ))),
+        None => Err(MetadataError("metadata is empty".to_owned())),
+    }
+}
+
+/// Values stored as their text.
+mod text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    pub(super) fn serialize<T: Display, S: Serializer>(
+        value: &T,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        std::borrow::Cow::<'de, str>::deserialize(from)?
+            .parse()
+            .map_err(D::Error::custom)
+    }
+}
+
+/// The map of streams stored as a list: each knows its ARN.
+mod stream_list {
+    use super::{Arc, BTreeMap, Stream, StreamArn};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        streams: &BTreeMap<StreamArn, Arc<Stream>>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(streams.values().map(AsRef::as_ref))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<StreamArn, Arc<Stream>>, D::Error> {
+        let streams = Vec::<Stream>::deserialize(from)?;
+        Ok(streams
+            .into_iter()
+            .map(|stream| (stream.arn.clone(), Arc::new(stream)))
+            .collect())
+    }
+}

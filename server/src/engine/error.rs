@@ -1,0 +1,166 @@
+//! What the engine can refuse or fail at, with the values involved. AWS's words for it are in
+//! `crate::error`.
+
+use crate::engine::catalog::Status;
+use crate::log;
+use millstream_wire::{HashKey, HashKeyRange, SequenceNumber, ShardId, StreamArn};
+
+/// Why an operation did not happen. Unless it says otherwise, nothing has changed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// No such stream.
+    #[error("stream {0} does not exist")]
+    StreamNotFound(StreamArn),
+    /// A stream of that name exists.
+    #[error("stream {0} exists already")]
+    StreamExists(StreamArn),
+    /// The stream's state does not allow it.
+    #[error("stream {arn} is {}, not ACTIVE", status.name())]
+    StreamNotActive {
+        /// The stream.
+        arn: StreamArn,
+        /// Its state.
+        status: Status,
+    },
+    /// No such shard in the stream.
+    #[error("stream {arn} has no shard {shard}")]
+    ShardNotFound {
+        /// The stream.
+        arn: StreamArn,
+        /// The shard as it was asked for.
+        shard: String,
+    },
+    /// The shard is closed and cannot be resharded.
+    #[error("shard {shard} of stream {arn} is closed")]
+    ShardClosed {
+        /// The stream.
+        arn: StreamArn,
+        /// The shard.
+        shard: ShardId,
+    },
+    /// The new starting hash key is not strictly inside the shard.
+    #[error("{key} does not split shard {shard} of stream {arn}")]
+    BadSplitKey {
+        /// The stream.
+        arn: StreamArn,
+        /// The shard.
+        shard: ShardId,
+        /// The key.
+        key: HashKey,
+        /// The shard's range.
+        range: HashKeyRange,
+    },
+    /// The shards are not neighbours in the order given.
+    #[error("shards {first} and {second} of stream {arn} are not adjacent")]
+    NotAdjacent {
+        /// The stream.
+        arn: StreamArn,
+        /// The shard to merge.
+        first: ShardId,
+        /// The shard that should begin where the first ends.
+        second: ShardId,
+    },
+    /// The account would have more open shards than it may.
+    #[error("{requested} more shards on top of {current} would exceed the limit of {limit}")]
+    ShardLimit {
+        /// The stream whose account and region it is about.
+        arn: StreamArn,
+        /// Open shards now.
+        current: usize,
+        /// Open shards that the request would add.
+        requested: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The stream would have more tags than it may.
+    #[error("stream {arn} would have {count} tags")]
+    TooManyTags {
+        /// The stream.
+        arn: StreamArn,
+        /// Tags it would have.
+        count: usize,
+    },
+    /// The retention is outside what is allowed, or moves the wrong way.
+    #[error("{requested} hours is not a valid new retention for stream {arn} with {current} hours")]
+    BadRetention {
+        /// The stream.
+        arn: StreamArn,
+        /// Hours now.
+        current: u32,
+        /// Hours asked for.
+        requested: i64,
+        /// Which way the operation moves it.
+        direction: RetentionChange,
+    },
+    /// The sequence number was never given out by this shard.
+    #[error("sequence number {sequence} did not come from shard {shard} of stream {arn}")]
+    ForeignSequence {
+        /// The stream.
+        arn: StreamArn,
+        /// The shard.
+        shard: ShardId,
+        /// The number.
+        sequence: SequenceNumber,
+    },
+    /// A timestamp to start from lies in the future.
+    #[error("timestamp {given_ms} ms lies after now, {now_ms} ms")]
+    FutureTimestamp {
+        /// The timestamp, milliseconds since 1970.
+        given_ms: u64,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Not an iterator of this server.
+    #[error("the shard iterator was not made by this server")]
+    InvalidIterator,
+    /// The iterator is too old.
+    #[error("the shard iterator was made at {minted_ms} ms, now is {now_ms} ms")]
+    ExpiredIterator {
+        /// When it was made.
+        minted_ms: u64,
+        /// Now.
+        now_ms: u64,
+    },
+    /// A record of this stream may not be this large.
+    #[error("a record of {given} bytes is larger than the {limit} bytes of stream {arn}")]
+    RecordTooLarge {
+        /// The stream.
+        arn: StreamArn,
+        /// Bytes of data and partition key.
+        given: usize,
+        /// The stream's limit.
+        limit: usize,
+    },
+    /// The shard's throughput is used up for the moment.
+    #[error("rate exceeded for shard {shard} of stream {arn}")]
+    Throttled {
+        /// The stream.
+        arn: StreamArn,
+        /// The shard.
+        shard: ShardId,
+    },
+    /// The server has as much queued as it may hold.
+    #[error("the server's write queue is full")]
+    Overloaded,
+    /// The log failed.
+    #[error("log: {0}")]
+    Log(#[source] log::Error),
+}
+
+/// The two operations on the retention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetentionChange {
+    /// IncreaseStreamRetentionPeriod.
+    Increase,
+    /// DecreaseStreamRetentionPeriod.
+    Decrease,
+}
+
+impl From<log::Error> for Error {
+    fn from(error: log::Error) -> Self {
+        match error {
+            log::Error::Overloaded { .. } => Error::Overloaded,
+            other => Error::Log(other),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The stream service as plain Rust: streams, shards and records, usable without HTTP.
+//!
+//! Metadata changes are planned from the catalog by pure functions and applied as one log transaction
+//! each, one at a time. Records go straight to the log; its committer orders them and decides races with
+//! a reshard (S5).
+
+pub mod catalog;
+mod error;
+mod iterator;
+mod put;
+mod read;
+mod reshard;
+mod retention;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod throttle;
+
+pub use error::{Error, RetentionChange};
+pub use put::{Placed, PutEntry, Refusal};
+pub use read::{Page, Start};
+pub use streams::NewStream;
+pub use throttle::Limits;
+
+use crate::clock::SharedClock;
+use crate::log::{Log, Transaction};
+use catalog::{Catalog, Status, Stream};
+use millstream_wire::StreamArn;
+use reshard::Moment;
+use std::sync::Arc;
+use throttle::Throttle;
+
+/// Settings of the engine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Settings {
+    /// Whether AWS's per-shard limits hold.
+    pub limits: Limits,
+    /// How long a stream stays CREATING, UPDATING or DELETING, milliseconds.
+    pub state_delay_ms: u64,
+}
+
+/// The stream service. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    log: Log<Catalog>,
+    clock: SharedClock,
+    settings: Settings,
+    throttle: Throttle,
+    /// Held from the plan of a metadata change until it is durable, so that plans never race. A tokio
+    /// mutex because it is held across the commit.
+    metadata_turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Engine {
+    /// The service over an open log.
+    pub fn new(log: Log<Catalog>, clock: SharedClock, settings: Settings) -> Engine {
+        let inner = Inner {
+            log,
+            clock,
+            settings,
+            throttle: Throttle::new(settings.limits),
+            metadata_turn: Arc::default(),
+        };
+        Engine {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Now, milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        self.inner.clock.now_ms()
+    }
+
+    /// The catalog as of the last durable change.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.inner.log.metadata()
+    }
+
+    /// Whether writes are refused because a write or sync failed.
+    pub fn is_poisoned(&self) -> bool {
+        self.inner.log.is_poisoned()
+    }
+
+    /// The stream, in whatever state.
+    pub fn stream(&self, arn: &StreamArn) -> Result<Arc<Stream>, Error> {
+        let found = self.catalog().stream(arn, self.now_ms()).cloned();
+        found.ok_or_else(|| Error::StreamNotFound(arn.clone()))
+    }
+
+    /// Finishes what was accepted and closes the log.
+    pub async fn close(&self) {
+        self.inner.log.close().await;
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            now_ms: self.now_ms(),
+            state_delay_ms: self.inner.settings.state_delay_ms,
+        }
+    }
+
+    /// Plans from the current catalog and applies the plan; `None` changes nothing. Once the plan is
+    /// made the change happens even if the caller goes away.
+    async fn transact(
+        &self,
+        plan: impl FnOnce(&Catalog, Moment) -> Result<Option<Transaction>, Error>,
+    ) -> Result<Arc<Catalog>, Error> {
+        let turn = Arc::clone(&self.inner.metadata_turn).lock_owned().await;
+        let catalog = self.catalog();
+        let Some(transaction) = plan(&catalog, self.moment())? else {
+            return Ok(catalog);
+        };
+        let log = self.inner.log.clone();
+        let commit = tokio::spawn(async move {
+            let result = log.commit(transaction).await;
+            drop(turn);
+            result
+        });
+        match commit.await {
+            Ok(result) => result.map_err(Error::from),
+            Err(_) => Err(Error::Log(crate::log::Error::Closed)),
+        }
+    }
+}
+
+/// The stream if it is ACTIVE.
+fn active<'a>(
+    catalog: &'a Catalog,
+    arn: &StreamArn,
+    moment: Moment,
+) -> Result<&'a Arc<Stream>, Error> {
+    let not_found = || Error::StreamNotFound(arn.clone());
+    let stream = catalog.stream(arn, moment.now_ms).ok_or_else(not_found)?;
+    match stream.status(moment.now_ms).ok_or_else(not_found)? {
+        Status::Active => Ok(stream),
+        status => Err(Error::StreamNotActive {
+            arn: arn.clone(),
+            status,
+        }),
+    }
+}

@@ -1,0 +1,312 @@
+//! Changes to streams: create, delete, split, merge, retention, tags.
+
+use crate::engine::catalog::{Catalog, Change, Event, Shard, Status, Stream, StreamMode};
+use crate::engine::reshard::{self, Moment};
+use crate::engine::{Engine, Error, Limits, RetentionChange, active};
+use crate::log::Transaction;
+use millstream_wire::limits::{
+    RETENTION_DEFAULT_HOURS, RETENTION_MAX_HOURS, RETENTION_MIN_HOURS, SHARDS_PER_ACCOUNT,
+    SHARDS_PER_NODE, TAGS_PER_STREAM,
+};
+use millstream_wire::{HashKey, ShardId, StreamArn};
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+/// A stream to be created.
+#[derive(Debug, Clone)]
+pub struct NewStream {
+    /// Its name, account and region.
+    pub arn: StreamArn,
+    /// Its first shards.
+    pub shards: NonZeroU32,
+    /// Who decides on the number of shards.
+    pub mode: StreamMode,
+    /// Data plus partition key of one record at most, bytes.
+    pub max_record_bytes: usize,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+impl Engine {
+    /// Creates a stream.
+    pub async fn create_stream(&self, new: NewStream) -> Result<(), Error> {
+        // A deleted stream whose DELETING time is over may still be stored under this name.
+        self.remove_if_gone(&new.arn).await?;
+        let limits = self.inner.settings.limits;
+        self.transact(move |catalog, moment| {
+            if catalog.stored_stream(&new.arn).is_some() {
+                return Err(Error::StreamExists(new.arn));
+            }
+            let requested = usize::try_from(new.shards.get()).unwrap_or(usize::MAX);
+            check_shard_limit(catalog, limits, &new.arn, requested, moment)?;
+            check_tags(&new.arn, new.tags.len())?;
+            Ok(Some(creation(catalog, new, moment)))
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn remove_if_gone(&self, arn: &StreamArn) -> Result<(), Error> {
+        let now_ms = self.now_ms();
+        let is_gone = |s: &Stream| s.status(now_ms).is_none();
+        if !self
+            .catalog()
+            .stored_stream(arn)
+            .is_some_and(|stream| is_gone(stream))
+        {
+            return Ok(());
+        }
+        let plan = |catalog: &Catalog, moment: Moment| {
+            let stored = catalog.stored_stream(arn);
+            Ok(stored
+                .filter(|s| s.status(moment.now_ms).is_none())
+                .map(|s| removal(s)))
+        };
+        self.transact(plan).await?;
+        Ok(())
+    }
+
+    /// Removes every deleted stream whose DELETING time is over.
+    pub(super) async fn remove_gone_streams(&self) -> Result<(), Error> {
+        let now_ms = self.now_ms();
+        let catalog = self.catalog();
+        for stream in catalog
+            .stored_streams()
+            .filter(|s| s.status(now_ms).is_none())
+        {
+            self.remove_if_gone(&stream.arn).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a stream in any state but DELETING.
+    pub async fn delete_stream(&self, arn: &StreamArn) -> Result<(), Error> {
+        self.transact(|catalog, moment| {
+            let not_found = || Error::StreamNotFound(arn.clone());
+            let stream = catalog.stream(arn, moment.now_ms).ok_or_else(not_found)?;
+            match stream.status(moment.now_ms) {
+                // Deleting a stream that is being deleted already changes nothing.
+                Some(Status::Deleting) | None => Ok(None),
+                Some(_) if moment.state_delay_ms == 0 => Ok(Some(removal(stream))),
+                Some(_) => {
+                    let gone_ms = moment.settled_ms();
+                    Ok(Some(change_only(&Event::StreamDeleting {
+                        arn: arn.clone(),
+                        gone_ms,
+                    })))
+                }
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Splits a shard in two at `new_start`.
+    pub async fn split_shard(
+        &self,
+        arn: &StreamArn,
+        shard: ShardId,
+        new_start: HashKey,
+    ) -> Result<(), Error> {
+        let limits = self.inner.settings.limits;
+        self.transact(|catalog, moment| {
+            let stream = active(catalog, arn, moment)?;
+            let plan = reshard::split(catalog, stream, shard, new_start, moment)
+                .map_err(|refused| refusal(arn, shard, refused))?;
+            check_shard_limit(catalog, limits, arn, 1, moment)?;
+            Ok(Some(plan))
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Merges a shard with the one whose range begins where its own ends.
+    pub async fn merge_shards(
+        &self,
+        arn: &StreamArn,
+        shards: (ShardId, ShardId),
+    ) -> Result<(), Error> {
+        self.transact(|catalog, moment| {
+            let stream = active(catalog, arn, moment)?;
+            let plan = reshard::merge(catalog, stream, shards, moment);
+            plan.map(Some)
+                .map_err(|refused| refusal(arn, shards.0, refused))
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Raises or lowers the retention; setting the current value again changes nothing.
+    pub async fn set_retention(
+        &self,
+        arn: &StreamArn,
+        requested: i64,
+        direction: RetentionChange,
+    ) -> Result<(), Error> {
+        self.transact(|catalog, moment| {
+            let stream = active(catalog, arn, moment)?;
+            let current = stream.retention_hours;
+            let refused = Error::BadRetention {
+                arn: arn.clone(),
+                current,
+                requested,
+                direction,
+            };
+            let in_range = u32::try_from(requested)
+                .ok()
+                .filter(|hours| (RETENTION_MIN_HOURS..=RETENTION_MAX_HOURS).contains(hours));
+            match (in_range, direction) {
+                (Some(hours), _) if hours == current => Ok(None),
+                (Some(hours), RetentionChange::Increase) if hours > current => {
+                    Ok(Some(retention_change(arn, hours, moment)))
+                }
+                (Some(hours), RetentionChange::Decrease) if hours < current => {
+                    Ok(Some(retention_change(arn, hours, moment)))
+                }
+                _ => Err(refused),
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Sets tags and removes others.
+    pub async fn change_tags(
+        &self,
+        arn: &StreamArn,
+        set: BTreeMap<String, String>,
+        remove: Vec<String>,
+    ) -> Result<(), Error> {
+        self.transact(move |catalog, moment| {
+            let not_found = || Error::StreamNotFound(arn.clone());
+            let stream = catalog.stream(arn, moment.now_ms).ok_or_else(not_found)?;
+            let new = set
+                .keys()
+                .filter(|key| !stream.tags.contains_key(*key))
+                .count();
+            check_tags(arn, stream.tags.len() + new)?;
+            Ok(Some(change_only(&Event::TagsChanged {
+                arn: arn.clone(),
+                set,
+                remove,
+            })))
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+fn creation(catalog: &Catalog, new: NewStream, moment: Moment) -> Transaction {
+    let shards = reshard::first_shards(catalog, new.shards, moment.now_ms);
+    let create = shards.iter().map(Shard::log_shard).collect();
+    let event = creation_event(new, shards, moment);
+    Transaction {
+        create,
+        ..change_only(&event)
+    }
+}
+
+/// The event that brings a stream with `shards` to be.
+pub(super) fn creation_event(new: NewStream, shards: Vec<Shard>, moment: Moment) -> Event {
+    let change = Change {
+        status: Status::Creating,
+        until_ms: moment.settled_ms(),
+    };
+    Event::StreamCreated(Box::new(Stream {
+        arn: new.arn,
+        created_ms: moment.now_ms,
+        change: Some(change),
+        retention_hours: RETENTION_DEFAULT_HOURS,
+        mode: new.mode,
+        max_record_bytes: new.max_record_bytes,
+        tags: new.tags,
+        shards: shards
+            .into_iter()
+            .map(|shard| (shard.index, shard))
+            .collect(),
+        next_shard: new.shards.get(),
+        open: Vec::new(),
+    }))
+}
+
+fn removal(stream: &Stream) -> Transaction {
+    let event = Event::StreamRemoved {
+        arn: stream.arn.clone(),
+    };
+    Transaction {
+        drop: stream.log_shards(),
+        ..change_only(&event)
+    }
+}
+
+fn retention_change(arn: &StreamArn, hours: u32, moment: Moment) -> Transaction {
+    let active_ms = moment.settled_ms();
+    change_only(&Event::RetentionSet {
+        arn: arn.clone(),
+        hours,
+        active_ms,
+    })
+}
+
+/// A transaction that changes the catalog and no shard.
+pub(super) fn change_only(event: &Event) -> Transaction {
+    let event = event.encode().into();
+    Transaction {
+        event,
+        create: Vec::new(),
+        seal: Vec::new(),
+        drop: Vec::new(),
+    }
+}
+
+fn check_shard_limit(
+    catalog: &Catalog,
+    limits: Limits,
+    arn: &StreamArn,
+    requested: usize,
+    moment: Moment,
+) -> Result<(), Error> {
+    let limit = match limits {
+        Limits::Aws => SHARDS_PER_ACCOUNT,
+        Limits::Off => SHARDS_PER_NODE,
+    };
+    let streams = catalog.streams_of(&arn.account, &arn.region, moment.now_ms);
+    let current: usize = streams.map(|stream| stream.open_shard_count()).sum();
+    if current.saturating_add(requested) > limit {
+        return Err(Error::ShardLimit {
+            arn: arn.clone(),
+            current,
+            requested,
+            limit,
+        });
+    }
+    Ok(())
+}
+
+fn check_tags(arn: &StreamArn, count: usize) -> Result<(), Error> {
+    if count > TAGS_PER_STREAM {
+        return Err(Error::TooManyTags {
+            arn: arn.clone(),
+            count,
+        });
+    }
+    Ok(())
+}
+
+fn refusal(arn: &StreamArn, shard: ShardId, refused: reshard::Refused) -> Error {
+    let arn = arn.clone();
+    match refused {
+        reshard::Refused::UnknownShard(id) => Error::ShardNotFound {
+            arn,
+            shard: id.to_string(),
+        },
+        reshard::Refused::Closed(shard) => Error::ShardClosed { arn, shard },
+        reshard::Refused::BadSplitKey(key, range) => Error::BadSplitKey {
+            arn,
+            shard,
+            key,
+            range,
+        },
+        reshard::Refused::NotAdjacent(first, second) => Error::NotAdjacent { arn, first, second },
+    }
+}

@@ -1,0 +1,200 @@
+//! Whether a request carries a signature, and for which region. Any signature is accepted: this
+//! checks that its parts are there, as the SDKs' errors for missing ones depend on it.
+
+use hyper::header::{AUTHORIZATION, DATE, HeaderMap};
+use millstream_wire::Region;
+
+use crate::error::ApiError;
+
+/// The region that a complete signature was made for, if it names one that can be.
+///
+/// # Errors
+/// The parts of a signature that are missing, in AWS's words.
+pub(super) fn signed_region(
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> Result<Option<Region>, ApiError> {
+    let query = Query(query.unwrap_or_default());
+    let credential = match (headers.get(AUTHORIZATION), query.get("X-Amz-Algorithm")) {
+        (Some(_), Some(_)) => return Err(ApiError::two_signatures()),
+        (None, None) => return Err(ApiError::missing_token()),
+        (Some(header), None) => {
+            let header = String::from_utf8_lossy(header.as_bytes());
+            let dated = headers.contains_key("x-amz-date") || headers.contains_key(DATE);
+            header_credential(&header, dated)?
+        }
+        (None, Some(_)) => query_credential(&query)?,
+    };
+    Ok(credential
+        .split('/')
+        .nth(2)
+        .and_then(|region| region.parse().ok()))
+}
+
+fn header_credential(header: &str, dated: bool) -> Result<String, ApiError> {
+    let part = |name: &str| {
+        let parts = header
+            .split([',', ' '])
+            .skip(1)
+            .filter_map(|part| part.split_once('='));
+        // The last one counts where a part is given twice.
+        let value = parts
+            .filter(|(key, _)| *key == name)
+            .last()
+            .map(|(_, value)| value);
+        value.filter(|value| !value.is_empty())
+    };
+    let names = ["Credential", "Signature", "SignedHeaders"];
+    let missing: Vec<&str> = names
+        .into_iter()
+        .filter(|name| part(name).is_none())
+        .collect();
+    match part("Credential") {
+        Some(credential) if missing.is_empty() && dated => Ok(credential.to_owned()),
+        _ => Err(ApiError::incomplete_header(&missing, !dated, header)),
+    }
+}
+
+fn query_credential(query: &Query<'_>) -> Result<String, ApiError> {
+    let names = [
+        "X-Amz-Algorithm",
+        "X-Amz-Credential",
+        "X-Amz-Signature",
+        "X-Amz-SignedHeaders",
+        "X-Amz-Date",
+    ];
+    let given = |name: &str| query.get(name).is_some_and(|value| !value.is_empty());
+    let missing: Vec<&str> = names.into_iter().filter(|name| !given(name)).collect();
+    match query.get("X-Amz-Credential") {
+        Some(credential) if missing.is_empty() => Ok(credential),
+        _ => Err(ApiError::incomplete_query(&missing)),
+    }
+}
+
+struct Query<'q>(&'q str);
+
+impl Query<'_> {
+    /// A parameter's value, empty where it is named without one.
+    fn get(&self, name: &str) -> Option<String> {
+        self.0.split('&').find_map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (percent_decoded(key) == name).then(|| percent_decoded(value))
+        })
+    }
+}
+
+/// The text with `%2F` and the like read; what is no escape is left as it is.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let escape = (*first == b'%')
+            .then(|| tail.first_chunk::<2>())
+            .flatten()
+            .and_then(|digits| {
+                let digits = str::from_utf8(digits)
+                    .ok()
+                    .filter(|text| !text.starts_with('+'))?;
+                u8::from_str_radix(digits, 16).ok()
+            });
+        bytes.push(escape.unwrap_or(*first));
+        rest = tail
+            .get(if escape.is_some() { 2.. } else { 0.. })
+            .unwrap_or_default();
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn with(authorization: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, authorization.parse().unwrap());
+        headers.insert("x-amz-date", "20150101T000000Z".parse().unwrap());
+        headers
+    }
+
+    fn region(text: &str) -> Region {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_region_is_in_the_credential_scope() {
+        let header = "AWS4-HMAC-SHA256 Credential=AKID/20150101/eu-west-1/kinesis/aws4_request, \
+                      SignedHeaders=host;x-amz-date, Signature=abc";
+        assert_eq!(
+            signed_region(&with(header), None),
+            Ok(Some(region("eu-west-1")))
+        );
+        let header = "AWS4-HMAC-SHA256 Credential=anything,SignedHeaders=host,Signature=abc";
+        assert_eq!(signed_region(&with(header), None), Ok(None));
+        let query = "X-Amz-Algorithm=a&X-Amz-Credential=AKID%2F20150101%2Fus-west-2%2Fkinesis&\
+                     X-Amz-Signature=b&X-Amz-SignedHeaders=c&X-Amz-Date=d";
+        assert_eq!(
+            signed_region(&HeaderMap::new(), Some(query)),
+            Ok(Some(region("us-west-2")))
+        );
+    }
+
+    #[test]
+    fn a_missing_part_is_named() {
+        let message =
+            |headers: &HeaderMap, query| signed_region(headers, query).unwrap_err().message;
+        assert_eq!(
+            message(&with("AWS4- Signature=b, Credential=a"), None),
+            "Authorization header requires 'SignedHeaders' parameter. \
+             Authorization=AWS4- Signature=b, Credential=a"
+        );
+        let mut undated = with("X");
+        undated.remove("x-amz-date");
+        assert_eq!(
+            message(&undated, Some("X-Amz-Algorith")),
+            "Authorization header requires 'Credential' parameter. \
+             Authorization header requires 'Signature' parameter. \
+             Authorization header requires 'SignedHeaders' parameter. \
+             Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. \
+             Authorization=X"
+        );
+        assert_eq!(
+            message(&HeaderMap::new(), Some("X-Amz-Algorithm&X-Amz-Date=d")),
+            "AWS query-string parameters must include 'X-Amz-Algorithm'. \
+             AWS query-string parameters must include 'X-Amz-Credential'. \
+             AWS query-string parameters must include 'X-Amz-Signature'. \
+             AWS query-string parameters must include 'X-Amz-SignedHeaders'. \
+             Re-examine the query-string parameters."
+        );
+        assert_eq!(
+            message(&with("X"), Some("X-Amz-Algorithm")),
+            "Found both 'X-Amz-Algorithm' as a query-string param and 'Authorization' as HTTP header."
+        );
+        let query = "X-Amz-Credential=a&X-Amz-Signature=b&X-Amz-SignedHeaders=c&X-Amz-Date=d";
+        assert_eq!(
+            message(&HeaderMap::new(), Some(query)),
+            "Missing Authentication Token"
+        );
+    }
+
+    #[test]
+    fn percent_escapes_are_read_and_broken_ones_left() {
+        for (text, decoded) in [
+            ("a%2Fb", "a/b"),
+            ("%", "%"),
+            ("%2", "%2"),
+            ("%zz", "%zz"),
+            ("%+1", "%+1"),
+            ("%25", "%"),
+        ] {
+            assert_eq!(percent_decoded(text), decoded);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn s9_no_header_or_query_panics(header in "[ -~]{0,60}", query in "[ -~é]{0,60}") {
+            let _ = signed_region(&with(&header), Some(&query));
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! HTTP: connections, bodies, AWS's order of checks, answers. Knows nothing of shards.
+//!
+//! A request becomes a [`Call`](crate::api::Call), the [`Dispatch`](crate::api::Dispatch) runs it,
+//! and the bytes or the error it gives become the answer. Whatever waits in memory is counted: the
+//! bodies under way and the answers not yet written each have a budget in bytes.
+
+mod admin;
+mod auth;
+mod listener;
+mod request;
+mod response;
+mod stall;
+#[cfg(test)]
+mod tests;
+
+use millstream_wire::{AccountId, Region};
+use std::time::Duration;
+
+pub use listener::serve;
+
+/// What the HTTP layer is given of the configuration.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// The account every caller is taken for.
+    pub account: AccountId,
+    /// The region of a caller whose credentials name none.
+    pub region: Region,
+    /// Connections at a time; more wait to be accepted.
+    pub max_connections: usize,
+    /// Bytes of one body at most; a larger one is answered with 413.
+    pub max_body_bytes: usize,
+    /// Bytes of all bodies under way at most; beyond it requests are answered with 503.
+    pub max_request_bytes: usize,
+    /// Bytes of all answers not yet written at most; beyond it requests are answered with 503.
+    pub max_response_bytes: usize,
+    /// How long a request waits for its share of these bytes.
+    pub admission_wait: Duration,
+    /// How long a connection may take to send a request's head, idle time included, and how long
+    /// it may be silent before its first one.
+    pub header_read_timeout: Duration,
+    /// How long a body may take to arrive.
+    pub body_read_timeout: Duration,
+    /// How long a client may take nothing of an answer.
+    pub write_stall_timeout: Duration,
+    /// How long requests under way have to finish once the server shuts down.
+    pub drain_timeout: Duration,
+}
+
+const MIB: usize = 1024 * 1024;
+
+impl HttpConfig {
+    /// Sound values for a machine with a few hundred megabytes to spare.
+    pub fn new(account: AccountId, region: Region) -> HttpConfig {
+        HttpConfig {
+            account,
+            region,
+            max_connections: 4_096,
+            // 10 MiB of records are 13.4 MiB of Base64, and keys and quotes come on top.
+            max_body_bytes: 16 * MIB,
+            max_request_bytes: 128 * MIB,
+            max_response_bytes: 128 * MIB,
+            admission_wait: Duration::from_millis(50),
+            header_read_timeout: Duration::from_secs(10),
+            body_read_timeout: Duration::from_secs(30),
+            write_stall_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}

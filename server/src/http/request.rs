@@ -1,0 +1,253 @@
+//! One request: its body, AWS's order of checks, the call, the answer.
+//!
+//! Source of the order: kinesalite's `index.js` and connection tests, compared with AWS.
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_TYPE, EXPECT, HeaderMap};
+use hyper::{Method, Request, StatusCode};
+use millstream_wire::{ErrorCode, Operation};
+use serde::de::IgnoredAny;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::response::{Answer, CBOR, Head, JSON, PLAIN_JSON, held};
+use super::{HttpConfig, admin, auth};
+use crate::api::{Call, Caller, Dispatch};
+use crate::error::ApiError;
+
+/// How long a refused body is still read.
+const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// What all requests of a server share.
+#[derive(Debug)]
+pub(super) struct Shared<D> {
+    pub(super) dispatch: D,
+    pub(super) config: HttpConfig,
+    request_bytes: Arc<Semaphore>,
+    response_bytes: Arc<Semaphore>,
+}
+
+impl<D: Dispatch> Shared<D> {
+    pub(super) fn new(dispatch: D, config: HttpConfig) -> Self {
+        let budget = |bytes: usize| Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
+        Shared {
+            dispatch,
+            request_bytes: budget(config.max_request_bytes.max(config.max_body_bytes)),
+            response_bytes: budget(config.max_response_bytes),
+            config,
+        }
+    }
+
+    /// Answers one request.
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let (parts, body) = request.into_parts();
+        let head = Head::new(&parts.headers);
+        if body.size_hint().lower() > self.config.max_body_bytes as u64 {
+            // One that asked first has sent nothing yet.
+            if !parts.headers.contains_key(EXPECT) {
+                discard(body, self.config.max_body_bytes).await;
+            }
+            return head.body_refused(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        if head.is_preflight(&parts.method) {
+            return head.preflight(&parts.headers);
+        }
+        let path = parts.uri.path();
+        if let Some(answer) = admin::answer(&parts.method, path, &self.dispatch, &head) {
+            return answer;
+        }
+        if parts.method != Method::POST {
+            return head.not_authorized();
+        }
+        let mut incoming = body;
+        let body = match self.read_body(&mut incoming).await {
+            Ok(body) => body,
+            Err(Unread::Refused(status)) => {
+                if status == StatusCode::PAYLOAD_TOO_LARGE {
+                    discard(incoming, self.config.max_body_bytes).await;
+                }
+                return head.body_refused(status);
+            }
+            Err(Unread::Overloaded) => return head.error(&ApiError::overloaded()),
+        };
+        match self.call(&head, &parts.headers, parts.uri.query(), body) {
+            Ok(call) => self.run(&head, call).await,
+            Err(answer) => *answer,
+        }
+    }
+
+    async fn read_body(&self, body: &mut Incoming) -> Result<Bytes, Unread> {
+        let max = self.config.max_body_bytes;
+        // A body of unknown length is counted as the longest there may be.
+        let exact = body
+            .size_hint()
+            .exact()
+            .and_then(|len| usize::try_from(len).ok());
+        let expected = exact.unwrap_or(max);
+        if expected == 0 {
+            return Ok(Bytes::new());
+        }
+        let permit = self
+            .admit(&self.request_bytes, expected)
+            .await
+            .ok_or(Unread::Overloaded)?;
+        let read = async {
+            let mut bytes = Vec::with_capacity(exact.unwrap_or_default());
+            while let Some(frame) = body.frame().await {
+                // The client went away; nobody reads this answer.
+                let frame = frame.map_err(|_| Unread::Refused(StatusCode::BAD_REQUEST))?;
+                let Ok(data) = frame.into_data() else {
+                    continue;
+                };
+                if data.len() > max - bytes.len() {
+                    return Err(Unread::Refused(StatusCode::PAYLOAD_TOO_LARGE));
+                }
+                bytes.extend_from_slice(&data);
+            }
+            Ok(bytes)
+        };
+        let bytes = timeout(self.config.body_read_timeout, read)
+            .await
+            .map_err(|_| Unread::Refused(StatusCode::REQUEST_TIMEOUT))??;
+        Ok(held(bytes, permit))
+    }
+
+    /// A share of a budget, soon or not at all.
+    async fn admit(&self, budget: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let count = u32::try_from(bytes).ok()?;
+        let permit = Arc::clone(budget).acquire_many_owned(count);
+        timeout(self.config.admission_wait, permit).await.ok()?.ok()
+    }
+
+    /// AWS's checks in AWS's order; an answer is the first that fails.
+    fn call(
+        &self,
+        head: &Head,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        body: Bytes,
+    ) -> Result<Call, Box<Answer>> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let content_type = text(CONTENT_TYPE.as_str()).unwrap_or_default();
+        let content_type = content_type.split(';').next().unwrap_or_default().trim();
+        let target = text("x-amz-target").unwrap_or_default();
+        let operation = Operation::from_target(target);
+        if body.is_empty() {
+            let code = match operation {
+                Some(_) => ErrorCode::Serialization,
+                None => ErrorCode::UnknownOperation,
+            };
+            return Err(Box::new(match content_type {
+                JSON => head.error(&ApiError::new(code, "")),
+                _ => head.cbor_error(code),
+            }));
+        }
+        match content_type {
+            JSON => {}
+            PLAIN_JSON if is_json_object(&body) => {
+                return Err(Box::new(head.wrapped_error(ErrorCode::UnknownOperation)));
+            }
+            PLAIN_JSON => return Err(Box::new(head.wrapped_error(ErrorCode::Serialization))),
+            CBOR if operation.is_some() => {
+                return Err(Box::new(head.error(&ApiError::cbor_not_served())));
+            }
+            CBOR => return Err(Box::new(head.error(&ApiError::unknown_operation()))),
+            _ if target
+                .split_once('.')
+                .is_some_and(|(service, name)| !service.is_empty() && !name.is_empty()) =>
+            {
+                return Err(Box::new(head.unknown_operation_xml()));
+            }
+            _ => return Err(Box::new(head.not_authorized())),
+        }
+        let named = operation.ok_or_else(ApiError::unknown_operation);
+        let signed = named.and_then(|operation| {
+            auth::signed_region(headers, query).map(|region| (operation, region))
+        });
+        let (operation, region) = signed.map_err(|error| {
+            // A body that is no object comes first; on the way to success the operation finds out.
+            let first = if is_json_object(&body) {
+                error
+            } else {
+                ApiError::malformed_body()
+            };
+            Box::new(head.error(&first))
+        })?;
+        let account = self.config.account.clone();
+        let region = region.unwrap_or_else(|| self.config.region.clone());
+        let caller = Caller { account, region };
+        Ok(Call {
+            operation,
+            body,
+            caller,
+            request_id: head.request_id.clone(),
+        })
+    }
+
+    async fn run(&self, head: &Head, call: Call) -> Answer {
+        let operation = call.operation;
+        let outcome = caught(async { self.dispatch.dispatch(call).await }).await;
+        let outcome = outcome.unwrap_or_else(|| {
+            tracing::error!(request_id = head.request_id, %operation, "the operation panicked");
+            Err(ApiError::internal())
+        });
+        match outcome {
+            Ok(body) if body.is_empty() => head.output(body, None),
+            Ok(body) => match self.admit(&self.response_bytes, body.len()).await {
+                Some(permit) => head.output(body, Some(permit)),
+                None => head.error(&ApiError::overloaded()),
+            },
+            Err(error) => head.error(&error),
+        }
+    }
+}
+
+/// Why there is no body.
+enum Unread {
+    Refused(StatusCode),
+    Overloaded,
+}
+
+/// Reads a refused body for a moment: a connection that is closed with bytes unread is reset, and the
+/// client would not see why.
+async fn discard(mut body: Incoming, max_bytes: usize) {
+    let read = async {
+        let mut left = max_bytes;
+        while let Some(Ok(frame)) = body.frame().await {
+            let len = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(len) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // Either way the answer is sent now.
+    let _ = timeout(DISCARD_TIME, read).await;
+}
+
+fn is_json_object(body: &[u8]) -> bool {
+    body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
+        && serde_json::from_slice::<IgnoredAny>(body).is_ok()
+}
+
+/// The future's output, or `None` where it panicked. A panic is a fault of one request; the
+/// connection carries others.
+async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    // Unwind safety: the future is not polled again, and what it shared is what the dispatcher
+    // shares between requests anyway.
+    std::future::poll_fn(
+        |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Some),
+            Err(_) => Poll::Ready(None),
+        },
+    )
+    .await
+}

@@ -1,0 +1,223 @@
+//! An outcome becomes status, headers and body. The only encoder of errors.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Response, StatusCode};
+use millstream_wire::{ErrorCode, b64};
+use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::error::ApiError;
+
+/// An answer.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+pub(super) const JSON: &str = "application/x-amz-json-1.1";
+pub(super) const CBOR: &str = "application/x-amz-cbor-1.1";
+pub(super) const PLAIN_JSON: &str = "application/json";
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
+const ID_2: HeaderName = HeaderName::from_static("x-amz-id-2");
+const EXPOSED: &str = "x-amzn-RequestId,x-amzn-ErrorType,x-amz-request-id,x-amz-id-2,\
+                       x-amzn-ErrorMessage,Date";
+
+/// What every answer to one request has in common.
+#[derive(Debug)]
+pub(super) struct Head {
+    /// The id in `x-amzn-RequestId`.
+    pub(super) request_id: String,
+    has_origin: bool,
+}
+
+impl Head {
+    /// For a request with these headers.
+    pub(super) fn new(headers: &HeaderMap) -> Head {
+        Head {
+            request_id: random_uuid(),
+            has_origin: headers.contains_key(header::ORIGIN),
+        }
+    }
+
+    fn bare(&self, status: StatusCode, body: impl Into<Bytes>) -> Answer {
+        let mut answer = Response::new(Full::new(body.into()));
+        *answer.status_mut() = status;
+        let headers = answer.headers_mut();
+        insert(headers, REQUEST_ID, &self.request_id);
+        let mut id_2 = [0; 72];
+        fastrand::fill(&mut id_2);
+        insert(headers, ID_2, &b64::encode(&id_2));
+        if self.has_origin {
+            headers.insert(
+                header::ACCESS_CONTROL_ALLOW_ORIGIN,
+                HeaderValue::from_static("*"),
+            );
+            headers.insert(
+                header::ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static(EXPOSED),
+            );
+        }
+        answer
+    }
+
+    fn typed(&self, status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+        let mut answer = self.bare(status, body);
+        answer
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        answer
+    }
+
+    /// An operator's answer.
+    pub(super) fn json(&self, status: StatusCode, body: &'static str) -> Answer {
+        self.typed(status, PLAIN_JSON, body)
+    }
+
+    /// An operation's answer. The permit for its bytes is given back once they are written.
+    pub(super) fn output(&self, body: Vec<u8>, permit: Option<OwnedSemaphorePermit>) -> Answer {
+        let body = match permit {
+            Some(permit) => held(body, permit),
+            None => Bytes::from(body),
+        };
+        self.typed(StatusCode::OK, JSON, body)
+    }
+
+    /// A failure, in AWS's envelope.
+    pub(super) fn error(&self, error: &ApiError) -> Answer {
+        let status =
+            StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let message = (!error.message.is_empty()).then_some(error.message.as_str());
+        let name = error.code.name();
+        let body = match message {
+            None => format!(r#"{{"__type":"{name}"}}"#),
+            Some(message) => {
+                let key = message_key(error.code);
+                format!(r#"{{"__type":"{name}","{key}":{}}}"#, Value::from(message))
+            }
+        };
+        self.typed(status, JSON, body)
+    }
+
+    /// The older envelope of `application/json`, in which nothing ever succeeds.
+    pub(super) fn wrapped_error(&self, code: ErrorCode) -> Answer {
+        let key = message_key(code);
+        let name = code.name();
+        let body = format!(
+            r#"{{"Output":{{"__type":"com.amazon.coral.service#{name}","{key}":null}},"Version":"1.0"}}"#
+        );
+        self.typed(StatusCode::OK, PLAIN_JSON, body)
+    }
+
+    /// An error without a message, as a CBOR map.
+    pub(super) fn cbor_error(&self, code: ErrorCode) -> Answer {
+        let name = code.name();
+        let mut body = b"\xbf\x66__type".to_vec();
+        match u8::try_from(name.len()) {
+            Ok(len @ 0..24) => body.push(0x60 | len),
+            Ok(len) => body.extend([0x78, len]),
+            Err(_) => body.push(0x60),
+        }
+        body.extend_from_slice(name.as_bytes());
+        body.push(0xff);
+        self.typed(StatusCode::BAD_REQUEST, CBOR, body)
+    }
+
+    /// What is not a request to the service at all.
+    pub(super) fn not_authorized(&self) -> Answer {
+        self.bare(
+            StatusCode::FORBIDDEN,
+            "<AccessDeniedException>\n  <Message>Unable to determine service/operation name to be \
+             authorized</Message>\n</AccessDeniedException>\n",
+        )
+    }
+
+    /// A request of a content type that is not served.
+    pub(super) fn unknown_operation_xml(&self) -> Answer {
+        self.bare(StatusCode::NOT_FOUND, "<UnknownOperationException/>\n")
+    }
+
+    /// A browser's question whether it may ask.
+    pub(super) fn preflight(&self, request: &HeaderMap) -> Answer {
+        let mut answer = self.bare(StatusCode::OK, "");
+        let headers = answer.headers_mut();
+        headers.remove(ID_2);
+        headers.remove(header::ACCESS_CONTROL_EXPOSE_HEADERS);
+        for (asked, allowed) in [
+            (
+                header::ACCESS_CONTROL_REQUEST_HEADERS,
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+            ),
+            (
+                header::ACCESS_CONTROL_REQUEST_METHOD,
+                header::ACCESS_CONTROL_ALLOW_METHODS,
+            ),
+        ] {
+            if let Some(value) = request.get(asked) {
+                headers.insert(allowed, value.clone());
+            }
+        }
+        headers.insert(
+            header::ACCESS_CONTROL_MAX_AGE,
+            HeaderValue::from_static("172800"),
+        );
+        answer
+    }
+
+    /// The body is too large (413) or took too long (408); the rest of it is not read, so the
+    /// connection ends here.
+    pub(super) fn body_refused(&self, status: StatusCode) -> Answer {
+        let mut answer = self.bare(status, "");
+        answer
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        answer
+    }
+
+    /// Whether this is a browser's question whether it may ask.
+    pub(super) fn is_preflight(&self, method: &Method) -> bool {
+        self.has_origin && method == Method::OPTIONS
+    }
+}
+
+/// What AWS calls the message: with a capital for this one code.
+fn message_key(code: ErrorCode) -> &'static str {
+    if code == ErrorCode::Serialization {
+        "Message"
+    } else {
+        "message"
+    }
+}
+
+/// Bytes that keep their share of a budget until the last user drops them.
+pub(super) fn held(bytes: Vec<u8>, permit: OwnedSemaphorePermit) -> Bytes {
+    struct Held {
+        bytes: Vec<u8>,
+        _permit: OwnedSemaphorePermit,
+    }
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+    Bytes::from_owner(Held {
+        bytes,
+        _permit: permit,
+    })
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// A random UUID (version 4). It names a request in the log; nothing depends on it being unguessable.
+fn random_uuid() -> String {
+    let bits = fastrand::u128(..) & !(0xf << 76) & !(0x3 << 62) | 4 << 76 | 2 << 62;
+    let hex = format!("{bits:032x}");
+    let (time, rest) = hex.split_at(8);
+    let (mid, rest) = rest.split_at(4);
+    let (high, rest) = rest.split_at(4);
+    let (clock, node) = rest.split_at(4);
+    format!("{time}-{mid}-{high}-{clock}-{node}")
+}

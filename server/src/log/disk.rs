@@ -1,0 +1,338 @@
+//! The few file operations the log needs, and their real form: a data directory. Knows no formats
+//! but the directory's own `FORMAT` line. The form in memory is in `memory_disk`.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::log::Error;
+
+/// A flat set of named files.
+pub trait Disk: Send + Sync + fmt::Debug {
+    /// Names of all segment files (`*.segment`), in no order.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// A file of `len_bytes` zero bytes, written out and synced; replaces one of that name. Nothing
+    /// is left behind on failure.
+    fn create(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>>;
+    /// An existing file.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Renames a file; its handles stay good.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file; its handles stay good.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes names created, renamed and removed so far survive a power cut.
+    fn sync_directory(&self) -> io::Result<()>;
+}
+
+/// One file: positioned reads and writes.
+pub trait DiskFile: Send + Sync + fmt::Debug {
+    /// Fills the buffer, or fails with `UnexpectedEof`.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all bytes. They survive a power cut only after [`DiskFile::sync`].
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Makes all bytes written so far survive a power cut.
+    fn sync(&self) -> io::Result<()>;
+    /// Cuts the file to that length and syncs it, length included.
+    fn truncate(&self, len_bytes: u64) -> io::Result<()>;
+    /// Length in bytes.
+    fn len_bytes(&self) -> io::Result<u64>;
+}
+
+const LOCK: &str = "LOCK";
+const FORMAT: &str = "FORMAT";
+const FORMAT_DRAFT: &str = "FORMAT.new";
+const FORMAT_LINE: &str = "millstream-log 1";
+const FORMAT_FAMILY: &str = "millstream-log ";
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+
+/// A data directory that this process alone serves, as long as this value lives.
+#[derive(Debug)]
+pub struct RealDisk {
+    directory: PathBuf,
+    /// Holds the exclusive lock; released by the system when closed, however the process ends.
+    _lock: File,
+}
+
+impl RealDisk {
+    /// Opens the directory, or creates it readable by its owner only.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while another process serves it, [`Error::NewerFormat`] if a newer version
+    /// wrote it, [`Error::NotADataDirectory`] if it holds something else; in all three cases
+    /// nothing in it is touched. [`Error::Io`] if the system refuses.
+    pub fn open(directory: impl AsRef<Path>) -> Result<RealDisk, Error> {
+        let directory = directory.as_ref().to_owned();
+        let shown = directory.display().to_string();
+        let io = |operation| {
+            let shown = shown.clone();
+            move |source| Error::io(operation, &shown, source)
+        };
+        if !directory.exists() {
+            let mut builder = fs::DirBuilder::new();
+            builder
+                .recursive(true)
+                .mode(0o700)
+                .create(&directory)
+                .map_err(io("creating"))?;
+        }
+        let formatted = check_format(&directory)?;
+        let lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(directory.join(LOCK))
+            .map_err(io("opening LOCK of"))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => Error::InUse {
+                directory: shown.clone(),
+            },
+            TryLockError::Error(source) => Error::io("locking", &shown, source),
+        })?;
+        let disk = RealDisk {
+            directory,
+            _lock: lock,
+        };
+        if formatted == Formatted::No {
+            disk.write_format().map_err(io("writing FORMAT of"))?;
+        }
+        Ok(disk)
+    }
+
+    fn write_format(&self) -> io::Result<()> {
+        let draft = self.directory.join(FORMAT_DRAFT);
+        let mut file = File::create(&draft)?;
+        file.write_all(FORMAT_LINE.as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(draft, self.directory.join(FORMAT))?;
+        self.sync_directory()
+    }
+
+    fn open_file(&self, name: &str) -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.directory.join(name))
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Formatted {
+    Yes,
+    No,
+}
+
+fn check_format(directory: &Path) -> Result<Formatted, Error> {
+    let shown = directory.display().to_string();
+    let foreign = |reason: String| Error::NotADataDirectory {
+        directory: shown.clone(),
+        reason,
+    };
+    let text = match fs::read(directory.join(FORMAT)) {
+        Ok(bytes) => String::from_utf8_lossy(bytes.get(..100).unwrap_or(&bytes)).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let entries =
+                fs::read_dir(directory).map_err(|source| Error::io("listing", &shown, source))?;
+            for entry in entries {
+                let entry = entry.map_err(|source| Error::io("listing", &shown, source))?;
+                let name = entry.file_name();
+                if name != LOCK && name != FORMAT_DRAFT {
+                    return Err(foreign(format!(
+                        "it holds {} and no FORMAT file",
+                        name.display()
+                    )));
+                }
+            }
+            return Ok(Formatted::No);
+        }
+        Err(source) => return Err(Error::io("reading FORMAT of", &shown, source)),
+    };
+    let line = text.trim_end();
+    if line == FORMAT_LINE {
+        return Ok(Formatted::Yes);
+    }
+    if line.starts_with(FORMAT_FAMILY) {
+        let (found, known) = (line.to_owned(), FORMAT_LINE.to_owned());
+        return Err(Error::NewerFormat {
+            name: shown,
+            found,
+            known,
+        });
+    }
+    Err(foreign(format!("its FORMAT file says {line:?}")))
+}
+
+impl Disk for RealDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            if let Ok(name) = entry?.file_name().into_string()
+                && name.ends_with(".segment")
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let path = self.directory.join(name);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)?;
+        if let Err(error) = write_zeros(&file, len_bytes) {
+            drop(file);
+            // A half-written file would keep the disk full; recovery removes it if this fails too.
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(RealFile(self.open_file(name)?)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.directory.join(from), self.directory.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.directory.join(name))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        File::open(&self.directory)?.sync_all()
+    }
+}
+
+/// Space that was only reserved makes a sync as slow as growing the file: zeros must be written.
+fn write_zeros(mut file: &File, len_bytes: u64) -> io::Result<()> {
+    let mut left = len_bytes;
+    while left > 0 {
+        let chunk = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
+        file.write_all(&ZEROS[..chunk])?;
+        left -= u64::try_from(chunk).unwrap_or(left);
+    }
+    file.sync_all()
+}
+
+#[derive(Debug)]
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn truncate(&self, len_bytes: u64) -> io::Result<()> {
+        self.0.set_len(len_bytes)?;
+        self.0.sync_all()
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_new_directory_is_its_owners_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("a/b");
+        let _disk = RealDisk::open(&directory).unwrap();
+        assert_eq!(
+            fs::metadata(&directory).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+        assert_eq!(
+            fs::read_to_string(directory.join("FORMAT")).unwrap(),
+            "millstream-log 1\n"
+        );
+        assert_eq!(names(&directory), ["FORMAT", "LOCK"]);
+    }
+
+    #[test]
+    fn s8_second_opener_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = RealDisk::open(directory.path()).unwrap();
+        let error = RealDisk::open(directory.path()).unwrap_err();
+        assert!(matches!(&error, Error::InUse { .. }), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains(&directory.path().display().to_string())
+        );
+        drop(first);
+        RealDisk::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn s8_a_newer_format_is_refused_and_untouched() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("FORMAT"), "millstream-log 2\n").unwrap();
+        let error = RealDisk::open(directory.path()).unwrap_err();
+        assert!(matches!(&error, Error::NewerFormat { found, .. } if found == "millstream-log 2"));
+        assert_eq!(names(directory.path()), ["FORMAT"]);
+    }
+
+    #[test]
+    fn s8_a_foreign_directory_is_refused_and_untouched() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("thesis.tex"), "precious").unwrap();
+        let error = RealDisk::open(directory.path()).unwrap_err();
+        assert!(matches!(&error, Error::NotADataDirectory { .. }), "{error}");
+        assert!(error.to_string().contains("thesis.tex"));
+        assert_eq!(names(directory.path()), ["thesis.tex"]);
+    }
+
+    #[test]
+    fn a_new_file_is_all_zeros_at_its_full_length() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = RealDisk::open(directory.path()).unwrap();
+        let file = disk.create("spare.segment", 70_000).unwrap();
+        assert_eq!(file.len_bytes().unwrap(), 70_000);
+        let mut bytes = vec![1; 70_000];
+        file.read_at(&mut bytes, 0).unwrap();
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        file.write_at(b"abc", 69_997).unwrap();
+        file.sync().unwrap();
+        disk.rename("spare.segment", "1.segment").unwrap();
+        file.truncate(69_999).unwrap();
+        let mut last = [0; 2];
+        disk.open("1.segment")
+            .unwrap()
+            .read_at(&mut last, 69_997)
+            .unwrap();
+        assert_eq!(&last, b"ab");
+        assert_eq!(disk.list().unwrap(), ["1.segment"]);
+    }
+}

@@ -1,0 +1,124 @@
+//! Where runs are: the active segment's index in memory, the sealed ones' footers in a cache.
+//! Plain data; whoever holds it locks it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::log::disk::DiskFile;
+use crate::log::entry::SegmentIndex;
+
+/// Open files are bounded with the footers they belong to.
+const FOOTERS: usize = 256;
+
+/// The segments there are. Sealed ones are `first..active.number`: only the oldest are ever removed.
+#[derive(Debug)]
+pub(crate) struct Segments {
+    pub(crate) first: u64,
+    pub(crate) active: Segment,
+}
+
+/// A segment and what is in it.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) number: u64,
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) index: SegmentIndex,
+}
+
+/// Footers of sealed segments, least recently used dropped first.
+#[derive(Debug)]
+pub(crate) struct FooterCache {
+    footers: HashMap<u64, Cached>,
+    used_bytes: usize,
+    limit_bytes: usize,
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Cached {
+    segment: Arc<Segment>,
+    used_at: u64,
+}
+
+impl FooterCache {
+    pub(crate) fn new(limit_bytes: usize) -> FooterCache {
+        FooterCache {
+            footers: HashMap::new(),
+            used_bytes: 0,
+            limit_bytes,
+            clock: 0,
+        }
+    }
+
+    pub(crate) fn get(&mut self, segment: u64) -> Option<Arc<Segment>> {
+        self.clock += 1;
+        let cached = self.footers.get_mut(&segment)?;
+        cached.used_at = self.clock;
+        Some(Arc::clone(&cached.segment))
+    }
+
+    pub(crate) fn insert(&mut self, segment: Arc<Segment>) {
+        self.clock += 1;
+        self.remove(segment.number);
+        self.used_bytes += cost(&segment);
+        let number = segment.number;
+        self.footers.insert(
+            number,
+            Cached {
+                segment,
+                used_at: self.clock,
+            },
+        );
+        while self.used_bytes > self.limit_bytes || self.footers.len() > FOOTERS {
+            let oldest = self.footers.iter().min_by_key(|(_, cached)| cached.used_at);
+            let Some(oldest) = oldest.map(|(number, _)| *number) else {
+                break;
+            };
+            self.remove(oldest);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, segment: u64) {
+        if let Some(cached) = self.footers.remove(&segment) {
+            self.used_bytes -= cost(&cached.segment);
+        }
+    }
+}
+
+/// In memory an index takes about twice its encoded size.
+fn cost(segment: &Segment) -> usize {
+    2 * segment.index.len_bytes_with(0, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::LogShard;
+    use crate::log::disk::Disk;
+    use crate::log::memory_disk::MemoryDisk;
+
+    #[test]
+    fn s6_footers_stay_within_their_bytes() {
+        let file = MemoryDisk::new().create("a", 1).unwrap();
+        let segment = |number| {
+            let mut index = SegmentIndex::default();
+            index.create(LogShard(1));
+            Arc::new(Segment {
+                number,
+                file: Arc::clone(&file),
+                index,
+            })
+        };
+        let mut cache = FooterCache::new(3 * cost(&segment(0)));
+        for number in 1..=3 {
+            cache.insert(segment(number));
+        }
+        assert!(cache.get(1).is_some());
+        cache.insert(segment(4));
+        let kept: Vec<_> = (1..=4)
+            .filter(|number| cache.get(*number).is_some())
+            .collect();
+        assert_eq!(kept, [1, 3, 4]);
+        assert_eq!(cache.used_bytes, cache.limit_bytes);
+    }
+}

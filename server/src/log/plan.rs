@@ -1,0 +1,370 @@
+//! What one commit writes: work in the order it was queued becomes frames, runs and answers.
+//! Decides; writes nothing. The only place that gives out counters and seals shards.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::log::entry::{Run, ShardState};
+use crate::log::frame::{Frames, Kind, frame_bytes};
+use crate::log::queue::{AppendReply, Work};
+use crate::log::records::{RUN_HEAD_BYTES, RunHead};
+use crate::log::segment::as_u64;
+use crate::log::{Appended, Error, LogShard, Metadata, RecordBatch, Transaction};
+
+/// Counters of one epoch begin at its number shifted by this.
+pub(crate) const EPOCH_SHIFT: u32 = 40;
+/// Epochs stay below this, counters below 2^63.
+pub(crate) const EPOCH_LIMIT: u64 = 1 << 23;
+/// Several batches of one shard share a run up to this size, so that reading one is cheap.
+const RUN_BYTES: usize = 1 << 20;
+
+/// Live shards as the next entry finds them.
+pub(crate) type Shards = HashMap<LogShard, ShardState>;
+
+/// Mistakes that tests switch on, to prove that the checker would notice them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum SeededBug {
+    #[default]
+    None,
+    #[cfg(test)]
+    AckBeforeSync,
+    #[cfg(test)]
+    ReuseCounter,
+    #[cfg(test)]
+    IgnoreSeal,
+    #[cfg(test)]
+    SkipBatch,
+}
+
+/// What a commit may need of a segment at most.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Need {
+    pub(crate) frames_bytes: usize,
+    pub(crate) shards: usize,
+    pub(crate) runs: usize,
+}
+
+impl Need {
+    pub(crate) fn add<M>(&mut self, work: &Work<M>) {
+        match work {
+            Work::Append { batches, .. } => {
+                for (_, batch) in batches {
+                    self.frames_bytes += frame_bytes(RUN_HEAD_BYTES + batch.len_bytes());
+                    self.runs += 1;
+                }
+            }
+            Work::Commit { transaction, .. } => {
+                self.frames_bytes += frame_bytes(transaction.len_bytes());
+                self.shards += transaction.create.len();
+            }
+        }
+    }
+}
+
+/// An answer that is known but must wait for the sync.
+#[derive(Debug)]
+pub(crate) enum Answer<M> {
+    Append(oneshot::Sender<AppendReply>, Vec<Result<Appended, Error>>),
+    Commit(
+        oneshot::Sender<Result<Arc<M>, Error>>,
+        Result<Arc<M>, Error>,
+    ),
+}
+
+impl<M> Answer<M> {
+    /// Sends the answer, or the failure of the whole commit. A caller that went away is not told.
+    pub(crate) fn send(self, failure: Option<&Error>) {
+        match self {
+            Answer::Append(reply, results) => {
+                drop(reply.send(failure.map_or(Ok(results), |error| Err(error.clone()))));
+            }
+            Answer::Commit(reply, result) => {
+                drop(reply.send(failure.map_or(result, |error| Err(error.clone()))));
+            }
+        }
+    }
+}
+
+/// What a commit writes and, once it is durable, publishes.
+#[derive(Debug)]
+pub(crate) struct Plan<M> {
+    pub(crate) frames: Frames,
+    /// Runs with their offset from the beginning of the commit.
+    pub(crate) runs: Vec<(LogShard, Run)>,
+    pub(crate) created: Vec<LogShard>,
+    pub(crate) dropped: Vec<LogShard>,
+    /// Shards whose tail moved or was sealed.
+    pub(crate) touched: BTreeSet<LogShard>,
+    pub(crate) metadata: Arc<M>,
+    pub(crate) answers: Vec<Answer<M>>,
+}
+
+/// Builds a [`Plan`], entry by entry.
+#[derive(Debug)]
+pub(crate) struct Planner<'a, M> {
+    shards: &'a mut Shards,
+    plan: Plan<M>,
+    /// Runs not yet turned into frames, in order of their first batch.
+    open: Vec<OpenRun>,
+    open_by_shard: HashMap<LogShard, usize>,
+    now_ms: u64,
+    epoch: u64,
+    bug: SeededBug,
+}
+
+#[derive(Debug)]
+struct OpenRun {
+    head: RunHead,
+    batches: Vec<RecordBatch>,
+    len_bytes: usize,
+}
+
+impl<'a, M: Metadata> Planner<'a, M> {
+    pub(crate) fn new(
+        shards: &'a mut Shards,
+        metadata: Arc<M>,
+        (epoch, now_ms): (u64, u64),
+        need: Need,
+        bug: SeededBug,
+    ) -> Self {
+        let plan = Plan {
+            frames: Frames::with_capacity(need.frames_bytes),
+            runs: Vec::with_capacity(need.runs),
+            created: Vec::new(),
+            dropped: Vec::new(),
+            touched: BTreeSet::new(),
+            metadata,
+            answers: Vec::new(),
+        };
+        let (open, open_by_shard) = (Vec::new(), HashMap::new());
+        Planner {
+            shards,
+            plan,
+            open,
+            open_by_shard,
+            now_ms,
+            epoch,
+            bug,
+        }
+    }
+
+    /// Decides about the next entry in the queue.
+    pub(crate) fn add(&mut self, work: Work<M>) {
+        match work {
+            Work::Append { batches, reply } => {
+                let append = |(shard, batch)| self.append(shard, batch);
+                let results = batches.into_iter().map(append).collect();
+                self.plan.answers.push(Answer::Append(reply, results));
+            }
+            Work::Commit { transaction, reply } => {
+                let result = self.transact(&transaction);
+                self.plan.answers.push(Answer::Commit(reply, result));
+            }
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Plan<M> {
+        self.close_runs();
+        self.plan
+    }
+
+    fn append(&mut self, shard: LogShard, batch: RecordBatch) -> Result<Appended, Error> {
+        let state = self.shards.get_mut(&shard).ok_or(Error::Unknown(shard))?;
+        if state.sealed && !self.bug.ignores_seal() {
+            return Err(Error::Sealed(shard));
+        }
+        let time_ms = self.now_ms.max(state.last_time_ms);
+        let mut first = state.next.max(self.epoch << EPOCH_SHIFT);
+        if self.bug.reuses_counter() && first == state.next && first % 4 == 1 {
+            first -= 1;
+        }
+        let count = batch.count();
+        if count == 0 {
+            return Ok(Appended {
+                first,
+                count,
+                time_ms,
+            });
+        }
+        let next = first + u64::from(count);
+        assert!(
+            next > state.next || self.bug != SeededBug::None,
+            "counters strictly increase (S2)"
+        );
+        state.next = next;
+        state.last_time_ms = time_ms;
+        self.plan.touched.insert(shard);
+        if !self.bug.skips_batch(first) {
+            self.put_in_run(
+                RunHead {
+                    shard,
+                    first,
+                    time_ms,
+                    count,
+                },
+                batch,
+            );
+        }
+        Ok(Appended {
+            first,
+            count,
+            time_ms,
+        })
+    }
+
+    fn put_in_run(&mut self, head: RunHead, batch: RecordBatch) {
+        let open = self
+            .open_by_shard
+            .get(&head.shard)
+            .and_then(|at| self.open.get_mut(*at));
+        match open {
+            Some(run)
+                if run.len_bytes + batch.len_bytes() <= RUN_BYTES
+                    && run.head.first + u64::from(run.head.count) == head.first =>
+            {
+                run.head.count += head.count;
+                run.len_bytes += batch.len_bytes();
+                run.batches.push(batch);
+            }
+            _ => {
+                self.open_by_shard.insert(head.shard, self.open.len());
+                let len_bytes = batch.len_bytes();
+                self.open.push(OpenRun {
+                    head,
+                    batches: vec![batch],
+                    len_bytes,
+                });
+            }
+        }
+    }
+
+    /// Turns open runs into frames, so that what comes next lies after them in the log.
+    fn close_runs(&mut self) {
+        self.open_by_shard.clear();
+        for run in self.open.drain(..) {
+            let (at, length) = self.plan.frames.push(Kind::Records, |buffer| {
+                run.head.encode(buffer);
+                for batch in &run.batches {
+                    buffer.extend_from_slice(batch.encoded());
+                }
+            });
+            let RunHead {
+                shard,
+                first,
+                time_ms,
+                count,
+            } = run.head;
+            let length = u32::try_from(length).unwrap_or(u32::MAX);
+            let placed = Run {
+                first,
+                offset: as_u64(at),
+                length,
+                count,
+                time_ms,
+            };
+            self.plan.runs.push((shard, placed));
+        }
+    }
+
+    fn transact(&mut self, transaction: &Transaction) -> Result<Arc<M>, Error> {
+        check(self.shards, transaction)?;
+        let mut metadata = M::clone(&self.plan.metadata);
+        metadata.apply(&transaction.event)?;
+        self.close_runs();
+        apply(self.shards, transaction);
+        self.plan
+            .frames
+            .push(Kind::Transaction, |buffer| transaction.encode(buffer));
+        self.plan.created.extend(&transaction.create);
+        self.plan.dropped.extend(&transaction.drop);
+        self.plan.touched.extend(&transaction.create);
+        self.plan.touched.extend(&transaction.seal);
+        self.plan.metadata = Arc::new(metadata);
+        Ok(Arc::clone(&self.plan.metadata))
+    }
+}
+
+/// Whether a transaction's preconditions hold.
+pub(crate) fn check(shards: &Shards, transaction: &Transaction) -> Result<(), Error> {
+    let mut created = BTreeSet::new();
+    for shard in &transaction.create {
+        if shards.contains_key(shard) || !created.insert(*shard) {
+            return Err(Error::Exists(*shard));
+        }
+    }
+    let mut sealed = BTreeSet::new();
+    for shard in &transaction.seal {
+        let state = shards.get(shard).copied();
+        let state = state.or_else(|| created.contains(shard).then(ShardState::default));
+        if state.ok_or(Error::Unknown(*shard))?.sealed || !sealed.insert(*shard) {
+            return Err(Error::Sealed(*shard));
+        }
+    }
+    let mut dropped = BTreeSet::new();
+    for shard in &transaction.drop {
+        let known = shards.contains_key(shard) || created.contains(shard);
+        if !known || !dropped.insert(*shard) {
+            return Err(Error::Unknown(*shard));
+        }
+    }
+    Ok(())
+}
+
+/// Applies a transaction that was [`check`]ed.
+pub(crate) fn apply(shards: &mut Shards, transaction: &Transaction) {
+    for shard in &transaction.create {
+        shards.insert(*shard, ShardState::default());
+    }
+    for shard in &transaction.seal {
+        if let Some(state) = shards.get_mut(shard) {
+            state.sealed = true;
+        }
+    }
+    for shard in &transaction.drop {
+        shards.remove(shard);
+    }
+}
+
+#[cfg(test)]
+impl SeededBug {
+    fn ignores_seal(self) -> bool {
+        self == SeededBug::IgnoreSeal
+    }
+
+    fn reuses_counter(self) -> bool {
+        self == SeededBug::ReuseCounter
+    }
+
+    fn skips_batch(self, first: u64) -> bool {
+        self == SeededBug::SkipBatch && first % 5 == 3
+    }
+
+    pub(crate) fn acks_before_sync(self) -> bool {
+        self == SeededBug::AckBeforeSync
+    }
+}
+
+#[cfg(not(test))]
+#[expect(
+    clippy::unused_self,
+    reason = "there are no bugs to switch on outside tests"
+)]
+impl SeededBug {
+    fn ignores_seal(self) -> bool {
+        false
+    }
+
+    fn reuses_counter(self) -> bool {
+        false
+    }
+
+    fn skips_batch(self, _first: u64) -> bool {
+        false
+    }
+
+    pub(crate) fn acks_before_sync(self) -> bool {
+        false
+    }
+}

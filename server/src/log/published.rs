@@ -1,0 +1,246 @@
+//! What readers see: tails, indexes, recent bytes and metadata, all of it as durable as the log's
+//! setting says. The committer writes it; nobody holds a lock of it across a file operation.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::log::disk::Disk;
+use crate::log::entry::{SegmentIndex, ShardState};
+use crate::log::frame::Magic;
+use crate::log::index::{FooterCache, Segment, Segments};
+use crate::log::plan::{Plan, Shards};
+use crate::log::tail_cache::TailCache;
+use crate::log::{Error, LogConfig, LogShard, Tail, segment};
+
+/// See the module. Locks are taken one at a time.
+#[derive(Debug)]
+pub(crate) struct Published<M> {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) magic: Magic,
+    metadata: RwLock<Arc<M>>,
+    shards: RwLock<HashMap<LogShard, watch::Sender<Tail>>>,
+    segments: RwLock<Segments>,
+    tail_cache: Mutex<TailCache>,
+    footers: Mutex<FooterCache>,
+    poison: OnceLock<Error>,
+    closed: watch::Sender<bool>,
+}
+
+impl<M> Published<M> {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        magic: Magic,
+        config: &LogConfig,
+        (metadata, shards): (Arc<M>, &Shards),
+        segments: Segments,
+    ) -> Published<M> {
+        let tails = shards
+            .iter()
+            .map(|(shard, state)| (*shard, watch::Sender::new(tail(*state))));
+        Published {
+            disk,
+            magic,
+            metadata: RwLock::new(metadata),
+            shards: RwLock::new(tails.collect()),
+            segments: RwLock::new(segments),
+            tail_cache: Mutex::new(TailCache::new(config.tail_cache_bytes)),
+            footers: Mutex::new(FooterCache::new(config.footer_cache_bytes)),
+            poison: OnceLock::new(),
+            closed: watch::Sender::new(false),
+        }
+    }
+
+    pub(crate) fn metadata(&self) -> Arc<M> {
+        Arc::clone(&self.metadata.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn tail(&self, shard: LogShard) -> Option<Tail> {
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        shards.get(&shard).map(|tail| *tail.borrow())
+    }
+
+    pub(crate) fn watch(&self, shard: LogShard) -> Option<watch::Receiver<Tail>> {
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        shards.get(&shard).map(watch::Sender::subscribe)
+    }
+
+    pub(crate) fn watch_closed(&self) -> watch::Receiver<bool> {
+        self.closed.subscribe()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    /// Wakes everybody who waits for records: none will come.
+    pub(crate) fn close(&self) {
+        self.closed.send_replace(true);
+    }
+
+    pub(crate) fn poison(&self, operation: &'static str, reason: &std::io::Error) -> Error {
+        let error = Error::Poisoned {
+            operation,
+            reason: reason.to_string(),
+        };
+        self.poison.get_or_init(|| error).clone()
+    }
+
+    /// The failure after which nothing more is written.
+    pub(crate) fn poisoned(&self) -> Option<&Error> {
+        self.poison.get()
+    }
+
+    pub(crate) fn segments(&self) -> RwLockReadGuard<'_, Segments> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn range(&self) -> RangeInclusive<u64> {
+        let segments = self.segments();
+        segments.first..=segments.active.number
+    }
+
+    /// Publishes a commit written at `offset` of the active segment: first the bytes and where they
+    /// are, then the tails, then the metadata.
+    pub(crate) fn publish(&self, plan: &mut Plan<M>, offset: u64, bytes: Bytes, shards: &Shards) {
+        let number = self.segments().active.number;
+        self.tail_cache().push(number, offset, bytes);
+        {
+            let mut segments = self
+                .segments
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            for shard in &plan.created {
+                segments.active.index.create(*shard);
+            }
+            for (shard, mut run) in plan.runs.drain(..) {
+                run.offset += offset;
+                segments.active.index.push(shard, run);
+            }
+        }
+        if !(plan.created.is_empty() && plan.dropped.is_empty()) {
+            let mut tails = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+            for shard in &plan.created {
+                if shards.contains_key(shard) {
+                    tails.insert(*shard, watch::Sender::new(Tail::default()));
+                }
+            }
+            for shard in &plan.dropped {
+                tails.remove(shard);
+            }
+        }
+        {
+            let tails = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+            for shard in &plan.touched {
+                if let (Some(tail_of), Some(state)) = (tails.get(shard), shards.get(shard)) {
+                    tail_of.send_replace(tail(*state));
+                }
+            }
+        }
+        *self
+            .metadata
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::clone(&plan.metadata);
+    }
+
+    /// Makes `next` the active segment; the one before is sealed.
+    pub(crate) fn rotate(&self, next: Segment) {
+        let mut segments = self
+            .segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let sealed = Arc::new(std::mem::replace(&mut segments.active, next));
+        drop(segments);
+        self.footers().insert(sealed);
+    }
+
+    /// Forgets the oldest segment, if it is that one.
+    pub(crate) fn forget(&self, segment: u64) {
+        {
+            let mut segments = self
+                .segments
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            if segments.first == segment {
+                segments.first += 1;
+            }
+        }
+        self.footers().remove(segment);
+    }
+
+    /// Takes back that the oldest segment was forgotten: it could not be removed.
+    pub(crate) fn remember(&self, segment: u64) {
+        let mut segments = self
+            .segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if segments.first == segment + 1 {
+            segments.first = segment;
+        }
+    }
+
+    pub(crate) fn tail_cache(&self) -> MutexGuard<'_, TailCache> {
+        self.tail_cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn footers(&self) -> MutexGuard<'_, FooterCache> {
+        self.footers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks into the index of a segment, read from its footer if need be. `None`: the segment has
+    /// been removed.
+    pub(crate) fn with_index<T>(
+        &self,
+        number: u64,
+        look: impl FnOnce(&Segment, &SegmentIndex) -> T,
+    ) -> Result<Option<T>, Error> {
+        {
+            let segments = self.segments();
+            if number < segments.first {
+                return Ok(None);
+            }
+            if number == segments.active.number {
+                return Ok(Some(look(&segments.active, &segments.active.index)));
+            }
+        }
+        let cached = self.footers().get(number);
+        let segment = match cached {
+            Some(segment) => segment,
+            None => match self.load(number) {
+                Ok(segment) => segment,
+                Err(_) if number < self.segments().first => return Ok(None),
+                Err(error) => return Err(error),
+            },
+        };
+        Ok(Some(look(&segment, &segment.index)))
+    }
+
+    fn load(&self, number: u64) -> Result<Arc<Segment>, Error> {
+        let name = segment::name(number);
+        let file = self
+            .disk
+            .open(&name)
+            .map_err(|source| Error::io("opening", &name, source))?;
+        let index = segment::read_footer(file.as_ref(), number, self.magic)?;
+        let segment = Arc::new(Segment {
+            number,
+            file,
+            index,
+        });
+        self.footers().insert(Arc::clone(&segment));
+        Ok(segment)
+    }
+}
+
+fn tail(state: ShardState) -> Tail {
+    Tail {
+        next: state.next,
+        last_time_ms: state.last_time_ms,
+        sealed: state.sealed,
+    }
+}

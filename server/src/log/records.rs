@@ -1,0 +1,297 @@
+//! The body of a *run*: one shard's share of one commit.
+//!
+//! ```text
+//!  0  u64  log shard
+//!  8  u64  counter of the first record; the others follow one by one
+//! 16  u64  time in milliseconds since 1970, of all of them
+//! 24  u32  number of records
+//! 28       per record: u8 flags = 0, u16 partition key length, u32 data length, key, data
+//! ```
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::arithmetic_side_effects
+)]
+
+use bytes::Bytes;
+
+use crate::log::LogShard;
+use crate::log::cursor::Cursor;
+use crate::log::frame::HEADER_BYTES;
+
+/// Bytes of a run's body before its records.
+pub(crate) const RUN_HEAD_BYTES: usize = 28;
+
+/// Records encoded by the caller, before their counters are known.
+#[derive(Debug, Clone, Default)]
+pub struct RecordBatch {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl RecordBatch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        RecordBatch::default()
+    }
+
+    /// An empty batch with room for so many bytes of keys, data and 7 bytes per record.
+    pub fn with_capacity(bytes: usize) -> Self {
+        RecordBatch {
+            bytes: Vec::with_capacity(bytes),
+            count: 0,
+        }
+    }
+
+    /// Adds a record.
+    ///
+    /// # Panics
+    /// If the key is over 65,535 bytes or the data over 4 GiB: the caller checks its limits first.
+    pub fn push(&mut self, partition_key: &str, data: &[u8]) {
+        self.push_head(partition_key, data.len());
+        self.bytes.extend_from_slice(data);
+    }
+
+    /// Adds a record of `data_bytes` bytes that `fill` writes in place; nothing is added if it fails.
+    ///
+    /// # Errors
+    /// What `fill` fails with.
+    ///
+    /// # Panics
+    /// As [`RecordBatch::push`].
+    pub fn push_with<E>(
+        &mut self,
+        partition_key: &str,
+        data_bytes: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let before = (self.bytes.len(), self.count);
+        self.push_head(partition_key, data_bytes);
+        let data_at = self.bytes.len();
+        self.bytes.resize(data_at.saturating_add(data_bytes), 0);
+        let filled = fill(self.bytes.get_mut(data_at..).unwrap_or_default());
+        if filled.is_err() {
+            self.bytes.truncate(before.0);
+            self.count = before.1;
+        }
+        filled
+    }
+
+    fn push_head(&mut self, partition_key: &str, data_bytes: usize) {
+        let key_bytes = u16::try_from(partition_key.len());
+        assert!(key_bytes.is_ok(), "a partition key is at most 65,535 bytes");
+        let data_bytes = u32::try_from(data_bytes);
+        assert!(data_bytes.is_ok(), "a record's data is below 4 GiB");
+        self.bytes.push(0);
+        self.bytes
+            .extend_from_slice(&key_bytes.unwrap_or_default().to_be_bytes());
+        self.bytes
+            .extend_from_slice(&data_bytes.unwrap_or_default().to_be_bytes());
+        self.bytes.extend_from_slice(partition_key.as_bytes());
+        self.count = self.count.saturating_add(1);
+    }
+
+    /// How many records.
+    pub fn len(&self) -> usize {
+        usize::try_from(self.count).unwrap_or(usize::MAX)
+    }
+
+    /// True without records.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Encoded size, as the queue's budget counts it.
+    pub fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    pub(crate) fn encoded(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A record as read: slices of the run it lies in, not copies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadRecord {
+    /// Its position in the shard.
+    pub counter: u64,
+    /// When it arrived, milliseconds since 1970.
+    pub time_ms: u64,
+    key: Bytes,
+    /// What was put.
+    pub data: Bytes,
+}
+
+impl ReadRecord {
+    /// The producer's key.
+    pub fn partition_key(&self) -> &str {
+        // Checked when the run was decoded.
+        std::str::from_utf8(&self.key).unwrap_or_default()
+    }
+
+    /// Size of key and data, as [`crate::log::ReadLimit`] counts it.
+    pub fn len_bytes(&self) -> usize {
+        self.key.len().saturating_add(self.data.len())
+    }
+}
+
+/// The fixed part of a run's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RunHead {
+    pub(crate) shard: LogShard,
+    pub(crate) first: u64,
+    pub(crate) time_ms: u64,
+    pub(crate) count: u32,
+}
+
+impl RunHead {
+    pub(crate) fn encode(&self, buffer: &mut Vec<u8>) {
+        buffer.extend_from_slice(&self.shard.0.to_be_bytes());
+        buffer.extend_from_slice(&self.first.to_be_bytes());
+        buffer.extend_from_slice(&self.time_ms.to_be_bytes());
+        buffer.extend_from_slice(&self.count.to_be_bytes());
+    }
+
+    /// Reads the head of a body and checks that its records fill the rest exactly.
+    pub(crate) fn decode(body: &[u8]) -> Option<RunHead> {
+        let mut cursor = Cursor::new(body);
+        let head = RunHead::take(&mut cursor)?;
+        for _ in 0..head.count {
+            take_record(&mut cursor)?;
+        }
+        cursor.rest().is_empty().then_some(head)
+    }
+
+    fn take(cursor: &mut Cursor<'_>) -> Option<RunHead> {
+        let shard = LogShard(cursor.u64()?);
+        let first = cursor.u64()?;
+        let time_ms = cursor.u64()?;
+        let count = cursor.u32()?;
+        first.checked_add(u64::from(count))?;
+        (count > 0).then_some(RunHead {
+            shard,
+            first,
+            time_ms,
+            count,
+        })
+    }
+}
+
+fn take_record<'a>(cursor: &mut Cursor<'a>) -> Option<(&'a [u8], &'a [u8])> {
+    let flags = cursor.u8()?;
+    let key_bytes = usize::from(cursor.u16()?);
+    let data_bytes = usize::try_from(cursor.u32()?).ok()?;
+    let key = cursor.take(key_bytes)?;
+    let data = cursor.take(data_bytes)?;
+    (flags == 0 && std::str::from_utf8(key).is_ok()).then_some((key, data))
+}
+
+/// The records of a run with a counter of at least `from`, while `take` says so. `frame` is the
+/// run's whole frame, header included.
+pub(crate) fn decode_run(
+    frame: &Bytes,
+    from: u64,
+    mut take: impl FnMut(&ReadRecord) -> bool,
+) -> Option<(RunHead, Vec<ReadRecord>)> {
+    let mut cursor = Cursor::new(frame.get(HEADER_BYTES..)?);
+    let head = RunHead::take(&mut cursor)?;
+    let mut records = Vec::new();
+    for number in 0..u64::from(head.count) {
+        let counter = head.first.checked_add(number)?;
+        let (key, data) = take_record(&mut cursor)?;
+        if counter < from {
+            continue;
+        }
+        let (key, data) = (frame.slice_ref(key), frame.slice_ref(data));
+        let record = ReadRecord {
+            counter,
+            time_ms: head.time_ms,
+            key,
+            data,
+        };
+        if !take(&record) {
+            break;
+        }
+        records.push(record);
+    }
+    Some((head, records))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn run_frame(head: RunHead, batch: &RecordBatch) -> Bytes {
+        let mut bytes = vec![0; HEADER_BYTES];
+        head.encode(&mut bytes);
+        bytes.extend_from_slice(batch.encoded());
+        Bytes::from(bytes)
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_filled_leaves_no_trace() {
+        let mut batch = RecordBatch::new();
+        batch.push("a", b"1");
+        let before = batch.len_bytes();
+        assert_eq!(batch.push_with("b", 10, |_| Err("no")), Err("no"));
+        assert_eq!((batch.len(), batch.len_bytes()), (1, before));
+        batch
+            .push_with("c", 3, |data| {
+                data.copy_from_slice(b"xyz");
+                Ok::<(), ()>(())
+            })
+            .unwrap();
+        assert_eq!(batch.len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn runs_round_trip(
+            shard: u64, first in 0..u64::MAX - 100, time_ms: u64,
+            records in prop::collection::vec(("\\PC{0,9}", prop::collection::vec(any::<u8>(), 0..30)), 1..9),
+            skip in 0u64..9,
+        ) {
+            let mut batch = RecordBatch::with_capacity(100);
+            for (key, data) in &records {
+                batch.push(key, data);
+            }
+            let head = RunHead { shard: LogShard(shard), first, time_ms, count: batch.count() };
+            let frame = run_frame(head, &batch);
+            prop_assert_eq!(RunHead::decode(&frame[HEADER_BYTES..]), Some(head));
+            let (read_head, read) = decode_run(&frame, first + skip, |_| true).unwrap();
+            prop_assert_eq!(read_head, head);
+            let expected: Vec<_> = records.iter().enumerate().skip(usize::try_from(skip).unwrap()).collect();
+            prop_assert_eq!(read.len(), expected.len());
+            for (record, (number, (key, data))) in read.iter().zip(expected) {
+                prop_assert_eq!(record.counter, first + u64::try_from(number).unwrap());
+                prop_assert_eq!(record.partition_key(), key.as_str());
+                prop_assert_eq!(&record.data[..], &data[..]);
+                prop_assert_eq!(record.time_ms, time_ms);
+            }
+        }
+
+        #[test]
+        fn s9_any_bytes_decode_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = RunHead::decode(&bytes);
+            let _ = decode_run(&Bytes::from(bytes), 0, |_| true);
+        }
+
+        #[test]
+        fn s9_a_cut_run_is_refused(cut in 0usize..60) {
+            let mut batch = RecordBatch::new();
+            batch.push("key", b"data that is long enough to be cut");
+            let head = RunHead { shard: LogShard(1), first: 5, time_ms: 6, count: 1 };
+            let frame = run_frame(head, &batch);
+            prop_assume!(HEADER_BYTES + cut < frame.len());
+            prop_assert_eq!(RunHead::decode(&frame[HEADER_BYTES..HEADER_BYTES + cut]), None);
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! From what is on disk to the state the log goes on from. [`scan`] decides and is pure; [`recover`]
+//! reads, and cuts what a crash left half-written.
+//!
+//! A frame that does not hold belongs to the first commit that is not whole. If a later frame says
+//! that commit was durable, acknowledged data is damaged and the log is refused; otherwise nobody
+//! was told of it, and it is cut off as one.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::log::disk::{Disk, DiskFile};
+use crate::log::entry::{
+    Run, SegmentIndex, ShardState, Snapshot, TRAILER_BYTES, Transaction, decode_opened,
+};
+use crate::log::frame::{
+    self, ALIGNMENT, Fault, Frame, Frames, HEADER_BYTES, Kind, Magic, Place, frame_bytes,
+};
+use crate::log::index::Segment;
+use crate::log::plan::{self, EPOCH_LIMIT, Shards};
+use crate::log::records::RunHead;
+use crate::log::segment::{self, as_u64};
+use crate::log::{Error, Metadata};
+
+/// The log's state after its last whole commit.
+#[derive(Debug)]
+pub(crate) struct State<M> {
+    pub(crate) log_id: [u8; 16],
+    pub(crate) epoch: u64,
+    pub(crate) metadata: M,
+    pub(crate) shards: Shards,
+    pub(crate) index: SegmentIndex,
+    /// The last commit's number.
+    pub(crate) commit: u64,
+    /// Where the last commit ends.
+    pub(crate) position: u64,
+    /// There is nothing but the snapshot.
+    pub(crate) fresh: bool,
+    /// The last frame is a footer.
+    pub(crate) sealed: bool,
+}
+
+/// What the log goes on from.
+#[derive(Debug)]
+pub(crate) struct Recovered<M> {
+    pub(crate) state: State<M>,
+    pub(crate) first_segment: u64,
+    pub(crate) active: Segment,
+    pub(crate) capacity: u64,
+}
+
+/// Opens the segments there are, or creates the first.
+pub(crate) fn recover<M: Metadata>(
+    disk: &dyn Disk,
+    segment_bytes: u64,
+    initial: &M,
+) -> Result<Recovered<M>, Error> {
+    let numbers = list(disk)?;
+    let (Some(first), Some(last)) = (numbers.first().copied(), numbers.last().copied()) else {
+        create_first(disk, segment_bytes, initial)?;
+        return recover_from(disk, 1, 1);
+    };
+    if let Some(missing) = (first..=last).find(|number| !numbers.contains(number)) {
+        return Err(Error::corrupt(missing, 0, "the segment is missing"));
+    }
+    recover_from(disk, first, last)
+}
+
+fn list(disk: &dyn Disk) -> Result<BTreeSet<u64>, Error> {
+    let names = disk
+        .list()
+        .map_err(|source| Error::io("listing", "segments", source))?;
+    for name in [segment::SPARE, segment::LARGE] {
+        if names.iter().any(|found| found == name) {
+            disk.remove(name)
+                .map_err(|source| Error::io("removing", name, source))?;
+        }
+    }
+    Ok(names
+        .iter()
+        .filter_map(|name| segment::number(name))
+        .collect())
+}
+
+fn create_first<M: Metadata>(disk: &dyn Disk, bytes: u64, initial: &M) -> Result<(), Error> {
+    let name = segment::name(1);
+    let mut log_id = [0; 16];
+    getrandom::fill(&mut log_id)
+        .map_err(|error| Error::io("naming", &name, std::io::Error::other(error.to_string())))?;
+    let metadata = initial.encode();
+    let snapshot = Snapshot {
+        log_id,
+        epoch: 0,
+        metadata: &metadata,
+        shards: Vec::new(),
+    };
+    let frames = snapshot_frame(
+        &snapshot,
+        Place {
+            segment: 1,
+            commit: 1,
+            durable: 0,
+        },
+    );
+    // Room for what is written at every start, and for the end.
+    let least = as_u64(frames.len() + 4 * HEADER_BYTES + 2 * TRAILER_BYTES);
+    let file = disk
+        .create(segment::SPARE, bytes.max(least))
+        .map_err(|source| segment::refused(bytes.max(least), Arc::new(source)))?;
+    let place = || {
+        file.write_at(&frames, 0)?;
+        file.sync()?;
+        disk.rename(segment::SPARE, &name)?;
+        disk.sync_directory()
+    };
+    place().map_err(|source| Error::io("creating", &name, source))
+}
+
+/// The frame a segment begins with.
+pub(crate) fn snapshot_frame(snapshot: &Snapshot<'_>, place: Place) -> Vec<u8> {
+    let mut frames = Frames::default();
+    frames.push(Kind::Snapshot, |buffer| snapshot.encode(buffer));
+    frames.finish(place, Magic::of(&snapshot.log_id))
+}
+
+fn recover_from<M: Metadata>(
+    disk: &dyn Disk,
+    first_segment: u64,
+    last: u64,
+) -> Result<Recovered<M>, Error> {
+    let io = |operation| move |source| Error::io(operation, &segment::name(last), source);
+    let (file, bytes) = read_whole(disk, last)?;
+    let mut state: State<M> = scan(last, &bytes)?;
+    for number in first_segment..last {
+        check_sealed(disk, number, &state, number + 1 == last)?;
+    }
+    if state.sealed {
+        // The next segment is there before this one is sealed.
+        return Err(Error::corrupt(last + 1, 0, "the segment is missing"));
+    }
+    cut(file.as_ref(), &bytes, state.position).map_err(io("cutting the torn tail of"))?;
+    // What was read may have been written and never synced.
+    file.sync().map_err(io("syncing"))?;
+    disk.sync_directory()
+        .map_err(io("syncing the directory of"))?;
+    let index = std::mem::take(&mut state.index);
+    let active = Segment {
+        number: last,
+        file,
+        index,
+    };
+    Ok(Recovered {
+        state,
+        first_segment,
+        active,
+        capacity: as_u64(bytes.len()),
+    })
+}
+
+fn read_whole(disk: &dyn Disk, number: u64) -> Result<(Arc<dyn DiskFile>, Vec<u8>), Error> {
+    let name = segment::name(number);
+    let read = || {
+        let file = disk.open(&name)?;
+        let mut bytes = vec![0; usize::try_from(file.len_bytes()?).unwrap_or(usize::MAX)];
+        file.read_at(&mut bytes, 0)?;
+        Ok((file, bytes))
+    };
+    read().map_err(|source| Error::io("reading", &name, source))
+}
+
+/// Checks that an earlier segment has its footer. The one before the last may lack it, if the last
+/// has nothing but its snapshot: then the crash came in between, and it is sealed now.
+fn check_sealed<M: Metadata>(
+    disk: &dyn Disk,
+    number: u64,
+    last: &State<M>,
+    is_before_last: bool,
+) -> Result<(), Error> {
+    let name = segment::name(number);
+    let magic = Magic::of(&last.log_id);
+    let file = disk
+        .open(&name)
+        .map_err(|source| Error::io("opening", &name, source))?;
+    match segment::read_footer(file.as_ref(), number, magic) {
+        Err(Error::Corrupt { .. }) if last.fresh && is_before_last => {}
+        footer => return footer.map(drop),
+    }
+    let (_, bytes) = read_whole(disk, number)?;
+    let state: State<M> = scan(number, &bytes)?;
+    let footer_bytes = as_u64(frame_bytes(state.index.len_bytes_with(0, 0)));
+    let (footer_at, sealed_by) = if state.sealed {
+        (state.position - footer_bytes, state.commit)
+    } else {
+        (state.position, state.commit + 1)
+    };
+    if state.log_id != last.log_id || sealed_by + 1 != last.commit {
+        let reason = "it ends before the next segment begins";
+        return Err(Error::corrupt(number, state.position, reason));
+    }
+    let place = Place {
+        segment: number,
+        commit: sealed_by,
+        durable: sealed_by - 1,
+    };
+    let footer = segment::footer(footer_at, &state.index, place, magic);
+    segment::seal(file.as_ref(), footer_at, &footer)
+        .map_err(|source| Error::io("sealing", &name, source))
+}
+
+/// Zeroes what follows `position`, so that it is never taken for frames of the future.
+fn cut(file: &dyn DiskFile, bytes: &[u8], position: u64) -> std::io::Result<()> {
+    let start = usize::try_from(position).unwrap_or(usize::MAX);
+    let tail = bytes.get(start..).unwrap_or_default();
+    match tail.iter().rposition(|byte| *byte != 0) {
+        Some(last) => file.write_at(&vec![0; last + 1], position),
+        None => Ok(()),
+    }
+}
+
+/// Folds the frames of the last segment.
+pub(crate) fn scan<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, Error> {
+    let mut state = begin(segment, bytes)?;
+    let magic = Magic::of(&state.log_id);
+    let mut at = usize::try_from(state.position).unwrap_or(usize::MAX);
+    // Frames of a commit whose last frame has not been seen.
+    let mut commit: Vec<(usize, Frame<'_>)> = Vec::new();
+    while !state.sealed {
+        let number = state.commit + 1;
+        match frame::decode(bytes.get(at..).unwrap_or_default(), magic) {
+            Ok(frame) => {
+                if frame.place.segment != segment || frame.place.commit != number {
+                    return Err(Error::corrupt(
+                        segment,
+                        as_u64(at),
+                        "frames do not continue",
+                    ));
+                }
+                commit.push((at, frame));
+                at += frame_bytes(frame.body.len());
+                if !frame.more {
+                    for (at, frame) in commit.drain(..) {
+                        state.apply(segment, as_u64(at), &frame)?;
+                    }
+                    state.commit = number;
+                    state.fresh = false;
+                    state.position = as_u64(at);
+                }
+            }
+            Err(fault @ Fault::Unknown { .. }) => return Err(newer(segment, fault)),
+            Err(fault) => {
+                if durable_after(bytes, at, magic, segment) >= Some(number) {
+                    let reason = format!("{fault}, and later frames say that it was durable");
+                    return Err(Error::corrupt(segment, as_u64(at), reason));
+                }
+                break;
+            }
+        }
+    }
+    Ok(state)
+}
+
+fn begin<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, Error> {
+    let corrupt = |reason: String| Error::corrupt(segment, 0, reason);
+    // A snapshot is read before the log's magic is known.
+    let frame = frame::decode(bytes, Magic::of(&[0; 16])).map_err(|fault| match fault {
+        Fault::Unknown { .. } => newer(segment, fault),
+        _ => corrupt(format!("no snapshot: {fault}")),
+    })?;
+    let counts = frame.place.segment == segment && frame.place.commit < u64::MAX / 2;
+    if frame.kind != Kind::Snapshot || frame.more || !counts {
+        return Err(corrupt(
+            "the first frame is not this segment's snapshot".to_owned(),
+        ));
+    }
+    let snapshot = Snapshot::decode(frame.body)
+        .filter(|snapshot| snapshot.epoch < EPOCH_LIMIT)
+        .ok_or_else(|| corrupt("the snapshot cannot be understood".to_owned()))?;
+    let shards: Shards = snapshot.shards.iter().copied().collect();
+    Ok(State {
+        log_id: snapshot.log_id,
+        epoch: snapshot.epoch,
+        metadata: M::decode(snapshot.metadata)?,
+        index: SegmentIndex::starting_with(&shards),
+        shards,
+        commit: frame.place.commit,
+        position: as_u64(frame_bytes(frame.body.len())),
+        fresh: true,
+        sealed: false,
+    })
+}
+
+fn newer(segment: u64, fault: Fault) -> Error {
+    let known = format!("frame version {}", frame::VERSION);
+    Error::NewerFormat {
+        name: segment::name(segment),
+        found: fault.to_string(),
+        known,
+    }
+}
+
+/// The greatest commit that any frame after `at` says was durable.
+fn durable_after(bytes: &[u8], at: usize, magic: Magic, segment: u64) -> Option<u64> {
+    let rest = (at + ALIGNMENT..bytes.len()).step_by(ALIGNMENT);
+    let durable = |at| {
+        let bytes = bytes.get(at..).filter(|bytes| magic.begins(bytes))?;
+        let frame = frame::decode(bytes, magic).ok()?;
+        (frame.place.segment == segment).then_some(frame.place.durable)
+    };
+    rest.filter_map(durable).max()
+}
+
+impl<M: Metadata> State<M> {
+    fn apply(&mut self, segment: u64, at: u64, frame: &Frame<'_>) -> Result<(), Error> {
+        let corrupt = |reason: &str| Error::corrupt(segment, at, reason);
+        let garbled = || corrupt("a sound frame cannot be understood");
+        match frame.kind {
+            Kind::Records => {
+                let head = RunHead::decode(frame.body).ok_or_else(garbled)?;
+                let length = u32::try_from(frame.body.len() + HEADER_BYTES).unwrap_or(u32::MAX);
+                self.append(head, at, length).map_err(corrupt)?;
+            }
+            Kind::Transaction => {
+                let transaction = Transaction::decode(frame.body).ok_or_else(garbled)?;
+                plan::check(&self.shards, &transaction)
+                    .map_err(|error| corrupt(&format!("a transaction does not apply: {error}")))?;
+                self.metadata.apply(&transaction.event)?;
+                plan::apply(&mut self.shards, &transaction);
+                for shard in &transaction.create {
+                    self.index.create(*shard);
+                }
+            }
+            Kind::Opened => {
+                let epoch = decode_opened(frame.body).ok_or_else(garbled)?;
+                if epoch <= self.epoch || epoch >= EPOCH_LIMIT {
+                    return Err(corrupt("epochs do not rise"));
+                }
+                self.epoch = epoch;
+            }
+            Kind::Footer => {
+                if SegmentIndex::decode(frame.body).ok_or_else(garbled)? != self.index {
+                    return Err(corrupt("the footer is not what the segment holds"));
+                }
+                self.sealed = true;
+            }
+            Kind::Closed => {}
+            Kind::Snapshot => return Err(corrupt("a snapshot inside a segment")),
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, head: RunHead, offset: u64, length: u32) -> Result<(), &'static str> {
+        let state = self
+            .shards
+            .get_mut(&head.shard)
+            .ok_or("a run of an unknown shard")?;
+        let RunHead {
+            shard,
+            first,
+            time_ms,
+            count,
+        } = head;
+        let run = Run {
+            first,
+            offset,
+            length,
+            count,
+            time_ms,
+        };
+        if state.sealed {
+            return Err("a run of a sealed shard");
+        }
+        if first < state.next || time_ms < state.last_time_ms {
+            return Err("counters or times fall back");
+        }
+        *state = ShardState {
+            next: run.end(),
+            last_time_ms: time_ms,
+            sealed: false,
+        };
+        self.index.push(shard, run);
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! The bytes of the latest commits, so that those who follow a shard read no file. Bounded in
+//! bytes; knows no shards.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+/// Commits in the order they were written, oldest dropped first.
+#[derive(Debug)]
+pub(crate) struct TailCache {
+    commits: VecDeque<Commit>,
+    used_bytes: usize,
+    limit_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Commit {
+    segment: u64,
+    offset: u64,
+    bytes: Bytes,
+}
+
+impl TailCache {
+    pub(crate) fn new(limit_bytes: usize) -> TailCache {
+        TailCache {
+            commits: VecDeque::new(),
+            used_bytes: 0,
+            limit_bytes,
+        }
+    }
+
+    /// Adds a commit that lies after all added before.
+    pub(crate) fn push(&mut self, segment: u64, offset: u64, bytes: Bytes) {
+        self.used_bytes += bytes.len();
+        self.commits.push_back(Commit {
+            segment,
+            offset,
+            bytes,
+        });
+        while self.used_bytes > self.limit_bytes {
+            let Some(oldest) = self.commits.pop_front() else {
+                break;
+            };
+            self.used_bytes -= oldest.bytes.len();
+        }
+    }
+
+    /// These bytes of that segment, if they are all here.
+    pub(crate) fn get(&self, segment: u64, offset: u64, length: usize) -> Option<Bytes> {
+        let place = (segment, offset);
+        let after = self
+            .commits
+            .partition_point(|commit| (commit.segment, commit.offset) <= place);
+        let commit = self.commits.get(after.checked_sub(1)?)?;
+        if commit.segment != segment {
+            return None;
+        }
+        let start = usize::try_from(offset - commit.offset).ok()?;
+        let end = start.checked_add(length)?;
+        (end <= commit.bytes.len()).then(|| commit.bytes.slice(start..end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s6_keeps_the_latest_within_its_bytes() {
+        let mut cache = TailCache::new(100);
+        for commit in 0..10u8 {
+            cache.push(
+                1 + u64::from(commit / 5),
+                u64::from(commit % 5) * 40,
+                vec![commit; 40].into(),
+            );
+        }
+        assert_eq!(cache.used_bytes, 80);
+        assert_eq!(cache.get(2, 160, 40).unwrap()[..], [9; 40]);
+        assert_eq!(cache.get(2, 130, 10).unwrap()[..], [8; 10]);
+        assert_eq!(cache.get(2, 150, 20), None, "never across two commits");
+        assert_eq!(cache.get(2, 80, 10), None, "dropped");
+        assert_eq!(cache.get(1, 160, 10), None);
+        cache.push(3, 0, vec![0; 101].into());
+        assert_eq!(
+            (cache.used_bytes, cache.get(3, 0, 1)),
+            (0, None),
+            "larger than the whole cache"
+        );
+    }
+}

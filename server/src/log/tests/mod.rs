@@ -1,0 +1,134 @@
+//! What the log guarantees, by the names the design gives its guarantees. Every suite runs on the
+//! disk in memory that can crash, fail and fill up; `service` also on a real one.
+
+mod crash;
+mod damage;
+mod model;
+mod service;
+
+use std::sync::Arc;
+
+use crate::clock::ManualClock;
+use crate::log::plan::SeededBug;
+use crate::log::{
+    Error, Log, LogConfig, LogShard, MemoryDisk, Metadata, MetadataError, ReadLimit, RecordBatch,
+    Transaction,
+};
+
+pub(super) const NOW_MS: u64 = 1_700_000_000_000;
+pub(super) const EVERYTHING: ReadLimit = ReadLimit {
+    records: usize::MAX,
+    bytes: usize::MAX,
+};
+
+/// Metadata that remembers every event; an event that begins with `!` is refused half way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Events(pub(super) Vec<String>);
+
+impl Metadata for Events {
+    fn apply(&mut self, event: &[u8]) -> Result<(), MetadataError> {
+        let event = String::from_utf8_lossy(event).into_owned();
+        let refused = event.starts_with('!');
+        self.0.push(event);
+        if refused {
+            Err(MetadataError("refused".to_owned()))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        self.0.join("\n").into_bytes()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, MetadataError> {
+        let text = String::from_utf8(bytes.to_vec()).map_err(|e| MetadataError(e.to_string()))?;
+        Ok(Events(text.lines().map(str::to_owned).collect()))
+    }
+}
+
+pub(super) type TestLog = Log<Events>;
+
+pub(super) fn tiny() -> LogConfig {
+    LogConfig {
+        segment_bytes: 2048,
+        queue_bytes: 1 << 16,
+        tail_cache_bytes: 1500,
+        footer_cache_bytes: 1500,
+        ..LogConfig::default()
+    }
+}
+
+pub(super) fn open(disk: &MemoryDisk) -> Result<TestLog, Error> {
+    open_with(disk, tiny(), SeededBug::None)
+}
+
+pub(super) fn open_with(
+    disk: &MemoryDisk,
+    config: LogConfig,
+    bug: SeededBug,
+) -> Result<TestLog, Error> {
+    let clock = ManualClock::at(NOW_MS);
+    Log::open_with(
+        Arc::new(disk.clone()),
+        config,
+        clock,
+        &Events::default(),
+        bug,
+    )
+}
+
+pub(super) fn create(event: &str, shards: &[u64]) -> Transaction {
+    let create = shards.iter().copied().map(LogShard).collect();
+    Transaction {
+        event: event.to_owned().into(),
+        create,
+        ..Transaction::default()
+    }
+}
+
+pub(super) fn seal(event: &str, shards: &[u64]) -> Transaction {
+    let seal = shards.iter().copied().map(LogShard).collect();
+    Transaction {
+        event: event.to_owned().into(),
+        seal,
+        ..Transaction::default()
+    }
+}
+
+pub(super) fn batch(texts: &[&str]) -> RecordBatch {
+    let mut batch = RecordBatch::new();
+    for text in texts {
+        batch.push("key", text.as_bytes());
+    }
+    batch
+}
+
+/// Counter and data of every record of a shard, read in small steps.
+pub(super) async fn read_all(
+    log: &TestLog,
+    shard: LogShard,
+    limit: ReadLimit,
+) -> Result<Vec<(u64, String)>, Error> {
+    let mut all = Vec::new();
+    let mut from = 0;
+    loop {
+        let records = log.read(shard, from, limit, 0).await?;
+        let Some(last) = records.last() else {
+            return Ok(all);
+        };
+        from = last.counter + 1;
+        all.extend(records.iter().map(|record| {
+            (
+                record.counter,
+                String::from_utf8(record.data.to_vec()).unwrap(),
+            )
+        }));
+    }
+}
+
+/// The data alone.
+pub(super) async fn texts(log: &TestLog, shard: u64) -> Vec<String> {
+    let all = read_all(log, LogShard(shard), EVERYTHING).await.unwrap();
+    all.into_iter().map(|(_, text)| text).collect()
+}

@@ -1,0 +1,400 @@
+//! The committer: the one thread that writes. It drains the queue, writes one contiguous run of
+//! frames, syncs once, publishes, and only then answers (S1). It holds no lock while it syncs.
+//!
+//! Any failed write or sync poisons the log. Failing to lay out the next segment does not: nothing
+//! was written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::SharedClock;
+use crate::log::disk::{Disk, DiskFile};
+use crate::log::entry::{SegmentIndex, Snapshot, TRAILER_BYTES, encode_opened};
+use crate::log::frame::{Frames, Kind, Magic, Place, frame_bytes};
+use crate::log::index::Segment;
+use crate::log::plan::{EPOCH_LIMIT, Need, Planner, SeededBug, Shards};
+use crate::log::published::Published;
+use crate::log::queue::{Drained, Entry, Queue};
+use crate::log::recovery::{State, snapshot_frame};
+use crate::log::segment::{self, Spare, as_u64};
+use crate::log::{Durability, Error, LogConfig, Metadata};
+
+/// The most one commit takes from the queue, beyond its first entry.
+const COMMIT_BYTES: usize = 8 << 20;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Committer<M> {
+    disk: Arc<dyn Disk>,
+    clock: SharedClock,
+    published: Arc<Published<M>>,
+    queue: Arc<Queue<M>>,
+    spare: Spare,
+    durability: Durability,
+    commit_bytes: usize,
+    bug: SeededBug,
+    log_id: [u8; 16],
+    epoch: u64,
+    shards: Shards,
+    metadata: Arc<M>,
+    segment: u64,
+    file: Arc<dyn DiskFile>,
+    position: u64,
+    capacity: u64,
+    /// The last commit written, and the last one synced.
+    commit: u64,
+    durable: u64,
+    synced_at_ms: u64,
+}
+
+/// What a committer goes on from.
+#[derive(Debug)]
+pub(crate) struct Start<M> {
+    pub(crate) state: State<M>,
+    pub(crate) metadata: Arc<M>,
+    pub(crate) segment: u64,
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) capacity: u64,
+    pub(crate) bug: SeededBug,
+}
+
+impl<M: Metadata> Committer<M> {
+    pub(crate) fn new(
+        start: Start<M>,
+        config: &LogConfig,
+        clock: SharedClock,
+        published: Arc<Published<M>>,
+        queue: Arc<Queue<M>>,
+    ) -> Result<Committer<M>, Error> {
+        let disk = Arc::clone(&published.disk);
+        let spare = Spare::start(Arc::clone(&disk), config.segment_bytes)
+            .map_err(|source| Error::io("starting", "the thread log-spare", source))?;
+        let quarter = usize::try_from(config.segment_bytes / 4).unwrap_or(usize::MAX);
+        let Start {
+            state,
+            metadata,
+            segment,
+            file,
+            capacity,
+            bug,
+        } = start;
+        let mut committer = Committer {
+            synced_at_ms: clock.now_ms(),
+            disk,
+            clock,
+            published,
+            queue,
+            spare,
+            durability: config.durability,
+            commit_bytes: COMMIT_BYTES.min(quarter),
+            bug,
+            log_id: state.log_id,
+            epoch: state.epoch,
+            shards: state.shards,
+            metadata,
+            segment,
+            file,
+            position: state.position,
+            capacity,
+            commit: state.commit,
+            // Recovery has synced what it found.
+            durable: state.commit,
+        };
+        committer.begin_epoch()?;
+        Ok(committer)
+    }
+
+    /// Writes and syncs that the log was opened: from here on counters of the new epoch may be given
+    /// out.
+    fn begin_epoch(&mut self) -> Result<(), Error> {
+        if self.epoch + 1 >= EPOCH_LIMIT {
+            return Err(Error::corrupt(
+                self.segment,
+                0,
+                "the log was opened too often",
+            ));
+        }
+        let epoch = self.epoch + 1;
+        let mut frames = Frames::default();
+        frames.push(Kind::Opened, |buffer| encode_opened(epoch, buffer));
+        let need = Need {
+            frames_bytes: frame_bytes(8),
+            ..Need::default()
+        };
+        if !self.fits(need) {
+            self.rotate(need)?;
+        }
+        self.write(frames)?;
+        self.sync()?;
+        self.epoch = epoch;
+        Ok(())
+    }
+
+    /// Commits what is queued until the queue is closed and empty.
+    pub(crate) fn run(mut self) {
+        let _end = End {
+            published: Arc::clone(&self.published),
+            queue: Arc::clone(&self.queue),
+        };
+        loop {
+            let due = match self.queue.drain(self.commit_bytes, self.patience()) {
+                Drained::Entries(entries) => {
+                    self.commit(entries);
+                    self.sync_is_due()
+                }
+                Drained::Idle => true,
+                Drained::Closed => break,
+            };
+            if due && self.published.poisoned().is_none() {
+                // A failure is kept in `published`; the next write is told.
+                let _ = self.sync();
+            }
+        }
+        self.finish();
+    }
+
+    /// Syncs and says so, which lets the next start tell damage in the last commits from a torn tail.
+    fn finish(&mut self) {
+        if self.published.poisoned().is_some() || self.sync().is_err() {
+            return;
+        }
+        let end = self.position + as_u64(frame_bytes(0) + TRAILER_BYTES);
+        if end <= self.capacity {
+            let mut frames = Frames::default();
+            frames.push(Kind::Closed, |_| {});
+            let _ = self.write(frames).and_then(|_| self.sync());
+        }
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        match self.durability {
+            Durability::Interval(interval)
+                if self.durable < self.commit && self.published.poisoned().is_none() =>
+            {
+                Some(interval)
+            }
+            _ => None,
+        }
+    }
+
+    fn sync_is_due(&self) -> bool {
+        let Durability::Interval(interval) = self.durability else {
+            return false;
+        };
+        let since = self.clock.now_ms().checked_sub(self.synced_at_ms);
+        // A clock set back must not put the sync off.
+        let due = since.is_none_or(|since| u128::from(since) >= interval.as_millis());
+        self.durable < self.commit && due
+    }
+
+    fn commit(&mut self, entries: Vec<Entry<M>>) {
+        let mut need = Need::default();
+        for entry in &entries {
+            need.add(&entry.work);
+        }
+        if let Err(error) = self.make_room(need) {
+            for entry in entries {
+                entry.work.refuse(error.clone());
+            }
+            return;
+        }
+        let (metadata, bug) = (Arc::clone(&self.metadata), self.bug);
+        let times = (self.epoch, self.clock.now_ms());
+        let mut planner = Planner::new(&mut self.shards, metadata, times, need, bug);
+        let mut permits = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let (work, permit) = entry.into_parts();
+            planner.add(work);
+            permits.push(permit);
+        }
+        let mut plan = planner.finish();
+        if bug.acks_before_sync() {
+            plan.answers.drain(..).for_each(|answer| answer.send(None));
+        }
+        let frames = std::mem::take(&mut plan.frames);
+        let written = if frames.is_empty() {
+            Ok(None)
+        } else {
+            self.write_durably(frames)
+        };
+        if let Ok(Some((offset, bytes))) = &written {
+            self.metadata = Arc::clone(&plan.metadata);
+            self.published
+                .publish(&mut plan, *offset, bytes.clone(), &self.shards);
+        }
+        let failure = written.err();
+        for answer in plan.answers {
+            answer.send(failure.as_ref());
+        }
+        drop(permits);
+    }
+
+    fn make_room(&mut self, need: Need) -> Result<(), Error> {
+        match self.published.poisoned() {
+            Some(error) => Err(error.clone()),
+            None if self.fits(need) => Ok(()),
+            None => self.rotate(need),
+        }
+    }
+
+    /// Whether so much and the end of a segment go into the active one.
+    fn fits(&self, need: Need) -> bool {
+        let segments = self.published.segments();
+        let end = self.position + as_u64(bytes_with_end(need, &segments.active.index));
+        end <= self.capacity
+    }
+
+    fn write_durably(&mut self, frames: Frames) -> Result<Option<(u64, Bytes)>, Error> {
+        let written = self.write(frames)?;
+        if matches!(self.durability, Durability::Fsync) {
+            self.sync()?;
+        }
+        Ok(Some(written))
+    }
+
+    /// Writes the frames of one commit.
+    fn write(&mut self, frames: Frames) -> Result<(u64, Bytes), Error> {
+        let place = self.next_place();
+        let bytes = Bytes::from(frames.finish(place, Magic::of(&self.log_id)));
+        let offset = self.position;
+        assert!(
+            offset + as_u64(bytes.len()) <= self.capacity,
+            "room was made before"
+        );
+        self.file
+            .write_at(&bytes, offset)
+            .map_err(|error| self.poison("a write", &error))?;
+        self.commit = place.commit;
+        self.position += as_u64(bytes.len());
+        Ok((offset, bytes))
+    }
+
+    fn sync(&mut self) -> Result<(), Error> {
+        if self.durable < self.commit {
+            self.file
+                .sync()
+                .map_err(|error| self.poison("a sync", &error))?;
+            self.durable = self.commit;
+        }
+        self.synced_at_ms = self.clock.now_ms();
+        Ok(())
+    }
+
+    fn next_place(&self) -> Place {
+        Place {
+            segment: self.segment,
+            commit: self.commit + 1,
+            durable: self.durable,
+        }
+    }
+
+    fn poison(&self, operation: &'static str, error: &std::io::Error) -> Error {
+        tracing::error!(segment = self.segment, operation, %error, "the log takes no more writes");
+        self.published.poison(operation, error)
+    }
+
+    /// Begins a segment with room for `need` and seals the active one.
+    ///
+    /// The next segment is there, with its snapshot and its name, before this one is sealed: so a
+    /// sealed segment that is the last means that one is missing.
+    fn rotate(&mut self, need: Need) -> Result<(), Error> {
+        let metadata = self.metadata.encode();
+        let (file, name) = self.spare.take(self.next_segment_bytes(&metadata, need))?;
+        // A snapshot must not outlive what it tells of.
+        self.sync()?;
+        let sealing = self.next_place();
+        let footer = {
+            let segments = self.published.segments();
+            segment::footer(
+                self.position,
+                &segments.active.index,
+                sealing,
+                Magic::of(&self.log_id),
+            )
+        };
+        let number = self.segment + 1;
+        let place = Place {
+            segment: number,
+            commit: sealing.commit + 1,
+            durable: sealing.durable,
+        };
+        let bytes = snapshot_frame(&self.snapshot(&metadata), place);
+        let begin = || {
+            file.write_at(&bytes, 0)?;
+            file.sync()?;
+            self.disk.rename(name, &segment::name(number))?;
+            self.disk.sync_directory()?;
+            file.len_bytes()
+        };
+        let capacity = begin().map_err(|error| self.poison("beginning a segment", &error))?;
+        segment::seal(self.file.as_ref(), self.position, &footer)
+            .map_err(|error| self.poison("sealing a segment", &error))?;
+        self.capacity = capacity;
+        self.segment = number;
+        self.file = Arc::clone(&file);
+        self.position = as_u64(bytes.len());
+        self.commit = place.commit;
+        self.durable = place.commit;
+        let index = SegmentIndex::starting_with(&self.shards);
+        self.published.rotate(Segment {
+            number,
+            file,
+            index,
+        });
+        self.spare.want();
+        Ok(())
+    }
+
+    fn next_segment_bytes(&self, metadata: &[u8], need: Need) -> u64 {
+        let snapshot_bytes = self.snapshot(metadata).len_bytes();
+        let index = SegmentIndex::starting_with(&self.shards);
+        as_u64(frame_bytes(snapshot_bytes) + bytes_with_end(need, &index))
+    }
+
+    fn snapshot<'a>(&self, metadata: &'a [u8]) -> Snapshot<'a> {
+        let shards = self
+            .shards
+            .iter()
+            .map(|(shard, state)| (*shard, *state))
+            .collect();
+        Snapshot {
+            log_id: self.log_id,
+            epoch: self.epoch,
+            metadata,
+            shards,
+        }
+    }
+}
+
+/// Bytes of a commit and of all that may follow it in its segment: footer, trailer, closing mark.
+fn bytes_with_end(need: Need, index: &SegmentIndex) -> usize {
+    let footer = frame_bytes(index.len_bytes_with(need.shards, need.runs));
+    need.frames_bytes + footer + TRAILER_BYTES + frame_bytes(0)
+}
+
+/// However the committer's thread ends, nobody waits for it any more.
+#[derive(Debug)]
+struct End<M> {
+    published: Arc<Published<M>>,
+    queue: Arc<Queue<M>>,
+}
+
+impl<M> Drop for End<M> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = std::io::Error::other("the committer stopped; this is a defect");
+            self.published.poison("the committer", &reason);
+        }
+        self.queue.abandon();
+        self.published.close();
+    }
+}
+
+impl<M> Drop for Committer<M> {
+    fn drop(&mut self) {
+        // Work queued while an open failed half way has nobody left to do it.
+        self.queue.abandon();
+    }
+}

@@ -1,0 +1,213 @@
+//! Starting and stopping a server: the only place that knows every layer.
+
+use crate::api;
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::{Config, DataLocation, EPHEMERAL_MAX_BYTES};
+use crate::engine::catalog::{Catalog, StreamMode};
+use crate::engine::{self, Engine, NewStream};
+use crate::http;
+use crate::log::{self, Disk, Log, LogConfig, MemoryDisk, RealDisk};
+use millstream_wire::StreamArn;
+use millstream_wire::limits::RECORD_DEFAULT_MAX_BYTES;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How often what left the retention is removed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Why a server did not start. Nothing of the data directory has been changed by then, unless a stream was
+/// already created.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A non-loopback address without authentication.
+    #[error(
+        "refusing to listen on {0}: the server checks no signatures, so anyone who reaches it could read and write; listen on 127.0.0.1, or allow it explicitly (--allow-public)"
+    )]
+    PublicAddress(std::net::IpAddr),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; is another server running there?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    /// A start-up stream cannot be created.
+    #[error("cannot create the stream {name}: {source}")]
+    Stream {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: engine::Error,
+    },
+}
+
+/// A running server. Dropping it without [`Server::shutdown`] stops it at once; what was acknowledged is
+/// on disk all the same.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    engine: Engine,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Opens the data, recovers, listens and serves.
+    pub async fn start(config: Config) -> Result<Server, StartError> {
+        Server::start_with_clock(config, Arc::new(SystemClock)).await
+    }
+
+    /// The same under a clock that a test drives.
+    pub async fn start_with_clock(
+        config: Config,
+        clock: SharedClock,
+    ) -> Result<Server, StartError> {
+        if !config.host.is_loopback() && !config.allow_public {
+            return Err(StartError::PublicAddress(config.host));
+        }
+        let address = SocketAddr::new(config.host, config.port);
+        let listen_error = |source| StartError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+
+        let log = open_log(&config, Arc::clone(&clock)).await?;
+        let settings = engine::Settings {
+            limits: config.limits,
+            state_delay_ms: config.state_delay_ms,
+        };
+        let engine = Engine::new(log, clock, settings);
+        create_streams(&engine, &config).await?;
+
+        let stop = CancellationToken::new();
+        let http_config = http::HttpConfig::new(config.account, config.region);
+        let service = api::Api::new(engine.clone());
+        let serving = stop.clone();
+        let serve = async move {
+            if let Err(error) = http::serve(listener, service, http_config, serving).await {
+                tracing::error!(%error, "serving ended");
+            }
+        };
+        let tasks = vec![
+            tokio::spawn(serve),
+            tokio::spawn(sweep(engine.clone(), stop.clone())),
+        ];
+        Ok(Server {
+            address,
+            engine,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The endpoint for clients.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The stream service behind it.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Stops accepting, finishes what was accepted, closes the log (S10).
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        for task in self.tasks.drain(..) {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a server task ended badly");
+            }
+        }
+        self.engine.close().await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn open_log(config: &Config, clock: SharedClock) -> Result<Log<Catalog>, log::Error> {
+    let data = config.data.clone();
+    let durability = match data {
+        DataLocation::Directory(_) => config.durability,
+        DataLocation::Ephemeral => log::Durability::None,
+    };
+    let log_config = LogConfig {
+        durability,
+        ..config.log.clone()
+    };
+    let open = move || {
+        let disk: Arc<dyn Disk> = match data {
+            DataLocation::Directory(path) => Arc::new(RealDisk::open(&path)?),
+            DataLocation::Ephemeral => {
+                let disk = MemoryDisk::new();
+                disk.set_capacity(Some(EPHEMERAL_MAX_BYTES));
+                Arc::new(disk)
+            }
+        };
+        Log::open(disk, log_config, clock, Catalog::default())
+    };
+    match tokio::task::spawn_blocking(open).await {
+        Ok(opened) => opened,
+        Err(_) => Err(log::Error::Closed),
+    }
+}
+
+async fn create_streams(engine: &Engine, config: &Config) -> Result<(), StartError> {
+    for stream in &config.streams {
+        let arn = StreamArn {
+            region: config.region.clone(),
+            account: config.account.clone(),
+            name: stream.name.clone(),
+        };
+        let new = NewStream {
+            arn,
+            shards: stream.shards,
+            mode: StreamMode::Provisioned,
+            max_record_bytes: RECORD_DEFAULT_MAX_BYTES,
+            tags: BTreeMap::new(),
+        };
+        match engine.create_stream(new).await {
+            Ok(()) | Err(engine::Error::StreamExists(_)) => {}
+            Err(source) => {
+                return Err(StartError::Stream {
+                    name: stream.name.to_string(),
+                    source,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn sweep(engine: Engine, stop: CancellationToken) {
+    loop {
+        // Jittered by up to a tenth, so that nodes do not sweep in step.
+        let jitter = Duration::from_millis(fastrand::u64(0..3_000));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_INTERVAL + jitter) => {}
+        }
+        if let Err(error) = engine.sweep().await {
+            tracing::warn!(%error, "what left the retention was not removed; trying again later");
+        }
+    }
+}
