@@ -249,9 +249,14 @@ impl Layer {
             let one = parsed.map_err(|error| {
                 let text = error.to_string();
                 let said = text.lines().map(str::trim).filter(|line| !line.is_empty());
-                let said: Vec<&str> = said.take_while(|line| !line.starts_with("For more")).collect();
+                let said: Vec<&str> = said
+                    .take_while(|line| !line.starts_with("For more"))
+                    .collect();
                 let said = said.join(" ");
-                format!("environment variable {variable}: {}", said.trim_start_matches("error: "))
+                format!(
+                    "environment variable {variable}: {}",
+                    said.trim_start_matches("error: ")
+                )
             })?;
             merged = merged.join(one);
         }

@@ -22,8 +22,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 use verify::Evidence;
 
-/// How long the putting takes, so that everything happens under way.
-const PUT_TIME: Duration = Duration::from_secs(40);
 /// The fastest pace: what four shards take under AWS's limits, with room.
 const PACE_MIN: Duration = Duration::from_micros(350);
 /// Fewer lines are put before anything can be killed under way.
@@ -44,6 +42,9 @@ pub(crate) struct Arguments {
     /// temp_f].
     #[arg(long, value_name = "FIELD")]
     value: Option<String>,
+    /// How long putting the records takes, so that things can happen under way; more if there are many.
+    #[arg(long, value_name = "SECONDS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(5..=3_600))]
+    seconds: u64,
     /// Give up after this time.
     #[arg(long, value_name = "SECONDS", default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     deadline: u64,
@@ -80,7 +81,7 @@ async fn show(arguments: &Arguments, input: &Input) -> Result<(), Failure> {
     let display = Display::new();
     let mut stage = Stage::new(directory.path(), display)?;
     let lines = u32::try_from(input.lines.len()).unwrap_or(u32::MAX);
-    let pace = (PUT_TIME / lines).max(PACE_MIN);
+    let pace = (Duration::from_secs(arguments.seconds) / lines).max(PACE_MIN);
     let deadline = Duration::from_secs(arguments.deadline);
     let played = tokio::select! {
         played = tokio::time::timeout(deadline, stage.play(input, pace)) => played,
