@@ -77,6 +77,7 @@ async fn work(arguments: &Arguments) -> Result<(), Failure> {
                 worker,
                 value,
                 shard: shard.shard_id.clone(),
+                checkpointed: Instant::now(),
             }
         })
         .await
