@@ -3,7 +3,7 @@
 use crate::settings::{Flags, LogFormat, Settings};
 use crate::{Failure, FailureKind};
 use millstream_server::{Server, StartError};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -33,6 +33,7 @@ pub(crate) fn start_logging(format: LogFormat) -> Result<(), Failure> {
         .map_err(|error| Failure::usage(format_args!("environment variable RUST_LOG: {error}")))?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => logs.try_init(),

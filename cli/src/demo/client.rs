@@ -166,10 +166,11 @@ impl Client {
             .map_err(unanswered)?;
         let status = answer.status();
         let body = answer.bytes().await.map_err(unanswered)?;
-        let value: Value = match body.is_empty() {
-            true => Value::Null,
-            false => serde_json::from_slice(&body)
-                .map_err(|error| CallError::Unanswered(operation, error.to_string()))?,
+        let value: Value = if body.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&body)
+                .map_err(|error| CallError::Unanswered(operation, error.to_string()))?
         };
         let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
         match status.as_u16() {

@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FIELD,...")]
     key: Option<String>,
     /// Field with a number to aggregate per key; without it, records are counted [default for the built-in data:
-    /// temp_f].
+    /// `temp_f`].
     #[arg(long, value_name = "FIELD")]
     value: Option<String>,
     /// How long putting the records takes, so that things can happen under way; more if there are many.
@@ -83,9 +83,13 @@ async fn show(arguments: &Arguments, input: &Input) -> Result<(), Failure> {
     let lines = u32::try_from(input.lines.len()).unwrap_or(u32::MAX);
     let pace = (Duration::from_secs(arguments.seconds) / lines).max(PACE_MIN);
     let deadline = Duration::from_secs(arguments.deadline);
+    let mut interrupted = false;
     let played = tokio::select! {
         played = tokio::time::timeout(deadline, stage.play(input, pace)) => played,
-        name = signals.next() => Ok(Err(Failure::runtime(format_args!("stopped by {name}")))),
+        name = signals.next() => {
+            interrupted = true;
+            Ok(Err(Failure::runtime(format_args!("stopped by {name}"))))
+        }
     };
     display.clear();
     let ended = stage.clear().await;
@@ -101,7 +105,7 @@ async fn show(arguments: &Arguments, input: &Input) -> Result<(), Failure> {
         [] => failure,
         ended => Failure::runtime(format_args!("{failure} ({})", ended.join("; "))),
     });
-    if arguments.keep || proven.is_err() {
+    if arguments.keep || (proven.is_err() && !interrupted) {
         let kept = directory.keep();
         display.event(&format!(
             "data, databases and logs are in {}",

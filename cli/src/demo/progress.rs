@@ -108,9 +108,9 @@ fn status(put: usize, processed: usize, total: usize, shares: &[Share]) -> Strin
     }
     for (worker, (processed, shards)) in workers {
         let processed = count(usize::try_from(processed).unwrap_or(usize::MAX));
-        text.push_str(&format!("; {worker}: {processed}"));
+        text.extend(["; ", worker, ": ", &processed]);
         if !shards.is_empty() {
-            text.push_str(&format!(" (shard {})", shards.join(", ")));
+            text.extend([" (shard ", &shards.join(", "), ")"]);
         }
     }
     text
