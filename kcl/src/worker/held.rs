@@ -152,6 +152,13 @@ impl<F: RecordProcessorFactory> Held<F> {
         }
     }
 
+    /// Tells every consumer that its lease is another's.
+    pub(super) fn lose_all(&self) {
+        for running in self.running.values() {
+            running.tell(Directive::Lost);
+        }
+    }
+
     /// Cancels what still runs.
     pub(super) fn abort_all(&mut self) {
         self.tasks.abort_all();

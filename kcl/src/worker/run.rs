@@ -64,6 +64,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             stream: config.stream.clone(),
             identity: stream.identity(),
             initial: config.initial_position,
+            started_ms: stream.server_time_ms,
             store_timeout: config.failover_time,
         };
         let mut background = JoinSet::new();
@@ -107,9 +108,10 @@ impl<F: RecordProcessorFactory> Run<F> {
                 biased;
                 () = asked.cancelled() => return self.shut_down().await,
                 Some(ended) = self.background.join_next() => {
-                    return Err(ended.unwrap_or_else(|panic| {
+                    let error = ended.unwrap_or_else(|panic| {
                         Error::with_source(ErrorKind::Protocol, "a task of the worker panicked", panic)
-                    }));
+                    });
+                    return self.give_in(error).await;
                 }
                 () = self.held.ended(), if !self.held.is_empty() => look_at = clock::now(),
                 () = tokio::time::sleep_until(look_at) => {
@@ -238,28 +240,22 @@ impl<F: RecordProcessorFactory> Run<F> {
         bounded(self.config.failover_time, call).await.map(|_| ())
     }
 
+    /// Ends in order with the error that the worker cannot survive.
+    async fn give_in(mut self, error: Error) -> Result<(), Error> {
+        if error.kind() == ErrorKind::WorkerReplaced {
+            self.held.lose_all();
+            self.drain().await;
+        } else {
+            self.shut_down().await?;
+        }
+        Err(error)
+    }
+
     /// Every consumer finishes its batch, the leases are released, the worker's row goes.
     async fn shut_down(mut self) -> Result<(), Error> {
         self.held.give_up_all();
-        let deadline = clock::now() + self.config.shutdown_grace;
+        self.drain().await;
         let mut failures = 0;
-        while !self.held.is_empty() {
-            tokio::select! {
-                biased;
-                () = self.held.ended() => {}
-                () = tokio::time::sleep_until(deadline) => {
-                    tracing::warn!(grace = ?self.config.shutdown_grace, "processors still run, they are cancelled");
-                    self.held.abort_all();
-                    while !self.held.is_empty() {
-                        self.held.ended().await;
-                    }
-                }
-            }
-            // Each as soon as it is free: one slow processor keeps no other shard waiting.
-            if self.release().await.is_err() {
-                failures += 1;
-            }
-        }
         while let Err(error) = self.release().await {
             failures += 1;
             if failures >= START_ATTEMPTS || !self.shared.window.is_open() {
@@ -277,6 +273,29 @@ impl<F: RecordProcessorFactory> Run<F> {
             tracing::warn!(%error, "the worker's row could not be removed, others will forget it");
         }
         Ok(())
+    }
+
+    /// Waits for the consumers, and cancels them after the grace period; releases what they gave up as they end.
+    async fn drain(&mut self) {
+        let deadline = clock::now() + self.config.shutdown_grace;
+        while !self.held.is_empty() {
+            tokio::select! {
+                biased;
+                () = self.held.ended() => {}
+                () = tokio::time::sleep_until(deadline) => {
+                    tracing::warn!(grace = ?self.config.shutdown_grace, "processors still run, they are cancelled");
+                    self.held.abort_all();
+                    while !self.held.is_empty() {
+                        self.held.ended().await;
+                    }
+                }
+            }
+            // Each as soon as it is free: one slow processor keeps no other shard waiting. What fails is tried again
+            // at the end.
+            if let Err(error) = self.release().await {
+                tracing::debug!(%error, "a release failed");
+            }
+        }
     }
 }
 

@@ -183,6 +183,11 @@ async fn a_worker_replaced_under_its_id_ends() {
     let second = start(&kinesis, store.clone(), &journal, "w").await;
     let error = first.task.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WorkerReplaced);
+    assert_eq!(
+        journal.count(&Event::LeaseLost),
+        2,
+        "the processors are told"
+    );
     kinesis.put_many(0, 5);
     until_processed(&kinesis, &journal, SECOND).await;
     second.stop().await.unwrap();
