@@ -116,30 +116,34 @@ impl<F: RecordProcessorFactory> Run<F> {
                 () = self.held.ended(), if !self.held.is_empty() => look_at = clock::now(),
                 () = tokio::time::sleep_until(look_at) => {
                     // Asking must not wait for a store that does not answer.
-                    let pause = tokio::select! {
-                        () = asked.cancelled() => Duration::ZERO,
-                        pause = self.look() => pause,
+                    let looked = tokio::select! {
+                        () = asked.cancelled() => Ok(Duration::ZERO),
+                        looked = self.look() => looked,
                     };
-                    look_at = clock::now() + pause;
+                    match looked {
+                        Ok(pause) => look_at = clock::now() + pause,
+                        Err(error) => return self.give_in(error).await,
+                    }
                 }
             }
         }
     }
 
-    /// One step; gives the pause until the next.
-    async fn look(&mut self) -> Duration {
+    /// One step; gives the pause until the next, or the error that the worker cannot survive.
+    async fn look(&mut self) -> Result<Duration, Error> {
         let pause = LONGEST_LOOK_PAUSE.min(self.config.failover_time / 4);
         match self.step().await {
             Ok(()) => self.failed_looks = 0,
+            Err(error) if error.kind() == ErrorKind::WorkerReplaced => return Err(error),
             Err(error) => {
                 self.failed_looks = self.failed_looks.saturating_add(1);
                 let failures = self.failed_looks;
                 tracing::warn!(%error, failures, "the leases cannot be managed, it is tried again");
-                return backoff(pause, self.config.failover_time / 4, failures)
-                    .mul_f64(0.5 + 0.5 * fastrand::f64());
+                return Ok(backoff(pause, self.config.failover_time / 4, failures)
+                    .mul_f64(0.5 + 0.5 * fastrand::f64()));
             }
         }
-        pause.mul_f64(0.9 + 0.1 * fastrand::f64())
+        Ok(pause.mul_f64(0.9 + 0.1 * fastrand::f64()))
     }
 
     async fn step(&mut self) -> Result<(), Error> {
@@ -151,13 +155,28 @@ impl<F: RecordProcessorFactory> Run<F> {
         let expired = self.observer.expired(clock::now());
         self.held.reconcile(&snapshot, &expired);
         self.shared.window.verified(begun);
-        for lease in &snapshot.leases {
-            self.held.adopt(lease);
-        }
+        self.adopt(&snapshot).await?;
         if self.shared.window.is_open() {
             self.balance(&snapshot, &expired).await?;
         }
         self.forget_dead().await
+    }
+
+    /// Starts on leases that the snapshot shows as ours. They could be those of a later run under the same id: a heartbeat that is accepted
+    /// after the snapshot proves that there was none (K1).
+    async fn adopt(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        if !snapshot.leases.iter().any(|lease| self.held.is_new(lease)) {
+            return Ok(());
+        }
+        let Shared {
+            store, application, ..
+        } = &*self.shared;
+        let proof = store.heartbeat(application, &self.registration);
+        bounded(self.config.failover_time, proof).await?;
+        for lease in &snapshot.leases {
+            self.held.adopt(lease);
+        }
+        Ok(())
     }
 
     /// Takes and asks for what the plan says.

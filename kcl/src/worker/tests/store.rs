@@ -4,26 +4,9 @@ use super::*;
 use crate::fake::recorder::Event;
 use crate::fake::store::FaultyStore;
 use crate::lease::MemoryLeaseStore;
-use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// K2: no two workers deliver records of one shard in turns: once another began, the former delivers nothing more of it.
-fn check_no_overlap(journal: &Journal) -> Result<(), String> {
-    let mut holder: BTreeMap<String, usize> = BTreeMap::new();
-    for entry in journal.entries().iter() {
-        if !matches!(entry.event, Event::Delivered(_)) {
-            continue;
-        }
-        let newest = holder.entry(entry.shard.clone()).or_insert(entry.tenure);
-        if entry.tenure < *newest {
-            return Err(format!("K2: {entry:?} after tenure {newest} began"));
-        }
-        *newest = entry.tenure;
-    }
-    Ok(())
-}
 
 /// Goal: whatever the delay of replies, no delivery by two holders. Method: the first worker's store delays requests and replies
 /// by up to three fail-over times while another worker waits with a sound one.
@@ -55,7 +38,9 @@ async fn k2_no_delivery_by_two_holders_whatever_the_delay_of_replies() {
         }
         slow.set(|faults| faults.request_takes = Duration::ZERO);
         until_processed(&kinesis, &journal, FAILOVER * 5).await;
-        check_no_overlap(&journal).unwrap_or_else(|error| panic!("delay {delay:?}: {error}"));
+        journal
+            .check_no_overlap()
+            .unwrap_or_else(|error| panic!("delay {delay:?}: {error}"));
         a.stop().await.unwrap();
         b.stop().await.unwrap();
     }
@@ -93,7 +78,7 @@ async fn k2_stops_before_the_leases_can_be_taken() {
         first_of_b - last_of_a >= FAILOVER / 20,
         "a stops with a margin before b begins"
     );
-    check_no_overlap(&journal).unwrap();
+    journal.check_no_overlap().unwrap();
     a.task.abort();
     b.stop().await.unwrap();
 }
@@ -149,7 +134,7 @@ async fn unreliable(change: impl Fn(&mut crate::fake::store::Faults)) {
     }
     until_processed(&kinesis, &journal, FAILOVER * 5).await;
     journal.check_order().unwrap();
-    check_no_overlap(&journal).unwrap();
+    journal.check_no_overlap().unwrap();
     assert_eq!(
         journal.count(&Event::LeaseLost),
         0,
