@@ -1,1 +1,7 @@
-fn main() {}
+//! The `millstream` binary; everything is in the library, so that test suites run the same code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    millstream_cli::main()
+}

@@ -60,6 +60,8 @@ pub const DEFAULT_PORT: u16 = 4567;
 pub const DEFAULT_DATA_DIR: &str = "./millstream-data";
 /// Bytes that an ephemeral server keeps at most; puts are refused beyond it.
 pub const EPHEMERAL_MAX_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+/// Bytes of a segment of an ephemeral server; it is also the step in which memory is given back.
+pub const EPHEMERAL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Default for Config {
     #[expect(clippy::expect_used, reason = "both texts are valid names")]

@@ -2,7 +2,7 @@
 
 use crate::api;
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Config, DataLocation, EPHEMERAL_MAX_BYTES};
+use crate::config::{Config, DataLocation, EPHEMERAL_MAX_BYTES, EPHEMERAL_SEGMENT_BYTES};
 use crate::engine::catalog::{Catalog, StreamMode};
 use crate::engine::{self, Engine, NewStream};
 use crate::http;
@@ -146,13 +146,17 @@ impl Drop for Server {
 
 async fn open_log(config: &Config, clock: SharedClock) -> Result<Log<Catalog>, log::Error> {
     let data = config.data.clone();
-    let durability = match data {
-        DataLocation::Directory(_) => config.durability,
-        DataLocation::Ephemeral => log::Durability::None,
-    };
-    let log_config = LogConfig {
-        durability,
-        ..config.log.clone()
+    let log_config = match data {
+        DataLocation::Directory(_) => LogConfig {
+            durability: config.durability,
+            ..config.log
+        },
+        // Nothing to wait for, and no reason to lay out much memory beforehand.
+        DataLocation::Ephemeral => LogConfig {
+            durability: log::Durability::None,
+            segment_bytes: EPHEMERAL_SEGMENT_BYTES,
+            ..config.log
+        },
     };
     let open = move || {
         let disk: Arc<dyn Disk> = match data {

@@ -39,6 +39,10 @@ struct State {
     /// How long every call takes.
     latency: Duration,
     put: Vec<SequenceNumber>,
+    /// The stream is being created: no shards are listed.
+    creating: bool,
+    /// Calls of `GetRecords`.
+    reads: u64,
 }
 
 #[derive(Debug)]
@@ -80,6 +84,8 @@ impl FakeKinesis {
             names_children: true,
             latency: Duration::from_millis(1),
             put: Vec::new(),
+            creating: false,
+            reads: 0,
         };
         FakeKinesis {
             state: Arc::new(Mutex::new(state)),
@@ -158,6 +164,14 @@ impl FakeKinesis {
 
     pub(crate) fn set_missing(&self, missing: bool) {
         self.lock().missing = missing;
+    }
+
+    pub(crate) fn set_creating(&self, creating: bool) {
+        self.lock().creating = creating;
+    }
+
+    pub(crate) fn reads(&self) -> u64 {
+        self.lock().reads
     }
 
     pub(crate) fn name_no_children(&self) {
@@ -263,7 +277,7 @@ impl KinesisApi for FakeKinesis {
             arn: format!("arn:aws:kinesis:us-east-1:000000000000:stream/{stream}"),
             name: stream.to_owned(),
             created_ms: state.created_ms,
-            status: "ACTIVE".to_owned(),
+            status: if state.creating { "CREATING" } else { "ACTIVE" }.to_owned(),
             server_time_ms: state.now_ms() / 1000 * 1000,
         })
     }
@@ -271,6 +285,12 @@ impl KinesisApi for FakeKinesis {
     async fn list_shards(&self, _stream: &str) -> Result<Vec<Shard>, Error> {
         self.called().await?;
         let state = self.lock();
+        if state.creating {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the stream is being created",
+            ));
+        }
         let kept = state.shards.iter().filter(|shard| !shard.outlived);
         Ok(kept.map(|shard| shard.shard.clone()).collect())
     }
@@ -302,6 +322,8 @@ impl KinesisApi for FakeKinesis {
 
     async fn get_records(&self, iterator: &str, limit: u32) -> Result<RecordsPage, Error> {
         self.called().await?;
-        self.lock().page(iterator, limit)
+        let mut state = self.lock();
+        state.reads += 1;
+        state.page(iterator, limit)
     }
 }

@@ -181,6 +181,22 @@ impl Journal {
         Ok(())
     }
 
+    /// K2: no two tenures deliver records of one shard in turns: once another began, the former delivers nothing more.
+    pub(crate) fn check_no_overlap(&self) -> Result<(), String> {
+        let mut holder: BTreeMap<String, usize> = BTreeMap::new();
+        for entry in self.entries().iter() {
+            if !matches!(entry.event, Event::Delivered(_)) {
+                continue;
+            }
+            let newest = holder.entry(entry.shard.clone()).or_insert(entry.tenure);
+            if entry.tenure < *newest {
+                return Err(format!("K2: {entry:?} after tenure {newest} began"));
+            }
+            *newest = entry.tenure;
+        }
+        Ok(())
+    }
+
     /// No record was handed over twice.
     pub(crate) fn check_no_duplicates(&self) -> Result<(), String> {
         let twice: Vec<_> = self

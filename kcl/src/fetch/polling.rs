@@ -35,8 +35,8 @@ pub(crate) struct Poller {
 /// What one request brought.
 #[derive(Debug)]
 pub(crate) enum Polled {
-    /// Records, or the end of the shard.
-    Page(Page),
+    /// Records, or the end of the shard; what comes after is to be read after the pause.
+    Page(Page, Duration),
     /// Nothing: read again after the pause.
     Nothing(Duration),
     /// A failure: read again after the pause.
@@ -106,19 +106,20 @@ impl Poller {
         self.last_read = last;
         self.iterator = page.next_iterator;
         let end = self.iterator.is_none().then_some(page.children);
+        // At the tip, five reads a second are all that Kinesis allows; behind it there is no reason to wait.
+        let pause = match page.millis_behind_latest {
+            0 => self.settings.poll_interval,
+            _ => Duration::ZERO,
+        };
         if page.records.is_empty() && end.is_none() {
-            // Behind the tip there may be empty pages; they are read through almost without delay.
-            let pause = match page.millis_behind_latest {
-                0 => self.settings.poll_interval,
-                _ => self.settings.poll_interval.min(EMPTY_PAGE_PAUSE),
-            };
-            return Polled::Nothing(pause);
+            return Polled::Nothing(pause.max(EMPTY_PAGE_PAUSE.min(self.settings.poll_interval)));
         }
-        Polled::Page(Page {
+        let page = Page {
             records: page.records,
             millis_behind_latest: page.millis_behind_latest,
             end,
-        })
+        };
+        Polled::Page(page, pause)
     }
 
     /// What came of it when the shard's end turned out not to be one: the next read asks for a new iterator.

@@ -115,7 +115,8 @@ impl Reader {
 
     fn take_in(&mut self, poller: Poller, polled: Polled) {
         match polled {
-            Polled::Page(page) => {
+            Polled::Page(page, pause) => {
+                self.resume_at = crate::clock::now() + pause;
                 let size = page.size_bytes();
                 if let Some(room) = &mut self.room {
                     drop(room.split(room.num_permits().saturating_sub(size)));

@@ -32,8 +32,8 @@ pub(crate) struct SyncInput<'a> {
     /// The leases, read *after* the shards were listed; those of other streams are ignored.
     pub(crate) leases: &'a [Lease],
     pub(crate) initial: InitialPosition,
-    /// The stream server's clock, read *before* the shards were listed.
-    pub(crate) server_time_ms: u64,
+    /// What LATEST means: the stream server's clock when the worker started, *before* the shards were listed.
+    pub(crate) started_ms: u64,
 }
 
 /// The shards as a family tree, with the leases they have.
@@ -127,7 +127,7 @@ impl<'a> Family<'a> {
             InitialPosition::TrimHorizon => Some(Position::TrimHorizon),
             InitialPosition::AtTimestamp(ms) => Some(Position::AtTimestamp(ms)),
             InitialPosition::Latest => (!shard.closed || self.is_gap(&shard.shard_id))
-                .then_some(Position::AtTimestamp(input.server_time_ms)),
+                .then_some(Position::AtTimestamp(input.started_ms)),
         }
     }
 
@@ -211,6 +211,8 @@ pub(crate) struct Syncer {
     /// The identity found at the start (K13).
     pub(crate) identity: String,
     pub(crate) initial: InitialPosition,
+    /// The stream server's clock when the worker started.
+    pub(crate) started_ms: u64,
     /// Limit on one call of the store.
     pub(crate) store_timeout: Duration,
 }
@@ -242,6 +244,9 @@ impl Syncer {
                 ),
             ));
         }
+        if summary.status == "CREATING" {
+            return Ok(SyncReport::default());
+        }
         let shards = self.client.list_shards(&self.stream).await?;
         let snapshot = bounded(self.store_timeout, self.store.snapshot(&self.application)).await?;
         let plan = plan(SyncInput {
@@ -249,7 +254,7 @@ impl Syncer {
             shards: &shards,
             leases: &snapshot.leases,
             initial: self.initial,
-            server_time_ms: summary.server_time_ms,
+            started_ms: self.started_ms,
         });
         if !plan.create.is_empty() {
             let create = self.store.create_leases(&self.application, &plan.create);

@@ -77,11 +77,18 @@ impl<F: RecordProcessorFactory> Held<F> {
         self.tasks.is_empty()
     }
 
+    /// Whether a lease is under our id and no consumer runs on its shard.
+    pub(super) fn is_new(&self, lease: &Lease) -> bool {
+        lease.owner.as_ref() == Some(&self.me)
+            && lease.key.stream == self.stream
+            && lease.checkpoint != Position::ShardEnd
+            && !self.is_busy(&lease.key)
+    }
+
     /// Starts a consumer on a lease that is ours, unless one runs on the shard. So leases handed over, and those whose
     /// taking was answered too late, are found in the next snapshot (K12).
     pub(super) fn adopt(&mut self, lease: &Lease) {
-        let ours = lease.owner.as_ref() == Some(&self.me) && lease.key.stream == self.stream;
-        if !ours || lease.checkpoint == Position::ShardEnd || self.is_busy(&lease.key) {
+        if !self.is_new(lease) {
             return;
         }
         let token = LeaseToken {
@@ -149,6 +156,13 @@ impl<F: RecordProcessorFactory> Held<F> {
     pub(super) fn give_up_all(&self) {
         for running in self.running.values() {
             running.tell(Directive::GiveUp(None));
+        }
+    }
+
+    /// Tells every consumer that its lease is another's.
+    pub(super) fn lose_all(&self) {
+        for running in self.running.values() {
+            running.tell(Directive::Lost);
         }
     }
 

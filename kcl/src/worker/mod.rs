@@ -1,6 +1,6 @@
 //! The worker: registers, takes its share of the leases, runs a shard consumer for each, and gives them up in order.
 //!
-//! Three tasks: the loop that decides ([`run`]), the heartbeat, which nothing may delay (K2), and the listing of the shards, which may
+//! Three tasks: the loop that decides, the heartbeat, which nothing may delay (K2), and the listing of the shards, which may
 //! be slow. Whoever drops the future of [`Worker::run`] ends them all.
 
 mod builder;

@@ -64,6 +64,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             stream: config.stream.clone(),
             identity: stream.identity(),
             initial: config.initial_position,
+            started_ms: stream.server_time_ms,
             store_timeout: config.failover_time,
         };
         let mut background = JoinSet::new();
@@ -107,37 +108,42 @@ impl<F: RecordProcessorFactory> Run<F> {
                 biased;
                 () = asked.cancelled() => return self.shut_down().await,
                 Some(ended) = self.background.join_next() => {
-                    return Err(ended.unwrap_or_else(|panic| {
+                    let error = ended.unwrap_or_else(|panic| {
                         Error::with_source(ErrorKind::Protocol, "a task of the worker panicked", panic)
-                    }));
+                    });
+                    return self.give_in(error).await;
                 }
                 () = self.held.ended(), if !self.held.is_empty() => look_at = clock::now(),
                 () = tokio::time::sleep_until(look_at) => {
                     // Asking must not wait for a store that does not answer.
-                    let pause = tokio::select! {
-                        () = asked.cancelled() => Duration::ZERO,
-                        pause = self.look() => pause,
+                    let looked = tokio::select! {
+                        () = asked.cancelled() => Ok(Duration::ZERO),
+                        looked = self.look() => looked,
                     };
-                    look_at = clock::now() + pause;
+                    match looked {
+                        Ok(pause) => look_at = clock::now() + pause,
+                        Err(error) => return self.give_in(error).await,
+                    }
                 }
             }
         }
     }
 
-    /// One step; gives the pause until the next.
-    async fn look(&mut self) -> Duration {
+    /// One step; gives the pause until the next, or the error that the worker cannot survive.
+    async fn look(&mut self) -> Result<Duration, Error> {
         let pause = LONGEST_LOOK_PAUSE.min(self.config.failover_time / 4);
         match self.step().await {
             Ok(()) => self.failed_looks = 0,
+            Err(error) if error.kind() == ErrorKind::WorkerReplaced => return Err(error),
             Err(error) => {
                 self.failed_looks = self.failed_looks.saturating_add(1);
                 let failures = self.failed_looks;
                 tracing::warn!(%error, failures, "the leases cannot be managed, it is tried again");
-                return backoff(pause, self.config.failover_time / 4, failures)
-                    .mul_f64(0.5 + 0.5 * fastrand::f64());
+                return Ok(backoff(pause, self.config.failover_time / 4, failures)
+                    .mul_f64(0.5 + 0.5 * fastrand::f64()));
             }
         }
-        pause.mul_f64(0.9 + 0.1 * fastrand::f64())
+        Ok(pause.mul_f64(0.9 + 0.1 * fastrand::f64()))
     }
 
     async fn step(&mut self) -> Result<(), Error> {
@@ -149,13 +155,28 @@ impl<F: RecordProcessorFactory> Run<F> {
         let expired = self.observer.expired(clock::now());
         self.held.reconcile(&snapshot, &expired);
         self.shared.window.verified(begun);
-        for lease in &snapshot.leases {
-            self.held.adopt(lease);
-        }
+        self.adopt(&snapshot).await?;
         if self.shared.window.is_open() {
             self.balance(&snapshot, &expired).await?;
         }
         self.forget_dead().await
+    }
+
+    /// Starts on leases that the snapshot shows as ours. They could be those of a later run under the same id: a heartbeat that is accepted
+    /// after the snapshot proves that there was none (K1).
+    async fn adopt(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        if !snapshot.leases.iter().any(|lease| self.held.is_new(lease)) {
+            return Ok(());
+        }
+        let Shared {
+            store, application, ..
+        } = &*self.shared;
+        let proof = store.heartbeat(application, &self.registration);
+        bounded(self.config.failover_time, proof).await?;
+        for lease in &snapshot.leases {
+            self.held.adopt(lease);
+        }
+        Ok(())
     }
 
     /// Takes and asks for what the plan says.
@@ -238,28 +259,22 @@ impl<F: RecordProcessorFactory> Run<F> {
         bounded(self.config.failover_time, call).await.map(|_| ())
     }
 
+    /// Ends in order with the error that the worker cannot survive.
+    async fn give_in(mut self, error: Error) -> Result<(), Error> {
+        if error.kind() == ErrorKind::WorkerReplaced {
+            self.held.lose_all();
+            self.drain().await;
+        } else {
+            self.shut_down().await?;
+        }
+        Err(error)
+    }
+
     /// Every consumer finishes its batch, the leases are released, the worker's row goes.
     async fn shut_down(mut self) -> Result<(), Error> {
         self.held.give_up_all();
-        let deadline = clock::now() + self.config.shutdown_grace;
+        self.drain().await;
         let mut failures = 0;
-        while !self.held.is_empty() {
-            tokio::select! {
-                biased;
-                () = self.held.ended() => {}
-                () = tokio::time::sleep_until(deadline) => {
-                    tracing::warn!(grace = ?self.config.shutdown_grace, "processors still run, they are cancelled");
-                    self.held.abort_all();
-                    while !self.held.is_empty() {
-                        self.held.ended().await;
-                    }
-                }
-            }
-            // Each as soon as it is free: one slow processor keeps no other shard waiting.
-            if self.release().await.is_err() {
-                failures += 1;
-            }
-        }
         while let Err(error) = self.release().await {
             failures += 1;
             if failures >= START_ATTEMPTS || !self.shared.window.is_open() {
@@ -277,6 +292,29 @@ impl<F: RecordProcessorFactory> Run<F> {
             tracing::warn!(%error, "the worker's row could not be removed, others will forget it");
         }
         Ok(())
+    }
+
+    /// Waits for the consumers, and cancels them after the grace period; releases what they gave up as they end.
+    async fn drain(&mut self) {
+        let deadline = clock::now() + self.config.shutdown_grace;
+        while !self.held.is_empty() {
+            tokio::select! {
+                biased;
+                () = self.held.ended() => {}
+                () = tokio::time::sleep_until(deadline) => {
+                    tracing::warn!(grace = ?self.config.shutdown_grace, "processors still run, they are cancelled");
+                    self.held.abort_all();
+                    while !self.held.is_empty() {
+                        self.held.ended().await;
+                    }
+                }
+            }
+            // Each as soon as it is free: one slow processor keeps no other shard waiting. What fails is tried again
+            // at the end.
+            if let Err(error) = self.release().await {
+                tracing::debug!(%error, "a release failed");
+            }
+        }
     }
 }
 

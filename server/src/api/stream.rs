@@ -31,7 +31,7 @@ pub(super) async fn create_stream(
         .stream_mode_details
         .and_then(|details| details.stream_mode);
     let (mode, shards) = match (mode, request.shard_count) {
-        (Some(StreamMode::OnDemand), None) | (None, None) => (
+        (Some(StreamMode::OnDemand) | None, None) => (
             catalog::StreamMode::OnDemand,
             i64::from(ON_DEMAND_INITIAL_SHARDS),
         ),

@@ -163,9 +163,10 @@ impl Engine {
                 _ => 0,
             },
             next_iterator: (!at_end).then(|| self.mint(shard, next)),
-            children: match at_end {
-                true => stream.children_of(shard.index).cloned().collect(),
-                false => Vec::new(),
+            children: if at_end {
+                stream.children_of(shard.index).cloned().collect()
+            } else {
+                Vec::new()
             },
         })
     }

@@ -23,7 +23,7 @@ impl Moment {
 }
 
 /// Why a split or merge is not possible.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
     /// No such shard, or one that expired.
     UnknownShard(ShardId),

@@ -38,7 +38,7 @@ fn planned(shards: &[Shard], leases: &[Lease], initial: InitialPosition) -> Sync
         shards,
         leases,
         initial,
-        server_time_ms: NOW,
+        started_ms: NOW,
     })
 }
 

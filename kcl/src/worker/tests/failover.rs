@@ -170,19 +170,32 @@ async fn k9_graceful_exit_is_taken_over_within_500_ms() {
     journal.check_no_duplicates().unwrap();
 }
 
-/// Goal: a second run under the same id takes over at once, and the first ends with a clear error (K1).
+/// Goal: a second run under the same id takes over at once, and the first ends with a clear error. The first never works on the
+/// second's leases, though they are under its own id (K1).
 #[tokio::test(start_paused = true)]
-async fn a_worker_replaced_under_its_id_ends() {
+async fn k1_a_worker_replaced_under_its_id_ends() {
     let (kinesis, store, journal) = (
         FakeKinesis::new(2),
         MemoryLeaseStore::new(),
         Journal::default(),
     );
-    let first = start(&kinesis, store.clone(), &journal, "w").await;
+    let first = builder(&kinesis, store.clone(), "w");
+    let first = launch(first, &journal, "first run").await;
     tokio::time::sleep(SECOND).await;
-    let second = start(&kinesis, store.clone(), &journal, "w").await;
+    let second = builder(&kinesis, store.clone(), "w");
+    let second = launch(second, &journal, "second run").await;
     let error = first.task.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WorkerReplaced);
+    assert_eq!(
+        journal.count(&Event::LeaseLost),
+        2,
+        "the processors are told"
+    );
+    assert_eq!(
+        journal.count(&Event::Initialized),
+        4,
+        "two shards, two runs"
+    );
     kinesis.put_many(0, 5);
     until_processed(&kinesis, &journal, SECOND).await;
     second.stop().await.unwrap();

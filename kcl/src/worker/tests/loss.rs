@@ -270,8 +270,13 @@ async fn k13_a_missing_stream_is_never_the_end_of_its_shards() {
     let error = worker.task.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(journal.count(&Event::ShardEnded), 0);
-    let leases = store.snapshot("app").await.unwrap().leases;
-    assert_eq!(leases[0].checkpoint, Position::TrimHorizon);
+    let left = store.snapshot("app").await.unwrap();
+    assert_eq!(left.leases[0].checkpoint, Position::TrimHorizon);
+    assert_eq!(
+        left.leases[0].owner, None,
+        "a worker that ends with an error gives its leases up"
+    );
+    assert!(left.workers.is_empty());
 }
 
 /// Goal: a shard that outlived the retention before it was finished does not hold back its children for ever; a shard that
@@ -310,4 +315,40 @@ async fn a_missing_stream_or_store_is_said_at_the_start() {
         .client(Arc::new(kinesis))
         .build(journal.factory("w"));
     assert_eq!(none.await.unwrap_err().kind(), ErrorKind::Configuration);
+}
+
+/// Goal: a worker may be started while the stream is being created, and under LATEST misses nothing of it.
+#[tokio::test(start_paused = true)]
+async fn k4_no_loss_from_a_stream_that_is_being_created() {
+    let (kinesis, journal) = (FakeKinesis::new(2), Journal::default());
+    kinesis.set_creating(true);
+    let worker = launch(
+        latest(builder(&kinesis, MemoryLeaseStore::new(), "w")),
+        &journal,
+        "w",
+    )
+    .await;
+    tokio::time::sleep(SECOND * 30).await;
+    kinesis.set_creating(false);
+    kinesis.put_many(0, 5);
+    kinesis.put_many(1, 5);
+    until_processed(&kinesis, &journal, SECOND * 2).await;
+    worker.stop().await.unwrap();
+}
+
+/// Goal: at the tip a shard is read no more than five times a second, with or without records coming in; behind it without pauses.
+#[tokio::test(start_paused = true)]
+async fn reads_no_more_often_than_kinesis_allows() {
+    let (kinesis, journal) = (FakeKinesis::new(1), Journal::default());
+    kinesis.put_many(0, 500);
+    let worker = start(&kinesis, MemoryLeaseStore::new(), &journal, "w").await;
+    until_processed(&kinesis, &journal, SECOND).await;
+    let before = kinesis.reads();
+    for _ in 0..100 {
+        kinesis.put(0, "x");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let reads = kinesis.reads() - before;
+    assert!((40..=51).contains(&reads), "{reads} reads in 10 s");
+    worker.stop().await.unwrap();
 }

@@ -1,0 +1,355 @@
+//! The settings of `serve`: flags, `MILLSTREAM_*` variables and the configuration file are layers of one
+//! struct, merged in that order. What each setting means is in the server's `Config`.
+
+use crate::Failure;
+use clap::{Args, ValueEnum};
+use millstream_server::{Config, DataLocation, Durability, Limits, StartStream};
+use millstream_wire::{AccountId, Region, StreamName};
+use serde::{Deserialize, Deserializer, de::Error as _};
+use std::ffi::OsString;
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The longest time that `interval=MS` leaves writes unsynced.
+const INTERVAL_MAX_MS: u64 = 60_000;
+/// The longest time that `--state-delay` keeps a stream in transition.
+const STATE_DELAY_MAX_MS: u64 = 600_000;
+
+/// What `serve` is started with.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Flags {
+    /// TOML file with the same settings, by the names of the flags (`data-dir = "/var/lib/millstream"`).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Stop as on SIGTERM when standard input ends, so that no server outlives the demo that started it.
+    #[arg(long, hide = true)]
+    pub(crate) stop_with_stdin: bool,
+    #[command(flatten)]
+    settings: Layer,
+}
+
+/// Settings as one source gives them; what it leaves out comes from the next.
+#[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct Layer {
+    /// Address to listen on [default: 127.0.0.1].
+    #[arg(long, value_name = "ADDRESS")]
+    host: Option<IpAddr>,
+    /// Port to listen on; 0 takes any free one [default: 4567].
+    #[arg(long)]
+    port: Option<u16>,
+    /// Directory of the data, created if it does not exist [default: ./millstream-data].
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
+    /// Keep the data in memory; it is gone when the server stops.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    ephemeral: Option<bool>,
+    /// When a put is acknowledged: `fsync`, `interval=MS` or `none` [default: fsync].
+    #[arg(long, value_name = "MODE")]
+    #[serde(deserialize_with = "from_text")]
+    durability: Option<DurabilityMode>,
+    /// Whether AWS's limits per shard hold: `aws` or `off` [default: aws].
+    #[arg(long, value_name = "aws|off")]
+    #[serde(deserialize_with = "from_text")]
+    limits: Option<LimitsMode>,
+    /// Streams that exist when the server is ready, `NAME:SHARDS,...`.
+    #[arg(long, value_name = "NAME:SHARDS,...")]
+    #[serde(deserialize_with = "from_text")]
+    streams: Option<StreamList>,
+    /// How long streams stay CREATING, UPDATING and DELETING [default: 0].
+    #[arg(long, value_name = "MS")]
+    state_delay: Option<u64>,
+    /// Region of requests whose signature names none [default: us-east-1].
+    #[arg(long)]
+    #[serde(deserialize_with = "from_text")]
+    region: Option<Region>,
+    /// Account in ARNs, 12 digits [default: 000000000000].
+    #[arg(long, value_name = "ID")]
+    #[serde(deserialize_with = "from_text")]
+    account: Option<AccountId>,
+    /// Listen on an address that is not loopback although no signature is checked.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    allow_public: Option<bool>,
+    /// How logs look on standard error [default: text].
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+/// How logs are written to standard error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, for collectors.
+    Json,
+}
+
+/// `fsync`, `interval=MS` or `none`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct DurabilityMode(Durability);
+
+impl FromStr for DurabilityMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let interval = |ms: &str| {
+            let ms = ms
+                .parse()
+                .ok()
+                .filter(|ms| (1..=INTERVAL_MAX_MS).contains(ms));
+            ms.map(|ms| Durability::Interval(Duration::from_millis(ms)))
+        };
+        let mode = match (text, text.strip_prefix("interval=")) {
+            ("fsync", _) => Some(Durability::Fsync),
+            ("none", _) => Some(Durability::None),
+            (_, Some(ms)) => interval(ms),
+            _ => None,
+        };
+        mode.map(DurabilityMode).ok_or_else(|| {
+            format!("expected fsync, interval=MS with 1 to {INTERVAL_MAX_MS} milliseconds, or none")
+        })
+    }
+}
+
+impl fmt::Display for DurabilityMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Durability::Fsync => f.write_str("fsync"),
+            Durability::Interval(time) => write!(f, "interval={}", time.as_millis()),
+            Durability::None => f.write_str("none"),
+        }
+    }
+}
+
+/// `aws` or `off`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct LimitsMode(Limits);
+
+impl FromStr for LimitsMode {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "aws" => Ok(LimitsMode(Limits::Aws)),
+            "off" => Ok(LimitsMode(Limits::Off)),
+            _ => Err("expected aws or off"),
+        }
+    }
+}
+
+/// `NAME:SHARDS,...`
+#[derive(Debug, Clone, PartialEq)]
+struct StreamList(Vec<StartStream>);
+
+impl FromStr for StreamList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut streams: Vec<StartStream> = Vec::new();
+        for item in text.split(',').filter(|item| !item.is_empty()) {
+            let (name, shards) = item
+                .split_once(':')
+                .ok_or_else(|| format!("{item:?} lacks its shards; expected NAME:SHARDS"))?;
+            let name: StreamName = name.parse().map_err(|error| format!("{error}"))?;
+            let shards: NonZeroU32 = shards.parse().map_err(|_| {
+                format!("{shards:?} is not a number of shards for {name}; expected 1 or more")
+            })?;
+            if streams.iter().any(|stream| stream.name == name) {
+                return Err(format!("the stream {name} is named twice"));
+            }
+            streams.push(StartStream { name, shards });
+        }
+        Ok(StreamList(streams))
+    }
+}
+
+/// A setting that the file gives in the words of the flag.
+fn from_text<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(D::Error::custom)
+}
+
+/// What the layers add up to.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// For the server.
+    pub(crate) config: Config,
+    /// For the log on standard error.
+    pub(crate) log_format: LogFormat,
+}
+
+impl Settings {
+    /// Merges command line, environment and file. `environment` gives a variable's value, if it is set.
+    pub(crate) fn resolve(
+        flags: &Flags,
+        environment: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Settings, Failure> {
+        flags
+            .settings
+            .check("on the command line")
+            .map_err(Failure::usage)?;
+        let from_environment = Layer::from_environment(environment).map_err(Failure::usage)?;
+        let config_file = flags.config.clone().or_else(|| {
+            environment("MILLSTREAM_CONFIG")
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from)
+        });
+        let from_file = match config_file {
+            Some(path) => Layer::from_file(&path).map_err(Failure::usage)?,
+            None => Layer::default(),
+        };
+        let layers = flags
+            .settings
+            .clone()
+            .over(from_environment)
+            .over(from_file);
+        layers.settle().map_err(Failure::usage)
+    }
+
+    /// Where the data is and what an acknowledgement means, for the `Ready` line.
+    pub(crate) fn describe(config: &Config) -> String {
+        match &config.data {
+            DataLocation::Directory(path) => {
+                let durability = DurabilityMode(config.durability);
+                format!("data {}, durability {durability}", path.display())
+            }
+            DataLocation::Ephemeral => "data in memory, durability none".to_owned(),
+        }
+    }
+}
+
+impl Layer {
+    /// Reads one variable per flag: `--data-dir` is `MILLSTREAM_DATA_DIR`. An empty one counts as not set.
+    fn from_environment(environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Layer, String> {
+        let parser = Layer::augment_args(clap::Command::new("environment"))
+            .no_binary_name(true)
+            .disable_help_flag(true);
+        let mut merged = Layer::default();
+        for flag in parser.get_arguments().filter_map(clap::Arg::get_long) {
+            let variable = format!("MILLSTREAM_{}", flag.replace('-', "_").to_uppercase());
+            let Some(value) = environment(&variable).filter(|value| !value.is_empty()) else {
+                continue;
+            };
+            let mut argument = OsString::from(format!("--{flag}="));
+            argument.push(value);
+            let parsed = parser
+                .clone()
+                .try_get_matches_from([argument])
+                .and_then(|matches| <Layer as clap::FromArgMatches>::from_arg_matches(&matches));
+            let one = parsed.map_err(|error| {
+                let text = error.to_string();
+                let said = text.lines().map(str::trim).filter(|line| !line.is_empty());
+                let said: Vec<&str> = said
+                    .take_while(|line| !line.starts_with("For more"))
+                    .collect();
+                let said = said.join(" ");
+                format!(
+                    "environment variable {variable}: {}",
+                    said.trim_start_matches("error: ")
+                )
+            })?;
+            merged = merged.join(one);
+        }
+        merged.check("in the environment")?;
+        Ok(merged)
+    }
+
+    fn from_file(path: &std::path::Path) -> Result<Layer, String> {
+        let named =
+            |error: &dyn fmt::Display| format!("configuration file {}: {error}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
+        let layer: Layer = toml::from_str(&text).map_err(|error| named(&error))?;
+        layer.check("in the configuration file")?;
+        Ok(layer)
+    }
+
+    /// Where the data lives is one choice, made in one layer.
+    fn check(&self, layer: &str) -> Result<(), String> {
+        match (&self.data_dir, self.ephemeral) {
+            (Some(path), Some(true)) => Err(format!(
+                "{layer} both ephemeral and data-dir ({}) are set; leave one out",
+                path.display()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// This layer, completed by one of lower rank. A layer that says where the data lives is not mixed with
+    /// what a lower one says about it.
+    fn over(self, lower: Layer) -> Layer {
+        let decides_data = self.data_dir.is_some() || self.ephemeral.is_some();
+        let lower = if decides_data {
+            Layer {
+                data_dir: None,
+                ephemeral: None,
+                ..lower
+            }
+        } else {
+            lower
+        };
+        self.join(lower)
+    }
+
+    fn join(self, other: Layer) -> Layer {
+        Layer {
+            host: self.host.or(other.host),
+            port: self.port.or(other.port),
+            data_dir: self.data_dir.or(other.data_dir),
+            ephemeral: self.ephemeral.or(other.ephemeral),
+            durability: self.durability.or(other.durability),
+            limits: self.limits.or(other.limits),
+            streams: self.streams.or(other.streams),
+            state_delay: self.state_delay.or(other.state_delay),
+            region: self.region.or(other.region),
+            account: self.account.or(other.account),
+            allow_public: self.allow_public.or(other.allow_public),
+            log_format: self.log_format.or(other.log_format),
+        }
+    }
+
+    /// Fills in the defaults.
+    fn settle(self) -> Result<Settings, String> {
+        let defaults = Config::default();
+        let state_delay_ms = self.state_delay.unwrap_or(defaults.state_delay_ms);
+        if state_delay_ms > STATE_DELAY_MAX_MS {
+            return Err(format!(
+                "state-delay is {state_delay_ms} ms; expected at most {STATE_DELAY_MAX_MS}"
+            ));
+        }
+        let data = match (self.ephemeral, self.data_dir) {
+            (Some(true), _) => DataLocation::Ephemeral,
+            (_, Some(path)) => DataLocation::Directory(path),
+            (_, None) => defaults.data,
+        };
+        let config = Config {
+            host: self.host.unwrap_or(defaults.host),
+            port: self.port.unwrap_or(defaults.port),
+            data,
+            durability: self.durability.map_or(defaults.durability, |mode| mode.0),
+            limits: self.limits.map_or(defaults.limits, |mode| mode.0),
+            state_delay_ms,
+            account: self.account.unwrap_or(defaults.account),
+            region: self.region.unwrap_or(defaults.region),
+            streams: self.streams.map_or(defaults.streams, |list| list.0),
+            allow_public: self.allow_public.unwrap_or(defaults.allow_public),
+            log: defaults.log,
+        };
+        Ok(Settings {
+            config,
+            log_format: self.log_format.unwrap_or_default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

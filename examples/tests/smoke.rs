@@ -1,0 +1,96 @@
+//! Runs every example as a user would and checks the result it prints.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// No example needs more than a few seconds; a machine that is busy building may be slow.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The example's binary: `cargo test` puts it next to this test's directory. It is built if it is not there.
+fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
+    let path = profile
+        .join("examples")
+        .join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    if !path.exists() {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let arguments = [
+            "build",
+            "--package",
+            "millstream-examples",
+            "--example",
+            name,
+        ];
+        let built = Command::new(cargo).args(arguments).status().unwrap();
+        assert!(
+            built.success() && path.exists(),
+            "{name} was not built at {}",
+            path.display()
+        );
+    }
+    path
+}
+
+/// The last line that the example prints.
+async fn result(name: &str) -> String {
+    let mut command = tokio::process::Command::new(binary(name));
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let ran = timeout(LIMIT, command.output()).await;
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = ran.expect("the example ends by itself").unwrap();
+    let stdout = String::from_utf8_lossy(&stdout).into_owned();
+    assert!(
+        status.success(),
+        "{status}\n{stdout}\n{}",
+        String::from_utf8_lossy(&stderr)
+    );
+    stdout.lines().last().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn smallest_worker_processes_every_record() {
+    assert_eq!(
+        result("smallest_worker").await,
+        "result: 10 records processed"
+    );
+}
+
+#[tokio::test]
+async fn shared_stream_leaves_no_worker_idle_and_no_record_out() {
+    let result = result("shared_stream").await;
+    assert!(result.starts_with("result: 3 workers shared "), "{result}");
+    assert!(result.ends_with(" records, none is missing"), "{result}");
+}
+
+#[tokio::test]
+async fn failover_loses_no_record() {
+    let result = result("failover").await;
+    assert!(
+        result.starts_with("result: all 200 records processed, "),
+        "{result}"
+    );
+}
+
+#[tokio::test]
+async fn replay_starts_at_the_moment_asked_for() {
+    assert_eq!(
+        result("replay_from_timestamp").await,
+        "result: 4 of 10 records replayed"
+    );
+}
+
+#[tokio::test]
+async fn reshard_keeps_the_order_per_key() {
+    let expected = "result: 120 records over 3 shards, each key in order";
+    assert_eq!(result("reshard_while_processing").await, expected);
+}
