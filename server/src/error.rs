@@ -1,4 +1,5 @@
-//! What an operation can fail with, as AWS says it. The only file with message texts.
+//! What an operation can fail with, as AWS says it. The only place with message texts; those about
+//! settings of streams and accounts are in `error/settings.rs`.
 //!
 //! Source: kinesalite's texts, which were compared with AWS. A text without such a source says so.
 
@@ -9,6 +10,8 @@ use millstream_wire::limits::{RETENTION_MAX_HOURS, RETENTION_MIN_HOURS, TAGS_PER
 use millstream_wire::shapes::{Refused, ShardIteratorType, StreamStatus};
 use millstream_wire::{AccountId, ErrorCode, HashKey, Region, ShardId, StreamArn, StreamName};
 use std::fmt;
+
+mod settings;
 
 /// A failure on its way to the client: a code and its message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -594,6 +597,7 @@ impl From<engine::Error> for ApiError {
                 ApiError::record_too_large("data", given, limit)
             }
             Error::Throttled { arn, shard } => ApiError::throttled(shard, Named::from(&arn)),
+            Error::Setting { arn, refused } => ApiError::of_setting(&refused, Named::from(&arn)),
             Error::Overloaded => ApiError::overloaded(),
             Error::Log(error) => ApiError::of_log(&error),
         }

@@ -40,6 +40,20 @@ pub const RETENTION_MIN_HOURS: u32 = 24;
 pub const RETENTION_MAX_HOURS: u32 = 8_760;
 /// Open shards of one account in one region (quotas; 200 outside the three largest regions).
 pub const SHARDS_PER_ACCOUNT: usize = 500;
+/// On-demand streams of one account in one region (quotas).
+pub const ON_DEMAND_STREAMS_PER_ACCOUNT: usize = 50;
+/// Shards UpdateShardCount scales a stream to at most (API reference).
+pub const SCALED_SHARDS_MAX: usize = 10_000;
+/// UpdateShardCount calls on one stream in 24 hours (API reference).
+pub const SCALINGS_PER_DAY: usize = 10;
+/// Changes of one stream's mode in 24 hours (API reference: `UpdateStreamMode`).
+pub const MODE_CHANGES_PER_DAY: usize = 2;
+/// Times encryption of one stream may begin in 24 hours, and as often end (API reference).
+pub const ENCRYPTION_CHANGES_PER_DAY: usize = 25;
+/// Warm throughput of one stream at most, MiB per second (API reference: 10 GiB/s).
+pub const WARM_THROUGHPUT_MAX_MIBPS: u32 = 10_240;
+/// Bytes of a resource policy at most (IAM quotas: resource policies of 20 KB).
+pub const POLICY_MAX_BYTES: usize = 20_480;
 /// Tags on one stream at most (quotas).
 pub const TAGS_PER_STREAM: usize = 50;
 /// Shards of a stream created without `ShardCount` (on-demand mode; recorded on AWS).

@@ -1,11 +1,15 @@
 //! One function per operation: typed input, engine call, typed output. No locks, no files, no HTTP.
 
+mod account;
 mod put;
 mod read;
+mod resource;
+mod settings;
 mod shard;
 mod stream;
 mod tags;
 mod token;
+mod unsupported;
 
 use crate::engine::Engine;
 use crate::error::{ApiError, Named};
@@ -130,8 +134,61 @@ async fn run(
             json(tags::remove_tags(engine, caller, parse(body)?).await)
         }
         Operation::SplitShard => json(shard::split_shard(engine, caller, parse(body)?).await),
-        // The enum may grow in `wire` before an operation is served here.
-        _ => Err(ApiError::unknown_operation()),
+        other => settings_and_resources(engine, other, caller, body).await,
+    }
+}
+
+/// The operations on settings, on resources by ARN, and on accounts.
+async fn settings_and_resources(
+    engine: &Engine,
+    operation: Operation,
+    caller: &Caller,
+    body: &[u8],
+) -> Result<Vec<u8>, ApiError> {
+    match operation {
+        Operation::DeleteResourcePolicy => {
+            json(resource::delete_policy(engine, parse(body)?).await)
+        }
+        Operation::DescribeAccountSettings => {
+            json(account::describe_settings(engine, caller, &parse(body)?))
+        }
+        Operation::DescribeLimits => json(account::describe_limits(engine, caller, &parse(body)?)),
+        Operation::DisableEnhancedMonitoring => {
+            json(settings::disable_monitoring(engine, caller, parse(body)?).await)
+        }
+        Operation::EnableEnhancedMonitoring => {
+            json(settings::enable_monitoring(engine, caller, parse(body)?).await)
+        }
+        Operation::GetResourcePolicy => json(resource::get_policy(engine, &parse(body)?)),
+        Operation::ListTagsForResource => json(resource::list_tags(engine, &parse(body)?)),
+        Operation::PutResourcePolicy => json(resource::put_policy(engine, parse(body)?).await),
+        Operation::StartStreamEncryption => {
+            json(settings::start_encryption(engine, caller, parse(body)?).await)
+        }
+        Operation::StopStreamEncryption => {
+            json(settings::stop_encryption(engine, caller, parse(body)?).await)
+        }
+        Operation::TagResource => json(resource::tag(engine, parse(body)?).await),
+        Operation::UntagResource => json(resource::untag(engine, parse(body)?).await),
+        Operation::UpdateAccountSettings => {
+            json(account::update_settings(engine, caller, parse(body)?).await)
+        }
+        Operation::UpdateMaxRecordSize => {
+            json(settings::update_max_record_size(engine, caller, parse(body)?).await)
+        }
+        Operation::UpdateShardCount => {
+            json(settings::update_shard_count(engine, caller, parse(body)?).await)
+        }
+        Operation::UpdateStreamMode => {
+            json(settings::update_mode(engine, caller, parse(body)?).await)
+        }
+        Operation::UpdateStreamRecordDistributionStrategy => {
+            json(settings::update_distribution(engine, caller, parse(body)?).await)
+        }
+        Operation::UpdateStreamWarmThroughput => {
+            json(settings::update_warm_throughput(engine, caller, parse(body)?).await)
+        }
+        other => unsupported::answer(other, body),
     }
 }
 
@@ -167,15 +224,22 @@ macro_rules! outputs {
 }
 
 outputs! {
+    AccountSettingsResponse,
+    DescribeLimitsResponse,
     DescribeStreamResponse,
     DescribeStreamSummaryResponse,
+    EnhancedMonitoringResponse,
     GetRecordsResponse,
+    GetResourcePolicyResponse,
     GetShardIteratorResponse,
     ListShardsResponse,
     ListStreamsResponse,
+    ListTagsForResourceResponse,
     ListTagsForStreamResponse,
     PutRecordResponse,
     PutRecordsResponse,
+    UpdateShardCountResponse,
+    UpdateStreamWarmThroughputResponse,
 }
 
 fn to_json<T: Serialize>(output: &T) -> Result<Vec<u8>, ApiError> {

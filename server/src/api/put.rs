@@ -1,12 +1,13 @@
 //! PutRecord and PutRecords.
 
 use crate::api::{Caller, named, stream_arn};
+use crate::engine::options::Distribution;
 use crate::engine::{Engine, Placed, PutEntry, Refusal};
 use crate::error::ApiError;
 use millstream_wire::limits::PUT_RECORDS_MAX_BYTES;
 use millstream_wire::shapes::{
-    Blob, PutRecordRequest, PutRecordResponse, PutRecordsRequest, PutRecordsRequestEntry,
-    PutRecordsResponse, PutRecordsResultEntry, Text,
+    Blob, EncryptionType, PutRecordRequest, PutRecordResponse, PutRecordsRequest,
+    PutRecordsRequestEntry, PutRecordsResponse, PutRecordsResultEntry, Text,
 };
 use millstream_wire::{HashKey, SequenceNumber, StreamArn};
 
@@ -26,8 +27,11 @@ pub(super) async fn put_record(
     {
         return Err(ApiError::bad_ordering_sequence(text, named(&arn)));
     }
+    check_key(engine, &arn, request.partition_key.is_some(), || {
+        "partitionKey".to_owned()
+    })?;
     let entry = entry(
-        request.partition_key.as_ref(),
+        request.partition_key.as_deref(),
         request.data.as_ref(),
         request.explicit_hash_key.as_ref(),
     )?;
@@ -40,7 +44,7 @@ pub(super) async fn put_record(
         Some(Ok(Placed { shard, sequence })) => Ok(PutRecordResponse {
             shard_id: shard.to_string(),
             sequence_number: sequence.to_string(),
-            encryption_type: None,
+            encryption_type: encryption(engine, &arn),
         }),
         Some(Err(refusal)) => Err(ApiError::of_record(&refusal, named(&arn))),
         None => unreachable!("a put of one record has one outcome"),
@@ -58,9 +62,16 @@ pub(super) async fn put_records(
         request.stream_arn.as_deref(),
     )?;
     let records = request.records.as_deref().unwrap_or_default();
+    let keyless = records
+        .iter()
+        .position(|record| record.partition_key.is_none());
+    check_key(engine, &arn, keyless.is_none(), || {
+        let place = keyless.map_or(0, |n| n + 1);
+        format!("records.{place}.member.partitionKey")
+    })?;
     let entries = records.iter().map(|record: &PutRecordsRequestEntry<'_>| {
         entry(
-            record.partition_key.as_ref(),
+            record.partition_key.as_deref(),
             record.data.as_ref(),
             record.explicit_hash_key.as_ref(),
         )
@@ -92,17 +103,17 @@ pub(super) async fn put_records(
     Ok(PutRecordsResponse {
         failed_record_count: u32::try_from(failed).unwrap_or(u32::MAX),
         records,
-        encryption_type: None,
+        encryption_type: encryption(engine, &arn),
     })
 }
 
 fn entry<'a>(
-    partition_key: Option<&'a Text<'a>>,
+    partition_key: Option<&'a str>,
     data: Option<&'a Blob<'a>>,
     explicit_hash_key: Option<&Text<'a>>,
 ) -> Result<PutEntry<'a>, ApiError> {
-    let (Some(partition_key), Some(data)) = (partition_key, data) else {
-        unreachable!("validation requires a record's key and data");
+    let Some(data) = data else {
+        unreachable!("validation requires a record's data");
     };
     let explicit_hash_key = match explicit_hash_key {
         None => None,
@@ -112,10 +123,34 @@ fn entry<'a>(
         ),
     };
     Ok(PutEntry {
-        partition_key,
+        partition_key: partition_key.unwrap_or_default(),
         explicit_hash_key,
         data,
     })
+}
+
+/// A record needs a partition key unless its stream spreads records by itself.
+fn check_key(
+    engine: &Engine,
+    arn: &StreamArn,
+    has_key: bool,
+    path: impl Fn() -> String,
+) -> Result<(), ApiError> {
+    let spreads = |arn: &StreamArn| {
+        let stream = engine.stream(arn);
+        stream.is_ok_and(|stream| stream.options.distribution == Distribution::Auto)
+    };
+    if has_key || spreads(arn) {
+        return Ok(());
+    }
+    Err(ApiError::member_missing(&path()))
+}
+
+/// How records that are put now are encrypted; nothing is said where they are not.
+fn encryption(engine: &Engine, arn: &StreamArn) -> Option<EncryptionType> {
+    let stream = engine.stream(arn).ok()?;
+    let key = stream.options.key_at(engine.now_ms());
+    key.map(|_| EncryptionType::Kms)
 }
 
 /// Refuses the whole request if one record is larger than its stream takes.

@@ -5,7 +5,7 @@ use crate::engine::{Engine, Page, Start};
 use crate::error::{ApiError, SequenceFault};
 use millstream_wire::limits::GET_RECORDS_MAX_COUNT;
 use millstream_wire::shapes::{
-    ChildShard, GetRecordsRequest, GetRecordsResponse, GetShardIteratorRequest,
+    ChildShard, EncryptionType, GetRecordsRequest, GetRecordsResponse, GetShardIteratorRequest,
     GetShardIteratorResponse, Record, ShardIteratorType, Timestamp,
 };
 use millstream_wire::{SequenceNumber, ShardId, StreamArn};
@@ -88,7 +88,7 @@ fn response(page: Page) -> GetRecordsResponse {
         approximate_arrival_timestamp: Some(Timestamp::from_millis(record.arrival_ms)),
         partition_key: record.partition_key().to_owned(),
         data: record.data,
-        encryption_type: None,
+        encryption_type: record.encrypted.then_some(EncryptionType::Kms),
     });
     let children = page.children.iter().map(|child| ChildShard {
         shard_id: child.id().to_string(),

@@ -1,19 +1,22 @@
 //! Creating, deleting, describing and listing streams, and their retention.
 
 use crate::api::token::{self, ListStreamsToken};
-use crate::api::{Caller, named, own_arn, parse_name, shard, stream_arn};
+use crate::api::{Caller, named, own_arn, parse_name, settings, shard, stream_arn, tags};
 use crate::engine::catalog::{self, Stream};
-use crate::engine::{Engine, NewStream, RetentionChange};
-use crate::error::ApiError;
+use crate::engine::options::{Distribution, Options};
+use crate::engine::{Engine, NewStream, RetentionChange, shards_for};
+use crate::error::{ApiError, TagChange};
 use millstream_wire::limits::{ON_DEMAND_INITIAL_SHARDS, RECORD_DEFAULT_MAX_BYTES};
 use millstream_wire::shapes::{
     CreateStreamRequest, DecreaseStreamRetentionPeriodRequest, DeleteStreamRequest,
     DescribeStreamRequest, DescribeStreamResponse, DescribeStreamSummaryRequest,
-    DescribeStreamSummaryResponse, Empty, EnhancedMetrics, IncreaseStreamRetentionPeriodRequest,
-    ListStreamsRequest, ListStreamsResponse, StreamDescription, StreamDescriptionSummary,
-    StreamMode, StreamModeDetails, StreamStatus, StreamSummary, Timestamp,
+    DescribeStreamSummaryResponse, Empty, EncryptionType, EnhancedMetrics,
+    IncreaseStreamRetentionPeriodRequest, ListStreamsRequest, ListStreamsResponse,
+    StreamDescription, StreamDescriptionSummary, StreamMode, StreamModeDetails, StreamStatus,
+    StreamSummary, Timestamp, WarmThroughput,
 };
 use millstream_wire::{ShardId, StreamArn};
+use sha2::{Digest, Sha256};
 use std::num::NonZeroU32;
 
 /// Shards in one DescribeStream answer unless the request says otherwise (API reference).
@@ -30,10 +33,22 @@ pub(super) async fn create_stream(
     let mode = request
         .stream_mode_details
         .and_then(|details| details.stream_mode);
+    let warm = request.warm_throughput_mibps.map(settings::mibps);
+    let options = Options {
+        warm_mibps: warm,
+        distribution: request
+            .record_distribution_strategy
+            .map_or(Distribution::default(), |strategy| {
+                settings::distribution(&strategy)
+            }),
+        ..Options::default()
+    };
     let (mode, shards) = match (mode, request.shard_count) {
         (Some(StreamMode::OnDemand) | None, None) => (
             catalog::StreamMode::OnDemand,
-            i64::from(ON_DEMAND_INITIAL_SHARDS),
+            warm.map_or(i64::from(ON_DEMAND_INITIAL_SHARDS), |mibps| {
+                i64::from(shards_for(mibps))
+            }),
         ),
         (Some(StreamMode::OnDemand), Some(_)) => {
             return Err(ApiError::invalid_argument(
@@ -53,15 +68,19 @@ pub(super) async fn create_stream(
     let kibibytes = request
         .max_record_size_in_kib
         .and_then(|size| usize::try_from(size).ok());
-    engine
-        .create_stream(NewStream {
-            arn: own_arn(caller, name),
-            shards,
-            mode,
-            max_record_bytes: kibibytes.map_or(RECORD_DEFAULT_MAX_BYTES, |size| size * 1024),
-            tags: request.tags.unwrap_or_default(),
-        })
-        .await?;
+    let new = NewStream {
+        arn: own_arn(caller, name),
+        shards,
+        mode,
+        max_record_bytes: kibibytes.map_or(RECORD_DEFAULT_MAX_BYTES, |size| size * 1024),
+        tags: request.tags.unwrap_or_default(),
+    };
+    tags::check_characters(
+        TagChange::Add,
+        new.tags.iter().flat_map(|(key, value)| [key, value]),
+        named(&new.arn),
+    )?;
+    engine.create_stream_with(new, options).await?;
     Ok(Empty {})
 }
 
@@ -151,10 +170,9 @@ pub(super) fn describe_stream(
             has_more_shards: shards.next().is_some(),
             retention_period_hours: stream.retention_hours,
             stream_creation_timestamp: Timestamp::from_millis(stream.created_ms),
-            enhanced_monitoring: vec![EnhancedMetrics::default()],
-            // Recorded on AWS: an unencrypted stream says so here, its records say nothing.
-            encryption_type: Some(millstream_wire::shapes::EncryptionType::None),
-            key_id: None,
+            enhanced_monitoring: metrics(&stream),
+            encryption_type: Some(encryption(&stream)),
+            key_id: stream.options.key().map(str::to_owned),
         },
     })
 }
@@ -171,26 +189,27 @@ pub(super) fn describe_stream_summary(
     )?;
     let stream = engine.stream(&arn)?;
     let now_ms = engine.now_ms();
+    let on_demand = stream.mode == catalog::StreamMode::OnDemand;
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Ok(DescribeStreamSummaryResponse {
         stream_description_summary: StreamDescriptionSummary {
             stream_name: stream.arn.name.to_string(),
             stream_arn: stream.arn.to_string(),
-            stream_id: None,
+            stream_id: Some(stream_id(&stream)),
             stream_status: status(&stream, now_ms),
             stream_mode_details: Some(mode(&stream)),
             retention_period_hours: stream.retention_hours,
             stream_creation_timestamp: Timestamp::from_millis(stream.created_ms),
-            enhanced_monitoring: vec![EnhancedMetrics::default()],
-            encryption_type: Some(millstream_wire::shapes::EncryptionType::None),
-            key_id: None,
+            enhanced_monitoring: metrics(&stream),
+            encryption_type: Some(encryption(&stream)),
+            key_id: stream.options.key().map(str::to_owned),
             open_shard_count: count(stream.open_shard_count()),
             consumer_count: Some(0),
-            warm_throughput: None,
+            warm_throughput: warm_throughput(engine, &stream),
             max_record_size_in_kib: Some(count(stream.max_record_bytes / 1024)),
-            channel_count: None,
-            record_distribution_strategy: None,
-            queue_count: None,
+            channel_count: Some(0),
+            record_distribution_strategy: on_demand.then(|| settings::strategy(&stream)),
+            queue_count: Some(0),
         },
     })
 }
@@ -257,6 +276,43 @@ fn status(stream: &Stream, now_ms: u64) -> StreamStatus {
         .map_or(StreamStatus::Deleting, |status| {
             StreamStatus::from(status.name())
         })
+}
+
+fn metrics(stream: &Stream) -> Vec<EnhancedMetrics> {
+    vec![EnhancedMetrics {
+        shard_level_metrics: settings::names(&stream.options.metrics),
+    }]
+}
+
+/// Recorded on AWS: an unencrypted stream says so when it is described, its records say nothing.
+fn encryption(stream: &Stream) -> EncryptionType {
+    match stream.options.key() {
+        Some(_) => EncryptionType::Kms,
+        None => EncryptionType::None,
+    }
+}
+
+/// Only on-demand streams of accounts with a commitment have one.
+fn warm_throughput(engine: &Engine, stream: &Stream) -> Option<WarmThroughput> {
+    let commitment = engine.commitment(&stream.arn.account, &stream.arn.region);
+    let shown = stream.mode == catalog::StreamMode::OnDemand && commitment.holds(engine.now_ms());
+    let current = u32::try_from(stream.open_shard_count()).unwrap_or(u32::MAX);
+    shown.then(|| WarmThroughput {
+        target_mibps: Some(stream.options.warm_mibps.unwrap_or(current)),
+        current_mibps: Some(current),
+    })
+}
+
+/// An id of AWS's form that another stream, or a later one of this name, does not have.
+fn stream_id(stream: &Stream) -> String {
+    const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let digest = Sha256::digest(format!("{}@{}", stream.arn, stream.created_ms));
+    let letters = digest
+        .iter()
+        .map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]));
+    let mut id: String = letters.take(23).collect();
+    id.insert(20, '-');
+    id
 }
 
 fn mode(stream: &Stream) -> StreamModeDetails {

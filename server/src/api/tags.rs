@@ -1,8 +1,9 @@
 //! AddTagsToStream, RemoveTagsFromStream and ListTagsForStream.
 
-use crate::api::{Caller, stream_arn};
+use crate::api::{Caller, named, stream_arn};
 use crate::engine::Engine;
-use crate::error::ApiError;
+use crate::error::{ApiError, Named, TagChange};
+use millstream_wire::StreamArn;
 use millstream_wire::limits::TAGS_PER_STREAM;
 use millstream_wire::shapes::{
     AddTagsToStreamRequest, Empty, ListTagsForStreamRequest, ListTagsForStreamResponse,
@@ -20,10 +21,7 @@ pub(super) async fn add_tags(
         request.stream_name.as_deref(),
         request.stream_arn.as_deref(),
     )?;
-    engine
-        .change_tags(&arn, request.tags.unwrap_or_default(), Vec::new())
-        .await?;
-    Ok(Empty {})
+    set(engine, &arn, request.tags.unwrap_or_default()).await
 }
 
 pub(super) async fn remove_tags(
@@ -36,10 +34,53 @@ pub(super) async fn remove_tags(
         request.stream_name.as_deref(),
         request.stream_arn.as_deref(),
     )?;
-    engine
-        .change_tags(&arn, BTreeMap::new(), request.tag_keys.unwrap_or_default())
-        .await?;
+    unset(engine, &arn, request.tag_keys.unwrap_or_default()).await
+}
+
+/// Sets tags of a stream, once it is there and they hold nothing but what a tag may hold.
+pub(super) async fn set(
+    engine: &Engine,
+    arn: &StreamArn,
+    tags: BTreeMap<String, String>,
+) -> Result<Empty, ApiError> {
+    engine.stream(arn)?;
+    let texts = tags.iter().flat_map(|(key, value)| [key, value]);
+    check_characters(TagChange::Add, texts, named(arn))?;
+    engine.change_tags(arn, tags, Vec::new()).await?;
     Ok(Empty {})
+}
+
+/// Removes tags of a stream, likewise.
+pub(super) async fn unset(
+    engine: &Engine,
+    arn: &StreamArn,
+    keys: Vec<String>,
+) -> Result<Empty, ApiError> {
+    engine.stream(arn)?;
+    check_characters(TagChange::Remove, keys.iter(), named(arn))?;
+    engine.change_tags(arn, BTreeMap::new(), keys).await?;
+    Ok(Empty {})
+}
+
+/// Refuses tags with characters that AWS refuses; `%` it first allows and then refuses in other words.
+pub(super) fn check_characters<'t>(
+    change: TagChange,
+    texts: impl Iterator<Item = &'t String> + Clone,
+    named: Named<'_>,
+) -> Result<(), ApiError> {
+    let known = |c: char| {
+        c.is_ascii_alphanumeric()
+            || "./-=+_ @%:".contains(c)
+            || ('\u{C0}'..='\u{1FFF}').contains(&c)
+            || ('\u{2C00}'..='\u{D7FF}').contains(&c)
+    };
+    if !texts.clone().all(|text| text.chars().all(known)) {
+        return Err(ApiError::tag_characters());
+    }
+    if texts.into_iter().any(|text| text.contains('%')) {
+        return Err(ApiError::tag_percent(change, named));
+    }
+    Ok(())
 }
 
 pub(super) fn list_tags(

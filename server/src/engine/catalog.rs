@@ -3,6 +3,7 @@
 //! Invariant S4: after every event the open shards of a stream tile the hash key space. It is asserted
 //! before an event is written (by the plan) and after it is read (here).
 
+use crate::engine::options::{Commitment, Options, Setting};
 use crate::log::{LogShard, Metadata, MetadataError};
 use millstream_wire::{AccountId, HashKey, HashKeyRange, Region, ShardId, StreamArn, hash_key};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,9 @@ pub struct Catalog {
     streams: BTreeMap<StreamArn, Arc<Stream>>,
     /// The next log shard; numbers are never reused, so one names a shard of one incarnation of a stream.
     next_log_shard: u64,
+    /// Settings of accounts that have any, by [`account_key`].
+    #[serde(default)]
+    accounts: BTreeMap<String, Commitment>,
     #[serde(skip)]
     by_log_shard: Arc<BTreeMap<LogShard, (StreamArn, ShardId)>>,
 }
@@ -45,6 +49,9 @@ pub struct Stream {
     pub shards: BTreeMap<u32, Shard>,
     /// The index of the next shard.
     pub next_shard: u32,
+    /// Its other settings.
+    #[serde(default)]
+    pub options: Options,
     /// Open shards in the order of their ranges.
     #[serde(skip)]
     pub(super) open: Vec<(HashKey, u32)>,
@@ -196,6 +203,29 @@ pub enum Event {
         /// Keys to remove.
         remove: Vec<String>,
     },
+    /// Settings of a stream changed.
+    StreamSet {
+        /// The stream.
+        #[serde(with = "text")]
+        arn: StreamArn,
+        /// The new settings.
+        settings: Vec<Setting>,
+        /// When the stream is ACTIVE again, if it says that it is being changed.
+        active_ms: Option<u64>,
+    },
+    /// An account's commitment changed.
+    AccountSet {
+        /// The account.
+        #[serde(with = "text")]
+        account: AccountId,
+        /// The region.
+        #[serde(with = "text")]
+        region: Region,
+        /// The commitment.
+        commitment: Commitment,
+    },
+    /// Several events at once.
+    Several(Vec<Event>),
     /// Closed shards left the retention.
     ShardsExpired {
         /// The stream.
@@ -324,6 +354,12 @@ impl Catalog {
         Some((self.streams.get(arn)?, *shard))
     }
 
+    /// The commitment of an account in a region.
+    pub fn commitment(&self, account: &AccountId, region: &Region) -> Commitment {
+        let stored = self.accounts.get(&account_key(account, region));
+        stored.copied().unwrap_or_default()
+    }
+
     /// The number the next new log shard gets.
     pub fn next_log_shard(&self) -> u64 {
         self.next_log_shard
@@ -389,6 +425,29 @@ impl Catalog {
                 stream.tags.retain(|key, _| !remove.contains(key));
                 Ok(())
             }
+            Event::StreamSet {
+                arn,
+                settings,
+                active_ms,
+            } => {
+                let stream = self.existing(&arn)?;
+                settings.into_iter().for_each(|setting| stream.set(setting));
+                if let Some(until_ms) = active_ms {
+                    let status = Status::Updating;
+                    stream.change = Some(Change { status, until_ms });
+                }
+                Ok(())
+            }
+            Event::AccountSet {
+                account,
+                region,
+                commitment,
+            } => {
+                self.accounts
+                    .insert(account_key(&account, &region), commitment);
+                Ok(())
+            }
+            Event::Several(events) => events.into_iter().try_for_each(|one| self.fold(one)),
             Event::ShardsExpired { arn, shards } => {
                 let stream = self.existing(&arn)?;
                 stream.shards.retain(|index, _| !shards.contains(index));
@@ -444,6 +503,10 @@ impl Catalog {
         self.adopt(arn, &new);
         Ok(())
     }
+}
+
+fn account_key(account: &AccountId, region: &Region) -> String {
+    format!("{account}/{region}")
 }
 
 impl Metadata for Catalog {

@@ -139,6 +139,14 @@ pub enum Error {
         /// The shard.
         shard: ShardId,
     },
+    /// A setting cannot be changed like this.
+    #[error("stream {arn}: {refused}")]
+    Setting {
+        /// The stream.
+        arn: StreamArn,
+        /// Why.
+        refused: crate::engine::SettingError,
+    },
     /// The server has as much queued as it may hold.
     #[error("the server's write queue is full")]
     Overloaded,

@@ -7,10 +7,13 @@
 pub mod catalog;
 mod error;
 mod iterator;
+pub mod options;
 mod put;
 mod read;
 mod reshard;
 mod retention;
+mod scale;
+mod settings;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -19,6 +22,9 @@ mod throttle;
 pub use error::{Error, RetentionChange};
 pub use put::{Placed, PutEntry, Refusal};
 pub use read::{Page, Start};
+pub use settings::{
+    AccountLimits, MetricsChange, SettingError, ShardBound, WarmThroughput, shards_for,
+};
 pub use streams::NewStream;
 pub use throttle::Limits;
 
@@ -28,6 +34,7 @@ use catalog::{Catalog, Status, Stream};
 use millstream_wire::StreamArn;
 use reshard::Moment;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use throttle::Throttle;
 
 /// Settings of the engine.
@@ -51,6 +58,8 @@ struct Inner {
     clock: SharedClock,
     settings: Settings,
     throttle: Throttle,
+    /// Records that the service spreads over shards, counted.
+    spread: AtomicU64,
     /// Held from the plan of a metadata change until it is durable, so that plans never race. A tokio
     /// mutex because it is held across the commit.
     metadata_turn: Arc<tokio::sync::Mutex<()>>,
@@ -64,6 +73,7 @@ impl Engine {
             clock,
             settings,
             throttle: Throttle::new(settings.limits),
+            spread: AtomicU64::new(0),
             metadata_turn: Arc::default(),
         };
         Engine {

@@ -1,12 +1,14 @@
 //! Putting records: each goes to the open shard that owns its hash key.
 
 use crate::engine::catalog::{Catalog, Shard, Stream};
+use crate::engine::options::Distribution;
 use crate::engine::{Engine, Error};
 use crate::log::{self, Appended, LogShard, RecordBatch};
 use millstream_wire::sequence::Parts;
 use millstream_wire::shapes::Blob;
 use millstream_wire::{HashKey, SequenceNumber, ShardId, StreamArn};
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How often records whose shard was closed meanwhile are sent on to its children.
 const REROUTES_MAX: usize = 16;
@@ -14,7 +16,7 @@ const REROUTES_MAX: usize = 16;
 /// A record to put.
 #[derive(Debug, Clone, Copy)]
 pub struct PutEntry<'a> {
-    /// The producer's key.
+    /// The producer's key; empty where a stream needs none.
     pub partition_key: &'a str,
     /// Where it goes, if not where its key hashes to.
     pub explicit_hash_key: Option<HashKey>,
@@ -73,7 +75,7 @@ impl Engine {
         for _ in 0..REROUTES_MAX {
             let catalog = self.catalog();
             let stream = self.writable(&catalog, arn)?;
-            let mut groups = route(stream, entries, &pending, arn)?;
+            let mut groups = route(stream, entries, &pending, &self.inner.spread)?;
             if !counted {
                 self.admit(&mut groups, entries, &mut throttled, &mut outcomes);
                 counted = true;
@@ -220,19 +222,22 @@ fn route(
     stream: &Stream,
     entries: &[PutEntry<'_>],
     pending: &[usize],
-    arn: &StreamArn,
+    spread: &AtomicU64,
 ) -> Result<Vec<Group>, Error> {
     let mut groups: Vec<Group> = Vec::new();
     for &entry in pending {
         let (given, limit) = (entries[entry].counted_bytes(), stream.max_record_bytes);
         if given > limit {
             return Err(Error::RecordTooLarge {
-                arn: arn.clone(),
+                arn: stream.arn.clone(),
                 given,
                 limit,
             });
         }
-        let hash_key = entries[entry].hash_key();
+        let hash_key = match stream.options.distribution {
+            Distribution::UserPartitionKey => entries[entry].hash_key(),
+            Distribution::Auto => spread_key(spread.fetch_add(1, Ordering::Relaxed)),
+        };
         let Some(shard) = stream.shard_of(hash_key) else {
             unreachable!("S4: the open shards own every hash key");
         };
@@ -248,6 +253,13 @@ fn route(
         }
     }
     Ok(groups)
+}
+
+/// The hash key of the `n`th record that the service places: multiples of the golden ratio fill the
+/// space evenly, whatever the number of shards.
+fn spread_key(n: u64) -> HashKey {
+    const GOLDEN: u128 = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
+    HashKey(u128::from(n).wrapping_mul(GOLDEN))
 }
 
 /// The sequence number of a record (layout: `wire::sequence`).

@@ -34,6 +34,8 @@ pub struct ReadRecord {
     /// When it arrived, milliseconds since 1970.
     pub arrival_ms: u64,
     record: log::ReadRecord,
+    /// Whether the stream was encrypted when it arrived.
+    pub encrypted: bool,
     /// The payload.
     pub data: Bytes,
 }
@@ -153,6 +155,7 @@ impl Engine {
         let records = read.into_iter().map(|record| ReadRecord {
             sequence: sequence_number(shard, record.counter, record.time_ms),
             arrival_ms: record.time_ms,
+            encrypted: stream.options.key_at(record.time_ms).is_some(),
             data: record.data.clone(),
             record,
         });

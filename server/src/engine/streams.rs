@@ -1,8 +1,9 @@
 //! Changes to streams: create, delete, split, merge, retention, tags.
 
 use crate::engine::catalog::{Catalog, Change, Event, Shard, Status, Stream, StreamMode};
+use crate::engine::options::Options;
 use crate::engine::reshard::{self, Moment};
-use crate::engine::{Engine, Error, Limits, RetentionChange, active};
+use crate::engine::{Engine, Error, Limits, RetentionChange, active, settings};
 use crate::log::Transaction;
 use millstream_wire::limits::{
     RETENTION_DEFAULT_HOURS, RETENTION_MAX_HOURS, RETENTION_MIN_HOURS, SHARDS_PER_ACCOUNT,
@@ -30,6 +31,11 @@ pub struct NewStream {
 impl Engine {
     /// Creates a stream.
     pub async fn create_stream(&self, new: NewStream) -> Result<(), Error> {
+        self.create_stream_with(new, Options::default()).await
+    }
+
+    /// Creates a stream with settings of its own.
+    pub async fn create_stream_with(&self, new: NewStream, options: Options) -> Result<(), Error> {
         // A deleted stream whose DELETING time is over may still be stored under this name.
         self.remove_if_gone(&new.arn).await?;
         let limits = self.inner.settings.limits;
@@ -38,9 +44,10 @@ impl Engine {
                 return Err(Error::StreamExists(new.arn));
             }
             let requested = usize::try_from(new.shards.get()).unwrap_or(usize::MAX);
-            check_shard_limit(catalog, limits, &new.arn, requested, moment)?;
+            settings::check_new(catalog, limits, &new, &options, moment)?;
+            check_shard_limit(catalog, limits, (&new.arn, new.mode), requested, moment)?;
             check_tags(&new.arn, new.tags.len())?;
-            Ok(Some(creation(catalog, new, moment)))
+            Ok(Some(creation(catalog, new, options, moment)))
         })
         .await?;
         Ok(())
@@ -111,9 +118,10 @@ impl Engine {
         let limits = self.inner.settings.limits;
         self.transact(|catalog, moment| {
             let stream = active(catalog, arn, moment)?;
+            settings::check_provisioned(stream)?;
             let plan = reshard::split(catalog, stream, shard, new_start, moment)
                 .map_err(|refused| refusal(arn, shard, refused))?;
-            check_shard_limit(catalog, limits, arn, 1, moment)?;
+            check_shard_limit(catalog, limits, (arn, stream.mode), 1, moment)?;
             Ok(Some(plan))
         })
         .await?;
@@ -128,6 +136,7 @@ impl Engine {
     ) -> Result<(), Error> {
         self.transact(|catalog, moment| {
             let stream = active(catalog, arn, moment)?;
+            settings::check_provisioned(stream)?;
             let plan = reshard::merge(catalog, stream, shards, moment);
             plan.map(Some)
                 .map_err(|refused| refusal(arn, shards.0, refused))
@@ -196,10 +205,13 @@ impl Engine {
     }
 }
 
-fn creation(catalog: &Catalog, new: NewStream, moment: Moment) -> Transaction {
+fn creation(catalog: &Catalog, new: NewStream, options: Options, moment: Moment) -> Transaction {
     let shards = reshard::first_shards(catalog, new.shards, moment.now_ms);
     let create = shards.iter().map(Shard::log_shard).collect();
-    let event = creation_event(new, shards, moment);
+    let mut event = creation_event(new, shards, moment);
+    if let Event::StreamCreated(stream) = &mut event {
+        stream.options = options;
+    }
     Transaction {
         create,
         ..change_only(&event)
@@ -225,6 +237,7 @@ pub(super) fn creation_event(new: NewStream, shards: Vec<Shard>, moment: Moment)
             .map(|shard| (shard.index, shard))
             .collect(),
         next_shard: new.shards.get(),
+        options: Options::default(),
         open: Vec::new(),
     }))
 }
@@ -259,19 +272,21 @@ pub(super) fn change_only(event: &Event) -> Transaction {
     }
 }
 
-fn check_shard_limit(
+/// AWS's quota is about shards of provisioned streams; a node has a bound for all of them.
+pub(super) fn check_shard_limit(
     catalog: &Catalog,
     limits: Limits,
-    arn: &StreamArn,
+    (arn, mode): (&StreamArn, StreamMode),
     requested: usize,
     moment: Moment,
 ) -> Result<(), Error> {
-    let limit = match limits {
-        Limits::Aws => SHARDS_PER_ACCOUNT,
-        Limits::Off => SHARDS_PER_NODE,
+    let (limit, quota) = match (limits, mode) {
+        (Limits::Aws, StreamMode::Provisioned) => (SHARDS_PER_ACCOUNT, true),
+        _ => (SHARDS_PER_NODE, false),
     };
     let streams = catalog.streams_of(&arn.account, &arn.region, moment.now_ms);
-    let current: usize = streams.map(|stream| stream.open_shard_count()).sum();
+    let counted = streams.filter(|stream| !quota || stream.mode == StreamMode::Provisioned);
+    let current: usize = counted.map(|stream| stream.open_shard_count()).sum();
     if current.saturating_add(requested) > limit {
         return Err(Error::ShardLimit {
             arn: arn.clone(),

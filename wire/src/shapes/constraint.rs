@@ -3,6 +3,7 @@
 //! Source: the Kinesis service model `kinesis/2013-12-02`. The order in which an enum's values are
 //! listed is AWS's own, which its error messages show.
 
+use super::pattern;
 use crate::limits::{
     DATA_MAX_BYTES, PARTITION_KEY_MAX_CHARS, PUT_RECORDS_MAX_COUNT, TAG_KEYS_MAX_COUNT,
     TAG_MAP_MAX_COUNT,
@@ -71,7 +72,7 @@ pub struct Constraint {
 }
 
 impl Constraint {
-    const fn new(kind: Kind) -> Constraint {
+    pub(super) const fn new(kind: Kind) -> Constraint {
         Constraint {
             kind,
             min_len: None,
@@ -84,7 +85,7 @@ impl Constraint {
         }
     }
 
-    const fn len(self, min: usize, max: usize) -> Constraint {
+    pub(super) const fn len(self, min: usize, max: usize) -> Constraint {
         Constraint {
             min_len: Some(min),
             max_len: Some(max),
@@ -92,7 +93,7 @@ impl Constraint {
         }
     }
 
-    const fn range(self, min: i64, max: i64) -> Constraint {
+    pub(super) const fn range(self, min: i64, max: i64) -> Constraint {
         Constraint {
             min: Some(min),
             max: Some(max),
@@ -100,21 +101,21 @@ impl Constraint {
         }
     }
 
-    const fn at_least(self, min: i64) -> Constraint {
+    pub(super) const fn at_least(self, min: i64) -> Constraint {
         Constraint {
             min: Some(min),
             ..self
         }
     }
 
-    const fn pattern(self, text: &'static str, matches: fn(&str) -> bool) -> Constraint {
+    pub(super) const fn pattern(self, text: &'static str, matches: fn(&str) -> bool) -> Constraint {
         Constraint {
             pattern: Some(Pattern { text, matches }),
             ..self
         }
     }
 
-    const fn one_of(allowed: &'static [&'static str]) -> Constraint {
+    pub(super) const fn one_of(allowed: &'static [&'static str]) -> Constraint {
         Constraint {
             allowed,
             ..Constraint::new(Kind::Text)
@@ -216,7 +217,36 @@ pub(super) static TAG_MAP: Constraint =
 pub(super) static TAG_KEYS: Constraint =
     Constraint::new(Kind::List(&TAG_KEY)).len(1, TAG_KEYS_MAX_COUNT);
 
-fn is_name(text: &str) -> bool {
+/// Model: `ScalingType`.
+pub(super) static SCALING_TYPE: Constraint = Constraint::one_of(&["UNIFORM_SCALING"]);
+/// Model: `EncryptionType`.
+pub(super) static ENCRYPTION_TYPE: Constraint = Constraint::one_of(&["NONE", "KMS"]);
+/// Model: `KeyId`.
+pub(super) static KEY_ID: Constraint = Constraint::new(Kind::Text).len(1, 2048);
+/// Model: `MetricsName`.
+static METRIC: Constraint = Constraint::one_of(&[
+    "IncomingBytes",
+    "IncomingRecords",
+    "OutgoingBytes",
+    "OutgoingRecords",
+    "WriteProvisionedThroughputExceeded",
+    "ReadProvisionedThroughputExceeded",
+    "IteratorAgeMilliseconds",
+    "ALL",
+]);
+/// Model: `MetricsNameList`.
+pub(super) static METRICS: Constraint = Constraint::new(Kind::List(&METRIC)).len(1, 7);
+/// Model: `MinimumThroughputBillingCommitmentInputStatus`.
+pub(super) static COMMITMENT_STATUS: Constraint = Constraint::one_of(&["ENABLED", "DISABLED"]);
+/// Model: `Policy`; its size is checked with its content.
+pub(super) static POLICY: Constraint = Constraint::new(Kind::Text);
+/// Model: `ResourceARN`.
+pub(super) static RESOURCE_ARN: Constraint = Constraint::new(Kind::Text).len(1, 2048).pattern(
+    r"arn:aws.*:kinesis:.*:\d{12}:.*(stream|channel|queue)/\S+",
+    pattern::is_resource_arn,
+);
+
+pub(super) fn is_name(text: &str) -> bool {
     !text.is_empty()
         && text
             .bytes()

@@ -60,9 +60,9 @@ macro_rules! shape {
                     $crate::shapes::validate::View<'_>,
                 ),
             ) {
-                use $crate::shapes::validate::{Declared, Viewed};
-                let values = [$(self.$field.view(),)*];
-                for (member, value) in Self::MEMBERS.iter().zip(values) {
+                let values = [$($crate::shapes::validate::Viewed::view(&self.$field),)*];
+                let members = <Self as $crate::shapes::validate::Declared>::MEMBERS;
+                for (member, value) in members.iter().zip(values) {
                     each(member, value);
                 }
             }
@@ -76,11 +76,17 @@ macro_rules! shape {
     };
 }
 
+mod account;
+mod channel;
 mod constraint;
 mod lenient;
 mod open_enum;
+mod pattern;
 mod put;
+mod queue;
 mod read;
+mod resource;
+mod settings;
 mod shard;
 mod stream;
 mod tags;
@@ -94,6 +100,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::Operation;
 
+pub use account::{
+    AccountSettingsResponse, Commitment, CommitmentInput, DescribeAccountSettingsRequest,
+    DescribeLimitsRequest, DescribeLimitsResponse, UpdateAccountSettingsRequest,
+};
+pub use channel::{
+    CreateChannelRequest, DeleteChannelRequest, DescribeChannelRequest, ListChannelsRequest,
+    UpdateChannelRequest,
+};
 pub use open_enum::{
     EncryptionType, RecordDistributionStrategy, ShardFilterType, ShardIteratorType, StreamMode,
     StreamStatus,
@@ -102,9 +116,28 @@ pub use put::{
     PutRecordRequest, PutRecordResponse, PutRecordsRequest, PutRecordsRequestEntry,
     PutRecordsResponse, PutRecordsResultEntry,
 };
+pub use queue::{
+    AcknowledgeDeadLetterQueueRecordsRequest, AcknowledgeQueueRecordsRequest, CreateQueueRequest,
+    DeleteQueueRequest, DescribeQueueRequest, ListQueuesRequest,
+    ReceiveDeadLetterQueueRecordsRequest, ReceiveQueueRecordsRequest,
+    RestoreDeadLetterQueueRecordsRequest, UpdateDeadLetterQueueRecordsVisibilityRequest,
+    UpdateQueueRecordsVisibilityRequest, UpdateQueueRequest,
+};
 pub use read::{
     ChildShard, GetRecordsRequest, GetRecordsResponse, GetShardIteratorRequest,
     GetShardIteratorResponse, Record,
+};
+pub use resource::{
+    DeleteResourcePolicyRequest, GetResourcePolicyRequest, GetResourcePolicyResponse,
+    ListTagsForResourceRequest, ListTagsForResourceResponse, PutResourcePolicyRequest,
+    TagResourceRequest, UntagResourceRequest,
+};
+pub use settings::{
+    DisableEnhancedMonitoringRequest, EnableEnhancedMonitoringRequest, EnhancedMonitoringResponse,
+    StartStreamEncryptionRequest, StopStreamEncryptionRequest, UpdateMaxRecordSizeRequest,
+    UpdateShardCountRequest, UpdateShardCountResponse, UpdateStreamModeRequest,
+    UpdateStreamRecordDistributionStrategyRequest, UpdateStreamWarmThroughputRequest,
+    UpdateStreamWarmThroughputResponse,
 };
 pub use shard::{
     KeyRange, ListShardsRequest, ListShardsResponse, MergeShardsRequest, SequenceNumberRange,
@@ -142,23 +175,58 @@ macro_rules! requests {
 }
 
 requests! {
+    AcknowledgeDeadLetterQueueRecordsRequest = AcknowledgeDeadLetterQueueRecords,
+    AcknowledgeQueueRecordsRequest = AcknowledgeQueueRecords,
     AddTagsToStreamRequest = AddTagsToStream,
+    CreateChannelRequest = CreateChannel,
+    CreateQueueRequest = CreateQueue,
     CreateStreamRequest = CreateStream,
     DecreaseStreamRetentionPeriodRequest = DecreaseStreamRetentionPeriod,
+    DeleteChannelRequest = DeleteChannel,
+    DeleteQueueRequest = DeleteQueue,
+    DeleteResourcePolicyRequest = DeleteResourcePolicy,
     DeleteStreamRequest = DeleteStream,
+    DescribeAccountSettingsRequest = DescribeAccountSettings,
+    DescribeChannelRequest = DescribeChannel,
+    DescribeLimitsRequest = DescribeLimits,
+    DescribeQueueRequest = DescribeQueue,
     DescribeStreamRequest = DescribeStream,
     DescribeStreamSummaryRequest = DescribeStreamSummary,
+    DisableEnhancedMonitoringRequest = DisableEnhancedMonitoring,
+    EnableEnhancedMonitoringRequest = EnableEnhancedMonitoring,
     GetRecordsRequest = GetRecords,
+    GetResourcePolicyRequest = GetResourcePolicy,
     GetShardIteratorRequest = GetShardIterator,
     IncreaseStreamRetentionPeriodRequest = IncreaseStreamRetentionPeriod,
+    ListChannelsRequest = ListChannels,
+    ListQueuesRequest = ListQueues,
     ListShardsRequest = ListShards,
     ListStreamsRequest = ListStreams,
+    ListTagsForResourceRequest = ListTagsForResource,
     ListTagsForStreamRequest = ListTagsForStream,
     MergeShardsRequest = MergeShards,
     PutRecordRequest<'_> = PutRecord,
     PutRecordsRequest<'_> = PutRecords,
+    PutResourcePolicyRequest = PutResourcePolicy,
+    ReceiveDeadLetterQueueRecordsRequest = ReceiveDeadLetterQueueRecords,
+    ReceiveQueueRecordsRequest = ReceiveQueueRecords,
     RemoveTagsFromStreamRequest = RemoveTagsFromStream,
+    RestoreDeadLetterQueueRecordsRequest = RestoreDeadLetterQueueRecords,
     SplitShardRequest = SplitShard,
+    StartStreamEncryptionRequest = StartStreamEncryption,
+    StopStreamEncryptionRequest = StopStreamEncryption,
+    TagResourceRequest = TagResource,
+    UntagResourceRequest = UntagResource,
+    UpdateAccountSettingsRequest = UpdateAccountSettings,
+    UpdateChannelRequest = UpdateChannel,
+    UpdateDeadLetterQueueRecordsVisibilityRequest = UpdateDeadLetterQueueRecordsVisibility,
+    UpdateMaxRecordSizeRequest = UpdateMaxRecordSize,
+    UpdateQueueRecordsVisibilityRequest = UpdateQueueRecordsVisibility,
+    UpdateQueueRequest = UpdateQueue,
+    UpdateShardCountRequest = UpdateShardCount,
+    UpdateStreamModeRequest = UpdateStreamMode,
+    UpdateStreamRecordDistributionStrategyRequest = UpdateStreamRecordDistributionStrategy,
+    UpdateStreamWarmThroughputRequest = UpdateStreamWarmThroughput,
 }
 
 /// Why a body is not a request; the text is AWS's message.

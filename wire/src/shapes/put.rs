@@ -15,15 +15,15 @@ use crate::limits::PUT_RECORDS_MAX_COUNT;
 shape! {
     /// Puts one record.
     ///
-    /// The model lets the partition key be absent for streams that distribute records by themselves;
-    /// everywhere else it is required, and so it is here.
+    /// Only a stream that spreads records by itself takes one without a partition key; which one it is
+    /// is known only where the stream is.
     PutRecordRequest<'a> {
         /// The sequence number of the previous record, which this one must follow.
         #[serde(borrow)]
         sequence_number_for_ordering: Text<'a> = "SequenceNumberForOrdering", optional SEQUENCE_NUMBER;
         /// What decides on the shard.
         #[serde(borrow)]
-        partition_key: Text<'a> = "PartitionKey", required PARTITION_KEY;
+        partition_key: Text<'a> = "PartitionKey", optional PARTITION_KEY;
         /// A hash key to use instead of the partition key's hash.
         #[serde(borrow)]
         explicit_hash_key: Text<'a> = "ExplicitHashKey", optional HASH_KEY;
@@ -90,7 +90,7 @@ shape! {
     PutRecordsRequestEntry<'a> {
         /// What decides on the shard.
         #[serde(borrow)]
-        partition_key: Text<'a> = "PartitionKey", required PARTITION_KEY;
+        partition_key: Text<'a> = "PartitionKey", optional PARTITION_KEY;
         /// The record's bytes.
         #[serde(borrow)]
         data: Blob<'a> = "Data", required DATA;

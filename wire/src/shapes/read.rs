@@ -92,8 +92,8 @@ pub struct Record {
     /// Its bytes.
     #[serde(with = "value::blob")]
     pub data: Bytes,
-    /// What decided on its shard.
-    #[serde(default)]
+    /// What decided on its shard; empty where the producer gave none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub partition_key: String,
     /// How it is encrypted at rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]

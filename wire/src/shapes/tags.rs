@@ -11,7 +11,8 @@ use crate::limits::{TAG_KEYS_MAX_COUNT, TAG_MAP_MAX_COUNT};
 
 /// Keeps one tag more than is allowed: enough to refuse the request.
 pub(super) const KEEP_TAGS: usize = TAG_MAP_MAX_COUNT + 1;
-const KEEP_KEYS: usize = TAG_KEYS_MAX_COUNT + 1;
+/// Keeps one key more than is allowed.
+pub(super) const KEEP_KEYS: usize = TAG_KEYS_MAX_COUNT + 1;
 
 shape! {
     /// Adds tags, or gives existing ones another value.

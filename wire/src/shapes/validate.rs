@@ -156,12 +156,12 @@ impl Violations {
                 View::Structure(shape) if self.0.len() < MAX_VIOLATIONS => {
                     self.structure(&format!("{path}.{index}.member"), shape);
                 }
-                View::Text(text) => fits &= len_fits(text.chars().count(), item_constraint),
+                View::Text(_) => fits &= violations_of(item, item_constraint).is_empty(),
                 _ => {}
             }
         });
         if !fits {
-            let text = format!("Member must satisfy {}", lens(item_constraint));
+            let text = format!("Member must satisfy {}", item_rules(item_constraint));
             self.add(value, constraint, path, &text);
         }
     }
@@ -227,6 +227,15 @@ fn violations_of(value: View<'_>, constraint: &Constraint) -> Vec<String> {
 fn len_fits(len: usize, constraint: &Constraint) -> bool {
     constraint.min_len.is_none_or(|min| min <= len)
         && constraint.max_len.is_none_or(|max| len <= max)
+}
+
+/// What a text in a list must be, as AWS says it of the list.
+fn item_rules(constraint: &Constraint) -> String {
+    if constraint.allowed.is_empty() {
+        return lens(constraint);
+    }
+    let allowed = constraint.allowed.join(", ");
+    format!("constraint: [Member must satisfy enum value set: [{allowed}]]")
 }
 
 fn lens(constraint: &Constraint) -> String {

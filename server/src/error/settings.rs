@@ -1,0 +1,117 @@
+//! Texts about settings of streams, resources and accounts. Sources: moto and a fork of kinesalite for
+//! those on UpdateShardCount; the others are ours, because AWS's are not recorded.
+
+use super::{ApiError, Named};
+use crate::engine::{SettingError, ShardBound};
+use millstream_wire::limits::{POLICY_MAX_BYTES, WARM_THROUGHPUT_MAX_MIBPS};
+use millstream_wire::{ErrorCode, Operation};
+
+impl ApiError {
+    /// A member that is required in this state of the stream is not given.
+    pub fn member_missing(path: &str) -> ApiError {
+        ApiError::new(
+            ErrorCode::Validation,
+            format!(
+                "1 validation error detected: Value null at '{path}' failed to satisfy constraint: \
+                 Member must not be null"
+            ),
+        )
+    }
+
+    /// The key is none that AWS would take.
+    pub fn bad_key_id(key_id: &str) -> ApiError {
+        let key_id: String = key_id.chars().take(256).collect();
+        ApiError::invalid(format!(
+            "KeyId {key_id} is invalid: give the id or ARN of a key, or the name or ARN of an alias."
+        ))
+    }
+
+    /// Encryption starts and stops with KMS only.
+    pub fn encryption_type_not_kms() -> ApiError {
+        ApiError::invalid("EncryptionType must be KMS.")
+    }
+
+    /// The policy is no JSON object with statements.
+    pub fn bad_policy() -> ApiError {
+        ApiError::invalid("Policy is invalid: it must be a JSON object with a Statement.")
+    }
+
+    /// The policy is longer than it may be.
+    pub fn policy_too_long(bytes: usize) -> ApiError {
+        ApiError::invalid(format!(
+            "Policy is invalid: it has {bytes} bytes, and {POLICY_MAX_BYTES} is the most."
+        ))
+    }
+
+    /// The ARN names something that does not exist.
+    pub fn resource_not_found(arn: &str) -> ApiError {
+        let arn: String = arn.chars().take(2_048).collect();
+        ApiError::not_found(format!("Resource {arn} not found."))
+    }
+
+    /// The ARN is none of a stream, consumer, channel or queue.
+    pub fn bad_resource_arn(arn: &str) -> ApiError {
+        let arn: String = arn.chars().take(2_048).collect();
+        ApiError::invalid(format!("ResourceARN {arn} is invalid."))
+    }
+
+    /// The operation is known and not offered.
+    pub fn not_supported(operation: Operation) -> ApiError {
+        ApiError::invalid(format!("{operation} is not supported by this server."))
+    }
+
+    pub(super) fn of_setting(refused: &SettingError, named: Named<'_>) -> ApiError {
+        match refused {
+            SettingError::OnDemand => ApiError::new(
+                ErrorCode::Validation,
+                format!(
+                    "Request is invalid. Stream {} under account {} is in On-Demand mode.",
+                    named.stream, named.account
+                ),
+            ),
+            SettingError::NotOnDemand(what) => ApiError::invalid(format!(
+                "{what} can be set for streams in ON_DEMAND mode only; {named} is in PROVISIONED mode."
+            )),
+            SettingError::NoCommitment => ApiError::invalid(format!(
+                "Warm throughput needs MinimumThroughputBillingCommitment to be enabled for account \
+                 {}. Use UpdateAccountSettings.",
+                named.account
+            )),
+            SettingError::TooWarm(mibps) => ApiError::limit_exceeded(format!(
+                "WarmThroughputMiBps {mibps} for {named} exceeds the limit of \
+                 {WARM_THROUGHPUT_MAX_MIBPS}."
+            )),
+            SettingError::OnDemandStreams(count) => ApiError::limit_exceeded(format!(
+                "This request would exceed the on-demand stream limit for the account {}. Current \
+                 on-demand stream count for the account: {count}.",
+                named.account
+            )),
+            SettingError::ShardTarget {
+                current,
+                target,
+                bound,
+            } => shard_target(*current, *target, *bound),
+            SettingError::TooOften { what, times } => ApiError::limit_exceeded(format!(
+                "{what} cannot be called more than {times} times in a rolling 24-hour period for {named}."
+            )),
+        }
+    }
+}
+
+fn shard_target(current: usize, target: usize, bound: ShardBound) -> ApiError {
+    let rule = match bound {
+        ShardBound::AtMost(limit) => {
+            format!("Target shard count or number of open shards cannot be greater than {limit}.")
+        }
+        ShardBound::Double => {
+            "UpdateShardCount cannot scale up over double your current open shard count.".to_owned()
+        }
+        ShardBound::Half => {
+            "UpdateShardCount cannot scale down below half your current open shard count."
+                .to_owned()
+        }
+    };
+    ApiError::limit_exceeded(format!(
+        "{rule} Current open shard count: {current}, Target shard count: {target}"
+    ))
+}
