@@ -8,6 +8,8 @@ mod settings;
 mod shard;
 mod stream;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod token;
 mod unsupported;
 

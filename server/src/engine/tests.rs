@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+mod settings;
+
 const NOW_MS: u64 = 1_750_000_000_000;
 
 fn arn() -> StreamArn {
