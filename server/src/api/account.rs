@@ -13,24 +13,24 @@ pub(super) fn describe_limits(
     engine: &Engine,
     caller: &Caller,
     _: &DescribeLimitsRequest,
-) -> Result<DescribeLimitsResponse, ApiError> {
+) -> DescribeLimitsResponse {
     let limits = engine.account_limits(&caller.account, &caller.region);
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Ok(DescribeLimitsResponse {
+    DescribeLimitsResponse {
         shard_limit: count(limits.shard_limit),
         open_shard_count: count(limits.open_shards),
         on_demand_stream_count: count(limits.on_demand_streams),
         on_demand_stream_count_limit: count(limits.on_demand_limit),
-    })
+    }
 }
 
 pub(super) fn describe_settings(
     engine: &Engine,
     caller: &Caller,
     _: &DescribeAccountSettingsRequest,
-) -> Result<AccountSettingsResponse, ApiError> {
+) -> AccountSettingsResponse {
     let commitment = engine.commitment(&caller.account, &caller.region);
-    Ok(described(commitment, engine.now_ms()))
+    described(commitment, engine.now_ms())
 }
 
 pub(super) async fn update_settings(

@@ -152,9 +152,11 @@ async fn settings_and_resources(
             json(resource::delete_policy(engine, parse(body)?).await)
         }
         Operation::DescribeAccountSettings => {
-            json(account::describe_settings(engine, caller, &parse(body)?))
+            account::describe_settings(engine, caller, &parse(body)?).encode()
         }
-        Operation::DescribeLimits => json(account::describe_limits(engine, caller, &parse(body)?)),
+        Operation::DescribeLimits => {
+            account::describe_limits(engine, caller, &parse(body)?).encode()
+        }
         Operation::DisableEnhancedMonitoring => {
             json(settings::disable_monitoring(engine, caller, parse(body)?).await)
         }

@@ -429,15 +429,7 @@ impl Catalog {
                 arn,
                 settings,
                 active_ms,
-            } => {
-                let stream = self.existing(&arn)?;
-                settings.into_iter().for_each(|setting| stream.set(setting));
-                if let Some(until_ms) = active_ms {
-                    let status = Status::Updating;
-                    stream.change = Some(Change { status, until_ms });
-                }
-                Ok(())
-            }
+            } => self.set(&arn, settings, active_ms),
             Event::AccountSet {
                 account,
                 region,
@@ -457,6 +449,23 @@ impl Catalog {
                 Ok(())
             }
         }
+    }
+
+    fn set(
+        &mut self,
+        arn: &StreamArn,
+        settings: Vec<Setting>,
+        active_ms: Option<u64>,
+    ) -> Result<(), MetadataError> {
+        let stream = self.existing(arn)?;
+        for setting in settings {
+            stream.set(setting);
+        }
+        if let Some(until_ms) = active_ms {
+            let status = Status::Updating;
+            stream.change = Some(Change { status, until_ms });
+        }
+        Ok(())
     }
 
     fn create(&mut self, mut stream: Stream) -> Result<(), MetadataError> {

@@ -240,10 +240,9 @@ impl Commitment {
     /// Its state at `now_ms`.
     pub fn status(&self, now_ms: u64) -> CommitmentStatus {
         match (self.started_ms, self.ended_ms) {
-            (None, _) => CommitmentStatus::Disabled,
             (Some(_), None) => CommitmentStatus::Enabled,
             (Some(_), Some(end)) if now_ms < end => CommitmentStatus::EnabledUntilEarliestEnd,
-            (Some(_), Some(_)) => CommitmentStatus::Disabled,
+            (None, _) | (Some(_), Some(_)) => CommitmentStatus::Disabled,
         }
     }
 
