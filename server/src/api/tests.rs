@@ -2,9 +2,8 @@
 
 use super::{Caller, run};
 use crate::clock::ManualClock;
-use crate::engine::catalog::Catalog;
+use crate::engine::tests::engine_in_memory;
 use crate::engine::{Engine, Limits, Settings};
-use crate::log::{Log, LogConfig, MemoryDisk};
 use millstream_wire::Operation;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -20,18 +19,12 @@ struct Api {
 
 fn api(limits: Limits, state_delay_ms: u64) -> Api {
     let clock = ManualClock::at(NOW_MS);
-    let config = LogConfig {
-        segment_bytes: 1 << 20,
-        ..LogConfig::default()
-    };
-    let disk = Arc::new(MemoryDisk::new());
-    let log = Log::open(disk, config, clock.clone(), Catalog::default()).unwrap();
     let settings = Settings {
         limits,
         state_delay_ms,
     };
     Api {
-        engine: Engine::new(log, clock.clone(), settings),
+        engine: engine_in_memory(&clock, settings),
         clock,
         caller: Caller {
             account: "000000000000".parse().unwrap(),

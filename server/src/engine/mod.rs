@@ -16,7 +16,7 @@ mod scale;
 mod settings;
 mod streams;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod throttle;
 
 pub use error::{Error, RetentionChange};

@@ -47,6 +47,11 @@ fn engine_with(clock: &Arc<ManualClock>, disk: &MemoryDisk, settings: Settings) 
     Engine::new(log.unwrap(), clock.clone(), settings)
 }
 
+/// An engine over a log in memory, for tests of the layers above.
+pub(crate) fn engine_in_memory(clock: &Arc<ManualClock>, settings: Settings) -> Engine {
+    engine_with(clock, &MemoryDisk::new(), settings)
+}
+
 fn engine(limits: Limits) -> (Engine, Arc<ManualClock>) {
     let clock = ManualClock::at(NOW_MS);
     let settings = Settings {
