@@ -26,7 +26,7 @@ impl Model {
     /// Loads it with the Python of the clients' environment.
     pub(crate) async fn load() -> Model {
         let python = python::program("python").await;
-        let ended = python::run(&python, &["-c", PRINT], &[], Duration::from_secs(60)).await;
+        let ended = python::run(&python, &["-c", PRINT], &[], Duration::from_mins(1)).await;
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         Model(serde_json::from_str(&ended.stdout).expect("botocore prints JSON"))
     }
@@ -74,7 +74,7 @@ impl Model {
         match shape["type"].as_str().expect("a type") {
             "structure" => Value::Object(self.structure(shape, all)),
             "list" => {
-                json!([self.fitting(self.shape(shape["member"]["shape"].as_str().unwrap()), all)])
+                json!([self.fitting(self.item(shape), all)])
             }
             "map" => json!({"key": "value"}),
             "string" => json!(fitting_text(shape)),
@@ -106,7 +106,7 @@ impl Model {
                 vec![Value::Object(most.collect())]
             }
             "list" => {
-                let item = self.shape(shape["member"]["shape"].as_str().unwrap());
+                let item = self.item(shape);
                 let most = max_len.map(|max| json!(vec![self.fitting(item, false); max]));
                 let each = self.edges(item).into_iter().map(|item| json!([item]));
                 each.chain(most).collect()
@@ -128,91 +128,104 @@ impl Model {
 
     /// Values outside each constraint of a shape and of what is in it.
     pub(crate) fn wrong(&self, shape: &Value) -> Vec<Wrong> {
-        let mut found = Vec::new();
-        let mut add = |why: &str, value: Value| {
-            let (why, path) = (why.to_owned(), String::new());
-            found.push(Wrong { why, path, value });
-        };
+        let own = self.wrong_itself(shape).into_iter();
+        let mut found: Vec<Wrong> = own
+            .map(|(why, value)| Wrong {
+                why: why.to_owned(),
+                path: String::new(),
+                value,
+            })
+            .collect();
+        match shape["type"].as_str().expect("a type") {
+            "list" => found.extend(self.wrong_items(shape)),
+            "structure" => found.extend(self.wrong_members(shape)),
+            _ => {}
+        }
+        found
+    }
+
+    fn wrong_itself(&self, shape: &Value) -> Vec<(&'static str, Value)> {
         let (min, max) = (shape["min"].as_i64(), shape["max"].as_i64());
-        let len = |n: i64| usize::try_from(n).expect("a length");
+        let over = max.and_then(|max| usize::try_from(max + 1).ok());
+        let under = min.filter(|min| *min > 0);
+        let mut found = Vec::new();
         match shape["type"].as_str().expect("a type") {
             "integer" | "long" => {
-                min.into_iter().for_each(|min| add("min", json!(min - 1)));
-                max.into_iter().for_each(|max| add("max", json!(max + 1)));
+                found.extend(min.map(|min| ("min", json!(min - 1))));
+                found.extend(max.map(|max| ("max", json!(max + 1))));
             }
             "string" => {
-                if min.is_some_and(|min| min > 0) {
-                    add("min", json!(""));
-                }
-                // What is longer than the whole of the body may be is not tried.
-                let max = max.filter(|max| *max < 2_000_000);
-                max.into_iter()
-                    .for_each(|max| add("max", json!("a".repeat(len(max) + 1))));
-                if shape["enum"].is_array() {
-                    add("enum", json!("no such value"));
-                }
-                if shape["pattern"].is_string() {
-                    add("pattern", json!(" :*\n"));
-                }
+                found.extend(under.map(|_| ("min", json!(""))));
+                // A page token may be a mebibyte long; one byte more is tried as well.
+                found.extend(over.map(|over| ("max", json!("a".repeat(over)))));
+                let named = shape["enum"].is_array();
+                found.extend(named.then(|| ("enum", json!("no such value"))));
+                let patterned = shape["pattern"].is_string();
+                found.extend(patterned.then(|| ("pattern", json!(" :*\n"))));
             }
-            "blob" => {}
+            "blob" => {
+                let groups = over.map(|over| over.div_ceil(3));
+                found.extend(groups.map(|groups| ("max", json!("AAAA".repeat(groups)))));
+            }
             "map" => {
-                let many = |n: i64| -> Map<String, Value> {
-                    (0..n).map(|n| (n.to_string(), json!("v"))).collect()
-                };
-                add("min", json!({}));
-                max.into_iter()
-                    .for_each(|max| add("max", json!(many(max + 1))));
-                add("key", json!({"k".repeat(129): "v"}));
-                add("value", json!({"k": "v".repeat(257)}));
+                let tags = (0..over.unwrap_or_default()).map(|n| (n.to_string(), json!("v")));
+                found.push(("min", json!({})));
+                found.push(("max", Value::Object(tags.collect())));
+                found.push(("key", json!({"k".repeat(129): "v"})));
+                found.push(("value", json!({"k": "v".repeat(257)})));
             }
             "list" => {
-                let item = self.shape(shape["member"]["shape"].as_str().unwrap());
-                min.filter(|min| *min > 0)
-                    .into_iter()
-                    .for_each(|_| add("min", json!([])));
-                let fitting = self.fitting(item, false);
-                max.into_iter()
-                    .for_each(|max| add("max", json!(vec![&fitting; len(max) + 1])));
-                let structures = item["type"] == "structure";
-                for one in self.wrong(item) {
-                    // Texts of a list are answered for together, at its own name.
-                    let place = if structures {
-                        format!(".1.member{}", one.path)
-                    } else {
-                        String::new()
-                    };
-                    found.push(Wrong {
-                        why: format!("item: {}", one.why),
-                        path: place,
-                        value: json!([one.value]),
-                    });
-                }
-            }
-            "structure" => {
-                for (name, inner, required) in self.members(shape) {
-                    let place = format!(".{}", lower_first(name));
-                    if required {
-                        let mut value = self.structure(shape, false);
-                        value.remove(name);
-                        found.push(Wrong {
-                            why: format!("{name} missing"),
-                            path: place.clone(),
-                            value: Value::Object(value),
-                        });
-                    }
-                    for one in self.wrong(inner) {
-                        let mut value = self.structure(shape, false);
-                        value.insert(name.to_owned(), one.value);
-                        found.push(Wrong {
-                            why: format!("{name}: {}", one.why),
-                            path: format!("{place}{}", one.path),
-                            value: Value::Object(value),
-                        });
-                    }
-                }
+                let fitting = self.fitting(self.item(shape), false);
+                found.extend(under.map(|_| ("min", json!([]))));
+                found.extend(over.map(|over| ("max", json!(vec![&fitting; over]))));
             }
             _ => {}
+        }
+        found
+    }
+
+    fn item(&self, list: &Value) -> &Value {
+        self.shape(list["member"]["shape"].as_str().expect("a shape"))
+    }
+
+    fn wrong_items(&self, list: &Value) -> Vec<Wrong> {
+        let item = self.item(list);
+        let structures = item["type"] == "structure";
+        let each = self.wrong(item).into_iter().map(|one| Wrong {
+            why: format!("item: {}", one.why),
+            // Texts of a list are answered for together, at its own name.
+            path: if structures {
+                format!(".1.member{}", one.path)
+            } else {
+                String::new()
+            },
+            value: json!([one.value]),
+        });
+        each.collect()
+    }
+
+    fn wrong_members(&self, shape: &Value) -> Vec<Wrong> {
+        let mut found = Vec::new();
+        for (name, inner, required) in self.members(shape) {
+            let place = format!(".{}", lower_first(name));
+            if required {
+                let mut value = self.structure(shape, false);
+                value.remove(name);
+                found.push(Wrong {
+                    why: format!("{name} missing"),
+                    path: place.clone(),
+                    value: Value::Object(value),
+                });
+            }
+            for one in self.wrong(inner) {
+                let mut value = self.structure(shape, false);
+                value.insert(name.to_owned(), one.value);
+                found.push(Wrong {
+                    why: format!("{name}: {}", one.why),
+                    path: format!("{place}{}", one.path),
+                    value: Value::Object(value),
+                });
+            }
         }
         found
     }
@@ -258,9 +271,8 @@ fn fitting_text(shape: &Value) -> String {
         "arn:aws:s3tables:us-east-1:000000000000:bucket/walked".to_owned(),
         "arn:aws:glue:us-east-1:000000000000:schema/a/b".to_owned(),
     ];
-    let hint = match shape["pattern"].as_str() {
-        None => return candidates[0].clone(),
-        Some(pattern) => pattern,
+    let Some(hint) = shape["pattern"].as_str() else {
+        return candidates[0].clone();
     };
     let at = match hint {
         _ if hint.contains("consumer") => 5,
