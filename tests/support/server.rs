@@ -1,0 +1,152 @@
+//! The server as a process of its own, on a data directory that outlives it.
+
+use crate::client::RawClient;
+use crate::process::{Ended, Process, Signal};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How long a start may take, recovery included, on a busy machine and in a debug build.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// A `millstream serve` process; killed on drop, its directory removed.
+#[derive(Debug)]
+pub struct ServerProcess {
+    binary: PathBuf,
+    port: u16,
+    flags: Vec<String>,
+    directory: Arc<TempDir>,
+    process: Process,
+}
+
+impl ServerProcess {
+    /// Starts `binary` on a free port and a new data directory, throughput limits off, and waits for `Ready`.
+    pub async fn start(binary: &str) -> ServerProcess {
+        Self::start_with(binary, &["--limits", "off"]).await
+    }
+
+    /// The same with other flags.
+    pub async fn start_with(binary: &str, flags: &[&str]) -> ServerProcess {
+        let directory = Arc::new(TempDir::with_prefix("millstream-").unwrap());
+        let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+        let binary = PathBuf::from(binary);
+        let port = free_port();
+        let process = launch(&binary, port, directory.path(), &flags);
+        let mut server = ServerProcess {
+            binary,
+            port,
+            flags,
+            directory,
+            process,
+        };
+        server.wait_ready().await;
+        server
+    }
+
+    /// Starts again on the same directory and port after the process ended.
+    pub async fn restart(&mut self) {
+        assert!(
+            !self.process.is_running(),
+            "restart is for a server that has ended"
+        );
+        self.process = launch(&self.binary, self.port, self.directory.path(), &self.flags);
+        self.wait_ready().await;
+    }
+
+    /// Starts again and expects a refusal: how the process ended.
+    pub async fn restart_refused(&mut self) -> Ended {
+        assert!(
+            !self.process.is_running(),
+            "restart is for a server that has ended"
+        );
+        self.process = launch(&self.binary, self.port, self.directory.path(), &self.flags);
+        self.process.wait(START_LIMIT).await
+    }
+
+    /// A second process on the same directory (another port): how it ended.
+    pub async fn second_process(&self) -> Ended {
+        refused(&self.binary, self.directory.path()).await
+    }
+
+    /// A client of this server.
+    pub fn client(&self) -> RawClient {
+        RawClient::new(&self.url())
+    }
+
+    /// `http://127.0.0.1:port`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The port it serves on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Whether the process runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
+    /// Standard error so far.
+    pub fn log(&self) -> String {
+        self.process.stderr().text()
+    }
+
+    /// kill -9.
+    pub async fn kill9(&mut self) -> Ended {
+        self.process.kill9().await
+    }
+
+    /// SIGTERM and the end.
+    pub async fn terminate(&mut self) -> Ended {
+        self.process.terminate(Duration::from_secs(20)).await
+    }
+
+    /// Sends a signal.
+    pub async fn signal(&self, signal: Signal) {
+        self.process.signal(signal).await;
+    }
+
+    async fn wait_ready(&mut self) {
+        let url = self.url();
+        self.process
+            .wait_for_line("Ready line", START_LIMIT, |line| {
+                (line.starts_with("Ready ") && line.contains(&url)).then_some(())
+            })
+            .await;
+    }
+}
+
+/// Starts `binary` on `data`, where it is expected to refuse: how it ended.
+pub async fn refused(binary: &Path, data: &Path) -> Ended {
+    launch(binary, free_port(), data, &[])
+        .wait(START_LIMIT)
+        .await
+}
+
+fn launch(binary: &Path, port: u16, data: &Path, flags: &[String]) -> Process {
+    let mut arguments: Vec<String> = ["serve", "--port", &port.to_string(), "--data-dir"]
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    arguments.push(data.display().to_string());
+    arguments.extend(flags.iter().cloned());
+    Process::spawn(binary, &arguments, &[])
+}
+
+/// A port nobody listens on. A restart must find its own port again, so 0 will not do.
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
