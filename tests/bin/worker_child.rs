@@ -5,8 +5,10 @@
 //! as `kind: message`.
 
 use async_trait::async_trait;
-use kcl::lease::sqlite::SqliteLeaseStore;
-use kcl::{Checkpointer, ProcessorError, RecordBatch, RecordProcessor, ShardInfo, Worker};
+
+use kcl::{
+    Checkpointer, ProcessorError, RecordBatch, RecordProcessor, ShardInfo, SqliteLeaseStore, Worker,
+};
 use serde_json::{Value, json};
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
