@@ -6,6 +6,7 @@
 //! was told of it, and it is cut off as one.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use crate::log::disk::{Disk, DiskFile};
@@ -56,31 +57,43 @@ pub(crate) fn recover<M: Metadata>(
     segment_bytes: u64,
     initial: &M,
 ) -> Result<Recovered<M>, Error> {
-    let numbers = list(disk)?;
-    let (Some(first), Some(last)) = (numbers.first().copied(), numbers.last().copied()) else {
-        create_first(disk, segment_bytes, initial)?;
-        return recover_from(disk, 1, 1);
-    };
-    if let Some(missing) = (first..=last).find(|number| !numbers.contains(number)) {
-        return Err(Error::corrupt(missing, 0, "the segment is missing"));
-    }
-    recover_from(disk, first, last)
-}
-
-fn list(disk: &dyn Disk) -> Result<BTreeSet<u64>, Error> {
     let names = disk
         .list()
         .map_err(|source| Error::io("listing", "segments", source))?;
-    for name in [segment::SPARE, segment::LARGE] {
-        if names.iter().any(|found| found == name) {
-            disk.remove(name)
-                .map_err(|source| Error::io("removing", name, source))?;
-        }
-    }
-    Ok(names
+    let numbers: BTreeSet<u64> = names
         .iter()
         .filter_map(|name| segment::number(name))
-        .collect())
+        .collect();
+    let recovered = match (numbers.first().copied(), numbers.last().copied()) {
+        (Some(first), Some(last)) => {
+            if let Some(missing) = (first..=last).find(|number| !numbers.contains(number)) {
+                return Err(Error::corrupt(missing, 0, "the segment is missing"));
+            }
+            recover_from(disk, first, last)?
+        }
+        _ => {
+            create_first(disk, segment_bytes, initial)?;
+            recover_from(disk, 1, 1)?
+        }
+    };
+    remove_laid_out(disk, &names)?;
+    Ok(recovered)
+}
+
+/// Removes what was laid out for a segment and never became one. Only now: a log that is refused is
+/// left as it was.
+fn remove_laid_out(disk: &dyn Disk, names: &[String]) -> Result<(), Error> {
+    for name in [segment::SPARE, segment::LARGE] {
+        if !names.iter().any(|found| found == name) {
+            continue;
+        }
+        match disk.remove(name) {
+            // The first segment was made of it.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            removed => removed.map_err(|source| Error::io("removing", name, source))?,
+        }
+    }
+    Ok(())
 }
 
 fn create_first<M: Metadata>(disk: &dyn Disk, bytes: u64, initial: &M) -> Result<(), Error> {
