@@ -262,6 +262,10 @@ async fn s9_no_operation_fails_inside_on_odd_input() {
     survives(|port| async move {
         for operation in OPERATIONS {
             for body in BODIES {
+                if operation == "DeleteStream" && body.contains(STREAM) {
+                    // That would be no odd input.
+                    continue;
+                }
                 let status = send(port, &request(operation, body.as_bytes()), Manner::Listen).await;
                 let answered = status.is_some_and(|status| (200..500).contains(&status));
                 assert!(answered, "{operation} {body}: answered {status:?}");
