@@ -1,14 +1,18 @@
 //! S8: what cannot be served rightly is refused at the start: said clearly, with exit code 3, and untouched.
 
 use crate::SERVER;
-use crate::puts::{put_each, read_whole};
-use crate::segment_file::{Frame, RECORDS, assert_unchanged, contents, first_segment, frames};
+use crate::puts::{count, put_each, read_whole};
+use crate::segment_file::{
+    Frame, RECORDS, assert_unchanged, contents, first_segment, frames, leave_little_room, segments,
+};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 use support::process::Ended;
+use support::reader::read_shard;
 use support::server::refused;
-use support::{ServerProcess, alone, scaled, seeded};
+use support::{ServerProcess, alone, scaled, seeded, wait_until};
 
 const STREAM: &str = "honest";
 /// The exit code of an unusable data directory.
@@ -120,6 +124,54 @@ async fn s8_a_flipped_bit_is_refused_after_a_kill() {
 async fn s8_a_flipped_bit_is_refused_after_a_clean_stop() {
     let _alone = alone().await;
     flipped_bits(End::Stopped).await;
+}
+
+/// Older segments are not read at every start. A damaged record in one is told when it is read: an error,
+/// never the record, never the ones behind it as if it had not been; the other shard is served.
+#[tokio::test]
+async fn s8_damage_in_an_older_segment_is_told_when_it_is_read() {
+    let _alone = alone().await;
+    let mut server = ServerProcess::start(SERVER).await;
+    let client = server.client();
+    client.create_stream(STREAM, 1).await;
+    client.create_stream("other", 1).await;
+    let acked = put_each(&client, STREAM, 0..10).await;
+    let others = put_each(&client, "other", 0..10).await;
+    server.kill9().await;
+    leave_little_room(server.data(), 0);
+    server.restart().await;
+    put_each(&client, STREAM, 10..20).await;
+    server.terminate().await;
+    assert_eq!(
+        segments(server.data()).len(),
+        2,
+        "the first segment is an older one"
+    );
+
+    let path = first_segment(server.data());
+    let all = frames(&fs::read(&path).unwrap());
+    let runs: Vec<&Frame> = all.iter().filter(|frame| frame.kind == RECORDS).collect();
+    let victim = runs[4];
+    flip(&path, victim.at + victim.bytes - 1, 0);
+    server.restart().await;
+    let error = read_shard(&client, STREAM, &acked[0].shard, false)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Some("InternalFailure"), "{error}");
+    let told = format!("segment 1 is damaged at byte {}", victim.at);
+    wait_until(
+        "the log names the place",
+        Duration::from_secs(5),
+        || async { server.log().contains(&told).then_some(()) },
+    )
+    .await;
+    read_whole(&client, "other", &others).await;
+
+    server.kill9().await;
+    flip(&path, victim.at + victim.bytes - 1, 0);
+    server.restart().await;
+    let whole = read_whole(&client, STREAM, &acked).await;
+    assert_eq!(count(&whole), 20);
 }
 
 /// A segment of another log, or none, where acknowledged records were.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use support::check::Violation;
 use support::client::{CallError, RawClient, text};
 use support::history::Sequence;
@@ -92,11 +93,11 @@ impl Resharder {
         Ok(())
     }
 
-    /// Goes on until the server does not answer.
-    pub(crate) async fn until_unanswered(mut self) -> Resharder {
+    /// Goes on, with random pauses of at most that long, until the server does not answer.
+    pub(crate) async fn until_unanswered(mut self, pause: Duration) -> Resharder {
         loop {
             match self.step().await {
-                Ok(()) => {}
+                Ok(()) => tokio::time::sleep(pause.mul_f64(self.random.f64())).await,
                 Err(CallError::Unanswered(_)) => return self,
                 Err(error) => panic!("a reshard was refused: {error}"),
             }
@@ -117,6 +118,11 @@ pub(crate) fn reshards_hold(acked: &[Reshard], listed: &[Value]) -> Result<(), V
         .iter()
         .map(|shard| (text(shard, "ShardId"), shard))
         .collect();
+    let mut children: BTreeMap<[Option<&str>; 2], Vec<(u128, u128)>> = BTreeMap::new();
+    for shard in listed {
+        let parents = ["ParentShardId", "AdjacentParentShardId"].map(|name| shard[name].as_str());
+        children.entry(parents).or_default().push(range_of(shard));
+    }
     for reshard in acked {
         let (parents, at): (Vec<&String>, _) = match reshard {
             Reshard::Split { shard, at } => (vec![shard], Some(*at)),
@@ -136,14 +142,8 @@ pub(crate) fn reshards_hold(acked: &[Reshard], listed: &[Value]) -> Result<(), V
             None => vec![(start, end)],
         };
         let adjacent = parents.get(1).map(|parent| parent.as_str());
-        let mut children: Vec<(u128, u128)> = listed
-            .iter()
-            .filter(|shard| {
-                shard["ParentShardId"] == *parents[0]
-                    && shard["AdjacentParentShardId"].as_str() == adjacent
-            })
-            .map(range_of)
-            .collect();
+        let of = [Some(parents[0].as_str()), adjacent];
+        let mut children = children.get(&of).cloned().unwrap_or_default();
         children.sort_unstable();
         if children != expected {
             return Err(format!(

@@ -1,7 +1,7 @@
 //! A data directory and its segments as bytes, read by docs/0001-log.md and not by the product's code.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 /// Bytes before a frame's body.
@@ -36,6 +36,22 @@ pub(crate) fn first_segment(data: &Path) -> PathBuf {
     data.join("0000000000000001.segment")
 }
 
+/// The segments with a number, in order.
+pub(crate) fn segments(data: &Path) -> Vec<(u64, PathBuf)> {
+    let entries = fs::read_dir(data)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut found: Vec<(u64, PathBuf)> = entries
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "segment")
+        })
+        .filter_map(|path| Some((path.file_stem()?.to_str()?.parse().ok()?, path)))
+        .collect();
+    found.sort();
+    found
+}
+
 /// The frames of a segment, to where it was only laid out.
 pub(crate) fn frames(segment: &[u8]) -> Vec<Frame> {
     let u32_at = |at: usize| u32::from_be_bytes(segment[at..at + 4].try_into().unwrap());
@@ -56,6 +72,18 @@ pub(crate) fn frames(segment: &[u8]) -> Vec<Frame> {
     }
     assert!(!frames.is_empty(), "a segment begins with its snapshot");
     frames
+}
+
+/// Cuts the last segment's space off behind its last frame, all but a little: a segment is as large as its
+/// file, so that the next life soon needs another one.
+pub(crate) fn leave_little_room(data: &Path, room: usize) {
+    let (_, path) = segments(data).pop().unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let all = frames(&bytes);
+    let end = all[all.len() - 1].end() + room;
+    let file = File::options().write(true).open(&path).unwrap();
+    file.set_len(u64::try_from(end.min(bytes.len())).unwrap())
+        .unwrap();
 }
 
 /// Every file of a directory with its content.

@@ -76,7 +76,7 @@ async fn s4_tiled_after_a_kill_amid_reshards() {
     let mut resharder = Resharder::new(&client, STREAM, random.fork());
     for _ in 0..scaled(6, 60) {
         let before = one_listing(&client).await.len();
-        let resharding = tokio::spawn(resharder.until_unanswered());
+        let resharding = tokio::spawn(resharder.until_unanswered(Duration::ZERO));
         wait_until("a reshard is seen", Duration::from_secs(20), || async {
             (one_listing(&client).await.len() > before).then_some(())
         })

@@ -2,7 +2,7 @@
 
 use crate::SERVER;
 use crate::puts::{count, put_each, read_whole};
-use crate::segment_file::{Frame, first_segment, frames};
+use crate::segment_file::{Frame, first_segment, frames, segments};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -14,18 +14,6 @@ fn write_at(segment: &Path, bytes: &[u8], at: usize) {
     let file = File::options().write(true).open(segment).unwrap();
     file.write_all_at(bytes, u64::try_from(at).unwrap())
         .unwrap();
-}
-
-fn remove_segments(data: &Path) {
-    for entry in fs::read_dir(data).unwrap() {
-        let path = entry.unwrap().path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "segment")
-        {
-            fs::remove_file(path).unwrap();
-        }
-    }
 }
 
 /// What a write that was never synced may leave behind the last frame.
@@ -120,7 +108,9 @@ async fn s8_a_torn_commit_is_cut_as_one() {
                     .any(|b| *b != 0);
             assert!(is_torn, "kept {keep} of {}", last.bytes);
             // A file that ends early has no room: the turn before went on in further segments.
-            remove_segments(server.data());
+            for (_, path) in segments(server.data()) {
+                fs::remove_file(path).unwrap();
+            }
             fs::write(&path, &bytes).unwrap();
 
             server.restart().await;
