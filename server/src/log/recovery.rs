@@ -64,17 +64,15 @@ pub(crate) fn recover<M: Metadata>(
         .iter()
         .filter_map(|name| segment::number(name))
         .collect();
-    let recovered = match (numbers.first().copied(), numbers.last().copied()) {
-        (Some(first), Some(last)) => {
-            if let Some(missing) = (first..=last).find(|number| !numbers.contains(number)) {
-                return Err(Error::corrupt(missing, 0, "the segment is missing"));
-            }
-            recover_from(disk, first, last)?
+    let ends = numbers.first().copied().zip(numbers.last().copied());
+    let recovered = if let Some((first, last)) = ends {
+        if let Some(missing) = (first..=last).find(|number| !numbers.contains(number)) {
+            return Err(Error::corrupt(missing, 0, "the segment is missing"));
         }
-        _ => {
-            create_first(disk, segment_bytes, initial)?;
-            recover_from(disk, 1, 1)?
-        }
+        recover_from(disk, first, last)?
+    } else {
+        create_first(disk, segment_bytes, initial)?;
+        recover_from(disk, 1, 1)?
     };
     remove_laid_out(disk, &names)?;
     Ok(recovered)
