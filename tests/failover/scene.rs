@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 pub(crate) const STREAM: &str = "orders";
 pub(crate) const FAILOVER: Duration = Duration::from_secs(2);
 /// How long anything may take that has no bound of its own.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Scene {
     pub(crate) client: RawClient,
@@ -39,9 +39,9 @@ impl Scene {
         };
         let load = Some(Load::start(&client, STREAM, shape));
         let fleet = Fleet::new(WORKER, &server.url(), STREAM, FAILOVER)
-            .with("--delay-ms", delay.as_millis())
-            .with("--max-records", 500)
-            .with("--poll-ms", 50);
+            .with("--delay-ms", &delay.as_millis())
+            .with("--max-records", &500)
+            .with("--poll-ms", &50);
         let watcher = Watcher::start(fleet.leases());
         Scene {
             client,
