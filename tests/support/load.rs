@@ -57,6 +57,11 @@ impl Load {
         self.acked.lock().unwrap().clone()
     }
 
+    /// What was acknowledged after the first `from`.
+    pub fn acked_since(&self, from: usize) -> Vec<Acked> {
+        self.acked.lock().unwrap()[from..].to_vec()
+    }
+
     /// How much was acknowledged so far.
     pub fn acked_count(&self) -> usize {
         self.acked.lock().unwrap().len()

@@ -78,6 +78,12 @@ impl RealDisk {
                 .create(&directory)
                 .map_err(io("creating"))?;
         }
+        if !directory.is_dir() {
+            return Err(Error::NotADataDirectory {
+                directory: shown,
+                reason: "it is a file".to_owned(),
+            });
+        }
         let formatted = check_format(&directory)?;
         let lock = OpenOptions::new()
             .read(true)
@@ -312,6 +318,19 @@ mod tests {
         assert!(matches!(&error, Error::NotADataDirectory { .. }), "{error}");
         assert!(error.to_string().contains("thesis.tex"));
         assert_eq!(names(directory.path()), ["thesis.tex"]);
+    }
+
+    #[test]
+    fn s8_a_file_in_the_directorys_place_is_refused_and_untouched() {
+        let parent = tempfile::tempdir().unwrap();
+        let file = parent.path().join("thesis.tex");
+        fs::write(&file, "precious").unwrap();
+        let error = RealDisk::open(&file).unwrap_err();
+        assert!(
+            matches!(&error, Error::NotADataDirectory { reason, .. } if reason == "it is a file"),
+            "{error}"
+        );
+        assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
     }
 
     #[test]
