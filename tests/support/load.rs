@@ -103,7 +103,7 @@ impl Writer {
                 Err(error @ CallError::Refused { .. }) => self.refusals.lock().unwrap().push(error),
                 // Nobody there: the server is being restarted. The numbers are not used again.
                 Err(CallError::Unanswered(_)) => {
-                    tokio::time::sleep(Duration::from_millis(20)).await
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
             tokio::time::sleep(shape.pause).await;
