@@ -226,11 +226,11 @@ async fn s1_s2_kill_nine_amid_rotation() {
 /// with the system.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s1_s2_kill_nine_without_syncs() {
-    let _alone = alone().await;
     const MODES: [&[&str]; 2] = [
         &["--limits", "off", "--durability", "none"],
         &["--limits", "off", "--durability", "interval=50"],
     ];
+    let _alone = alone().await;
     for flags in MODES {
         let lives = Lives {
             name: "s1_s2_kill_nine_without_syncs",

@@ -129,11 +129,9 @@ async fn s3_tailing_readers_see_everything() {
     let mut resharder = Resharder::new(&client, STREAM, random);
     let goal = scaled(4_000, 200_000);
     for part in 1..=4 {
-        wait_until(
-            "enough is acknowledged",
-            Duration::from_secs(120),
-            || async { (load.acked_count() >= goal * part / 4).then_some(()) },
-        )
+        wait_until("enough is acknowledged", Duration::from_mins(2), || async {
+            (load.acked_count() >= goal * part / 4).then_some(())
+        })
         .await;
         resharder.step().await.unwrap();
     }
@@ -144,7 +142,7 @@ async fn s3_tailing_readers_see_everything() {
     let whole = read_stream(&client, STREAM).await.unwrap();
     stream_is_whole(&acked, &whole).unwrap();
     for reader in readers {
-        let seen = tokio::time::timeout(Duration::from_secs(60), reader)
+        let seen = tokio::time::timeout(Duration::from_mins(1), reader)
             .await
             .unwrap()
             .unwrap();
@@ -196,7 +194,7 @@ async fn s3_a_reader_from_the_tip_misses_nothing_after_it() {
     let whole = read_stream(&client, STREAM).await.unwrap();
     let whole = &whole[0].records;
     for (marker, reader) in readers {
-        let seen = tokio::time::timeout(Duration::from_secs(60), reader)
+        let seen = tokio::time::timeout(Duration::from_mins(1), reader)
             .await
             .unwrap()
             .unwrap();

@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 /// The most a well-behaved request may take meanwhile, on a busy machine and in a debug build.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
 
+const HUGE_HEADER: &str = "a huge header";
+
 /// A request whose head is right.
 fn request(operation: &str, body: &[u8]) -> Vec<u8> {
     with_length(operation, &body.len().to_string(), body)
@@ -113,8 +115,8 @@ async fn survives<F: Future<Output = ()>>(attack: impl FnOnce(u16) -> F) {
     assert_eq!(server.terminate().await.code, Some(0));
 }
 
-/// Requests that are HTTP and nothing a client should send: each is answered, and not by an internal failure.
-fn malformed() -> Vec<(&'static str, Vec<u8>)> {
+/// Bodies that no client should send, with right heads.
+fn odd_bodies() -> Vec<(&'static str, Vec<u8>)> {
     let deep = |open: &str, close: &str, depth| {
         let mut body = open.repeat(depth);
         body.push_str(&close.repeat(depth));
@@ -126,97 +128,81 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
         bytes.push(b'}');
         bytes
     };
+    let puts = [
+        ("an empty body", Vec::new()),
+        ("open arrays", b"[".repeat(1_000_000)),
+        ("deep arrays", deep("[", "]", 200_000)),
+        ("deep objects", deep("{\"a\":", "}", 200_000)),
+        ("a deep member", member(&deep("[", "]", 100_000))),
+        ("no UTF-8", b"{\"StreamName\":\"\xff\xfe\"}".to_vec()),
+        ("a lone surrogate", br#"{"StreamName":"\ud800"}"#.to_vec()),
+        ("no base64", member(b"\"%%%%\"")),
+        ("a text", b"\"text\"".to_vec()),
+        ("null", b"null".to_vec()),
+        (
+            "null members",
+            br#"{"StreamName":null,"Data":null}"#.to_vec(),
+        ),
+    ];
+    let gets: [(_, &[u8]); 2] = [
+        (
+            "a huge number",
+            br#"{"ShardIterator":"x","Limit":1e999999}"#,
+        ),
+        ("an odd iterator", br#"{"ShardIterator":"AAAA////"}"#),
+    ];
+    let puts = puts.map(|(what, body)| (what, request("PutRecord", &body)));
+    let gets = gets.map(|(what, body)| (what, request("GetRecords", body)));
+    puts.into_iter().chain(gets).collect()
+}
+
+/// Heads that no client should send.
+fn odd_heads() -> Vec<(&'static str, Vec<u8>)> {
     let header = |line: String| {
         let mut bytes = b"POST / HTTP/1.1\r\nHost: localhost\r\n".to_vec();
         bytes.extend_from_slice(line.as_bytes());
         bytes.extend_from_slice(b"\r\n\r\n");
         bytes
     };
-    vec![
-        ("an empty body", request("PutRecord", b"")),
-        (
-            "open arrays",
-            request("PutRecord", "[".repeat(1_000_000).as_bytes()),
-        ),
-        (
-            "deep arrays",
-            request("PutRecord", &deep("[", "]", 200_000)),
-        ),
-        (
-            "deep objects",
-            request("PutRecord", &deep("{\"a\":", "}", 200_000)),
-        ),
-        (
-            "a deep member",
-            request("PutRecord", &member(&deep("[", "]", 100_000))),
-        ),
-        (
-            "no UTF-8",
-            request("PutRecord", b"{\"StreamName\":\"\xff\xfe\"}"),
-        ),
-        (
-            "a lone surrogate",
-            request("PutRecord", br#"{"StreamName":"\ud800"}"#),
-        ),
-        (
-            "a huge number",
-            request("GetRecords", br#"{"ShardIterator":"x","Limit":1e999999}"#),
-        ),
-        ("no base64", request("PutRecord", &member(b"\"%%%%\""))),
-        (
-            "an odd iterator",
-            request("GetRecords", br#"{"ShardIterator":"AAAA////"}"#),
-        ),
-        ("a text", request("PutRecords", b"\"text\"")),
-        ("null", request("PutRecords", b"null")),
-        (
-            "null members",
-            request("PutRecords", br#"{"StreamName":null,"Records":[null]}"#),
-        ),
-        ("no such operation", request("DropTables", b"{}")),
-        ("a length below zero", with_length("PutRecord", "-1", b"{}")),
-        (
-            "a length beyond all",
-            with_length("PutRecord", "99999999999999999999999", b"{}"),
-        ),
-        (
-            "a length too large",
-            with_length("PutRecord", "9999999999", b"{}"),
-        ),
-        ("a length in words", with_length("PutRecord", "two", b"{}")),
-        (
-            "a length too small",
-            with_length("PutRecord", "2", br#"{"StreamName":"steady"}"#),
-        ),
+    let lengths = [
+        ("a length below zero", "-1"),
+        ("a length beyond all", "99999999999999999999999"),
+        ("a length too large", "9999999999"),
+        ("a length in words", "two"),
+        ("a length too small", "2"),
+    ];
+    let headers = [
         (
             "two lengths",
-            header("Content-Length: 3\r\nContent-Length: 5".to_owned()),
+            "Content-Length: 3\r\nContent-Length: 5".to_owned(),
         ),
-        ("a header without a name", header(": nothing".to_owned())),
-        (
-            "a huge header",
-            header(format!("X-Huge: {}", "h".repeat(900_000))),
-        ),
-        (
-            "many headers",
-            header((0..5_000).map(|n| format!("X-{n}: v\r\n")).collect()),
-        ),
+        ("a header without a name", ": nothing".to_owned()),
+        (HUGE_HEADER, format!("X-Huge: {}", "h".repeat(900_000))),
+        ("many headers", "X-Many: v\r\n".repeat(5_000)),
         (
             "a huge target",
-            header(format!("X-Amz-Target: {}", "t".repeat(50_000))),
+            format!("X-Amz-Target: {}", "t".repeat(50_000)),
         ),
-    ]
+    ];
+    let body = br#"{"StreamName":"steady"}"#;
+    let lengths = lengths.map(|(what, length)| (what, with_length("PutRecord", length, body)));
+    let headers = headers.map(|(what, line)| (what, header(line)));
+    let mut heads = vec![("no such operation", request("DropTables", b"{}"))];
+    heads.extend(lengths);
+    heads.extend(headers);
+    heads
 }
 
+/// Requests that are HTTP and nothing a client should send: each is refused, and not by an internal failure.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s9_malformed_requests_are_refused() {
     let _alone = alone().await;
     survives(|port| async move {
-        for (what, bytes) in malformed() {
+        for (what, bytes) in odd_bodies().into_iter().chain(odd_heads()) {
             let status = send(port, &bytes, Manner::Listen).await;
             let refused = status.is_some_and(|status| (400..500).contains(&status));
-            // Where the head cannot be read, the connection may be closed without a word.
-            let is_cut = status.is_none() && bytes.len() > 900_000;
+            // The connection may be closed before all of it was sent, and the answer lost with it.
+            let is_cut = what == HUGE_HEADER && status.is_none();
             assert!(refused || is_cut, "{what}: answered {status:?}");
         }
     })
