@@ -169,6 +169,9 @@ impl<M> Published<M> {
 
     fn plan_read(&self, request: &Request) -> Result<Vec<Located>, Error> {
         let mut plan = PlannedRuns::new(request);
+        // A segment that was active when it was looked into may have got more since: what lies in the
+        // segments after it must not be read in this pass, or records in between were left out (S3).
+        let last = *self.range().end();
         let mut number = self.last_segment_where(request.shard, |runs| runs.start <= plan.next)?;
         loop {
             let found_before = plan.located.len();
@@ -177,7 +180,7 @@ impl<M> Published<M> {
                     plan.extend(runs, number, &segment.file);
                 }
             })?;
-            if plan.full() || number >= *self.range().end() {
+            if plan.full() || number >= last {
                 return Ok(plan.located);
             }
             let jump = more.is_some() && plan.located.len() > found_before;
@@ -195,6 +198,8 @@ impl<M> Published<M> {
     /// First counter whose time is at least `time_ms`, or the tail's next.
     pub(crate) fn counter_at(&self, shard: LogShard, time_ms: u64) -> Result<u64, Error> {
         let next = self.tail(shard).ok_or(Error::Unknown(shard))?.next;
+        // As in `plan_read`: what was not there when the tail was taken is not looked for.
+        let last = *self.range().end();
         let mut number = self.last_segment_where(shard, |runs| runs.start_time_ms < time_ms)?;
         loop {
             let found = self.with_index(number, |_, index| {
@@ -206,9 +211,9 @@ impl<M> Published<M> {
                 runs.runs.get(at).map(|run| run.first)
             })?;
             if let Some(counter) = found.flatten() {
-                return Ok(counter);
+                return Ok(counter.min(next));
             }
-            if number >= *self.range().end() {
+            if number >= last {
                 return Ok(next);
             }
             number += 1;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{ManualClock, SystemClock};
 use crate::log::plan::SeededBug;
+use crate::log::reader::Request;
 use crate::log::tests::{
     EVERYTHING, Events, NOW_MS, TestLog, batch, create, open, open_with, read_all, seal, texts,
     tiny,
@@ -522,4 +523,44 @@ async fn a_real_directory_keeps_what_it_was_given() {
     let log = start().unwrap();
     let left = texts(&log, 1).await;
     assert!(expected.ends_with(&left) && left.len() < expected.len());
+}
+
+/// A reader at the tip while every few commits begin a segment: what was appended between two looks
+/// into the index is not passed by.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s3_no_record_is_passed_by_where_segments_change() {
+    const RECORDS: usize = 2_000;
+    let config = LogConfig {
+        segment_bytes: 1024,
+        tail_cache_bytes: 0,
+        ..tiny()
+    };
+    let log = with_shard_one(&MemoryDisk::new(), config).await;
+    let reader = {
+        let published = Arc::clone(&log.0.published);
+        std::thread::spawn(move || {
+            let (mut from, mut seen) = (0, 0);
+            while seen < RECORDS {
+                let request = Request {
+                    shard: ONE,
+                    from,
+                    limit: EVERYTHING,
+                    not_before_ms: 0,
+                };
+                for record in published.read_blocking(request).unwrap() {
+                    assert!(
+                        from == 0 || record.counter == from,
+                        "{} after {from}",
+                        record.counter
+                    );
+                    from = record.counter + 1;
+                    seen += 1;
+                }
+            }
+        })
+    };
+    for _ in 0..RECORDS {
+        log.append(ONE, batch(&[&"x".repeat(300)])).await.unwrap();
+    }
+    reader.join().unwrap();
 }
