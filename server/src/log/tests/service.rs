@@ -324,6 +324,31 @@ async fn an_interval_syncs_by_itself() {
     assert_eq!(texts(&open(&disk.crash(0)).unwrap(), 1).await, ["soon"]);
 }
 
+/// A commit shortly before the interval is over is synced when it is over, not a whole interval later.
+#[tokio::test]
+async fn an_interval_counts_from_the_last_sync() {
+    let disk = MemoryDisk::crashable();
+    let clock = ManualClock::at(NOW_MS);
+    let config = LogConfig {
+        durability: Durability::Interval(Duration::from_secs(600)),
+        ..tiny()
+    };
+    let shared = Arc::clone(&clock);
+    let log = Log::open(Arc::new(disk.clone()), config, shared, Events::default()).unwrap();
+    clock.advance_ms(599_995);
+    log.commit(create("create", &[1])).await.unwrap();
+    let name = segment::name(1);
+    let survives = |seed| disk.crash(seed).contents()[&name] == disk.contents()[&name];
+    let synced = async {
+        while !(0..20).all(survives) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), synced)
+        .await
+        .expect("the sync is due five milliseconds after the commit");
+}
+
 /// Everything that was accepted is finished by `close`; what comes later is refused.
 #[tokio::test]
 async fn s10_close_finishes_what_was_accepted() {
