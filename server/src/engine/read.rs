@@ -73,9 +73,8 @@ impl Engine {
             shard: shard.to_owned(),
         };
         let id: ShardId = shard.parse().map_err(|_| shard_not_found())?;
-        let shard = stream
-            .listed_shards(now_ms)
-            .find(|shard| shard.index == id.0);
+        let shard = stream.shards.get(&id.0);
+        let shard = shard.filter(|shard| self.is_retained(&stream, shard, now_ms));
         let shard = shard.ok_or_else(shard_not_found)?;
         let tail = self.tail(shard)?;
         let counter = match start {
@@ -149,7 +148,8 @@ impl Engine {
             None => iterator.counter.max(tail.next),
         };
         let caught_up = next >= tail.next;
-        let at_end = caught_up && tail.sealed;
+        // The log publishes a seal before the catalog: until it names the children, come again.
+        let at_end = caught_up && tail.sealed && !shard.is_open();
         let records = read.into_iter().map(|record| ReadRecord {
             sequence: sequence_number(shard, record.counter, record.time_ms),
             arrival_ms: record.time_ms,

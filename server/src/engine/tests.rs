@@ -1,5 +1,7 @@
 //! Guarantees of the engine: over random reshards of the catalog alone, and over a log in memory.
 
+mod races;
+
 use super::catalog::{Catalog, Event, Shard, Status, Stream, StreamMode};
 use super::reshard::{self, Moment, Refused};
 use super::{Engine, Error, Limits, NewStream, PutEntry, RetentionChange, Settings, Start};
