@@ -7,7 +7,7 @@ use crate::log;
 use millstream_wire::hash_key::HashKeyRange;
 use millstream_wire::limits::{RETENTION_MAX_HOURS, RETENTION_MIN_HOURS, TAGS_PER_STREAM};
 use millstream_wire::shapes::{Refused, ShardIteratorType, StreamStatus};
-use millstream_wire::{AccountId, ErrorCode, HashKey, Region, ShardId, StreamArn, StreamName};
+use millstream_wire::{AccountId, ErrorCode, Region, ShardId, StreamArn, StreamName};
 use std::fmt;
 
 /// A failure on its way to the client: a code and its message.
@@ -228,9 +228,9 @@ impl ApiError {
         ApiError::not_found(format!("Shard {shard} in {named} does not exist"))
     }
 
-    /// The split key is at an end of the shard or outside.
+    /// The split key is at an end of the shard or outside, of all shards even.
     pub fn bad_split_key(
-        key: HashKey,
+        key: impl fmt::Display,
         shard: ShardId,
         named: Named<'_>,
         range: HashKeyRange,
@@ -278,11 +278,6 @@ impl ApiError {
                  limits and how to request higher limits."
             ),
         )
-    }
-
-    /// Another quota would be exceeded, or an operation is called too fast.
-    pub fn limit_exceeded(message: impl Into<String>) -> ApiError {
-        ApiError::new(ErrorCode::LimitExceeded, message)
     }
 
     /// The shard's throughput is used up for the moment.
@@ -453,6 +448,13 @@ impl ApiError {
         ))
     }
 
+    /// A tag of a name that AWS keeps to itself. The text is ours: AWS's is not recorded.
+    pub fn tag_reserved(named: Named<'_>) -> ApiError {
+        ApiError::invalid(format!(
+            "Failed to add tags to {named} because tag keys that begin with 'aws:' are reserved."
+        ))
+    }
+
     /// The stream would have more tags than it may.
     pub fn too_many_tags(named: Named<'_>, max: usize) -> ApiError {
         ApiError::invalid(format!(
@@ -583,6 +585,20 @@ impl From<engine::Error> for ApiError {
                 Named::from(&arn),
                 SequenceFault::Foreign,
             ),
+            Error::SequenceOfOtherShard { encoded, used } => {
+                ApiError::sequence_of_other_shard(encoded, used)
+            }
+            Error::ShardGone {
+                account,
+                stream,
+                shard,
+            } => ApiError::shard_does_not_exist(
+                shard,
+                Named {
+                    stream: &stream,
+                    account: &account,
+                },
+            ),
             Error::FutureTimestamp { given_ms, now_ms } => {
                 ApiError::timestamp_in_future(i64::try_from(given_ms).unwrap_or(i64::MAX), now_ms)
             }
@@ -675,6 +691,7 @@ fn java_date(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millstream_wire::HashKey;
 
     fn named<'a>(stream: &'a StreamName, account: &'a AccountId) -> Named<'a> {
         Named { stream, account }

@@ -130,8 +130,18 @@ impl Engine {
     ) -> Result<(), Error> {
         self.transact(|catalog, moment| {
             let stream = active(catalog, arn, moment)?;
-            let plan = reshard::merge(catalog, stream, shards, moment)
-                .map_err(|refused| refusal(arn, shards.0, refused))?;
+            let plan =
+                reshard::merge(catalog, stream, shards, moment).map_err(
+                    |refused| match refused {
+                        // AWS has no other words for a closed shard here.
+                        reshard::Refused::Closed(_) => Error::NotAdjacent {
+                            arn: arn.clone(),
+                            first: shards.0,
+                            second: shards.1,
+                        },
+                        refused => refusal(arn, shards.0, refused),
+                    },
+                )?;
             check_stored_shards(catalog, arn, 1)?;
             Ok(Some(plan))
         })
