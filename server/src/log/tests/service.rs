@@ -554,7 +554,7 @@ async fn a_real_directory_keeps_what_it_was_given() {
 /// into the index is not passed by.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_no_record_is_passed_by_where_segments_change() {
-    const RECORDS: usize = 2_000;
+    const RECORDS: u32 = 2_000;
     let config = LogConfig {
         segment_bytes: 1024,
         tail_cache_bytes: 0,
@@ -572,14 +572,11 @@ async fn s3_no_record_is_passed_by_where_segments_change() {
                     limit: EVERYTHING,
                     not_before_ms: 0,
                 };
-                for record in published.read_blocking(request).unwrap() {
-                    assert!(
-                        from == 0 || record.counter == from,
-                        "{} after {from}",
-                        record.counter
-                    );
-                    from = record.counter + 1;
-                    seen += 1;
+                for located in published.plan_blocking(request).unwrap().located {
+                    let run = located.run;
+                    assert!(from == 0 || run.first == from, "{} after {from}", run.first);
+                    from = run.end();
+                    seen += run.count;
                 }
             }
         })
@@ -588,4 +585,32 @@ async fn s3_no_record_is_passed_by_where_segments_change() {
         log.append(ONE, batch(&[&"x".repeat(300)])).await.unwrap();
     }
     reader.join().unwrap();
+}
+
+/// Records read from files hold their share of a budget until they are dropped; who finds none is told.
+#[tokio::test]
+async fn s6_what_readers_hold_is_bounded() {
+    let config = LogConfig {
+        tail_cache_bytes: 0,
+        read_bytes: 1_000,
+        ..tiny()
+    };
+    let log = with_shard_one(&MemoryDisk::new(), config).await;
+    for _ in 0..3 {
+        log.append(ONE, batch(&[&"x".repeat(500)])).await.unwrap();
+    }
+    let one = ReadLimit {
+        records: 1,
+        bytes: 100,
+    };
+    let held = log.read(ONE, 0, one, 0).await.unwrap();
+    let refused = log.read(ONE, 0, one, 0).await;
+    assert!(
+        matches!(refused, Err(Error::Overloaded { .. })),
+        "{refused:?}"
+    );
+    drop(held);
+    assert_eq!(log.read(ONE, 0, one, 0).await.unwrap().len(), 1);
+    let larger_than_the_budget = log.read(ONE, 0, EVERYTHING, 0).await.unwrap();
+    assert_eq!(larger_than_the_budget.len(), 3);
 }
