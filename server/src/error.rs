@@ -7,7 +7,9 @@ use crate::log;
 use millstream_wire::hash_key::HashKeyRange;
 use millstream_wire::limits::{RETENTION_MAX_HOURS, RETENTION_MIN_HOURS, TAGS_PER_STREAM};
 use millstream_wire::shapes::{Refused, ShardIteratorType, StreamStatus};
-use millstream_wire::{AccountId, ErrorCode, Region, ShardId, StreamArn, StreamName};
+use millstream_wire::{
+    AccountId, ErrorCode, Region, SequenceNumber, ShardId, StreamArn, StreamName,
+};
 use std::fmt;
 
 /// A failure on its way to the client: a code and its message.
@@ -110,6 +112,14 @@ impl ApiError {
             ErrorCode::ServiceUnavailable,
             "A write to the disk failed, so writes are refused until the server is restarted. \
              Reads go on.",
+        )
+    }
+
+    /// The disk, or what an ephemeral server may keep, is full. The text is ours.
+    pub fn no_space() -> ApiError {
+        ApiError::new(
+            ErrorCode::ServiceUnavailable,
+            "There is no space for more records. Free disk space or shorten a retention; reads go on.",
         )
     }
 
@@ -512,9 +522,8 @@ impl ApiError {
     fn of_log(error: &log::Error) -> ApiError {
         match error {
             log::Error::Poisoned { .. } => ApiError::writes_refused(),
-            log::Error::Overloaded { .. } | log::Error::NoSpace { .. } | log::Error::Closed => {
-                ApiError::overloaded()
-            }
+            log::Error::NoSpace { .. } => ApiError::no_space(),
+            log::Error::Overloaded { .. } | log::Error::Closed => ApiError::overloaded(),
             log::Error::Sealed(_)
             | log::Error::Unknown(_)
             | log::Error::Exists(_)
@@ -579,12 +588,7 @@ impl From<engine::Error> for ApiError {
                 arn,
                 shard,
                 sequence,
-            } => ApiError::bad_starting_sequence(
-                &sequence.to_string(),
-                shard,
-                Named::from(&arn),
-                SequenceFault::Foreign,
-            ),
+            } => foreign_sequence(sequence, shard, &arn),
             Error::SequenceOfOtherShard { encoded, used } => {
                 ApiError::sequence_of_other_shard(encoded, used)
             }
@@ -592,13 +596,7 @@ impl From<engine::Error> for ApiError {
                 account,
                 stream,
                 shard,
-            } => ApiError::shard_does_not_exist(
-                shard,
-                Named {
-                    stream: &stream,
-                    account: &account,
-                },
-            ),
+            } => shard_gone(shard, &stream, &account),
             Error::FutureTimestamp { given_ms, now_ms } => {
                 ApiError::timestamp_in_future(i64::try_from(given_ms).unwrap_or(i64::MAX), now_ms)
             }
@@ -614,6 +612,15 @@ impl From<engine::Error> for ApiError {
             Error::Log(error) => ApiError::of_log(&error),
         }
     }
+}
+
+fn shard_gone(shard: ShardId, stream: &StreamName, account: &AccountId) -> ApiError {
+    ApiError::shard_does_not_exist(shard, Named { stream, account })
+}
+
+fn foreign_sequence(sequence: SequenceNumber, shard: ShardId, arn: &StreamArn) -> ApiError {
+    let (text, fault) = (sequence.to_string(), SequenceFault::Foreign);
+    ApiError::bad_starting_sequence(&text, shard, Named::from(arn), fault)
 }
 
 fn bad_retention(

@@ -189,7 +189,11 @@ pub(super) fn describe_stream_summary(
             enhanced_monitoring: vec![EnhancedMetrics::default()],
             encryption_type: Some(millstream_wire::shapes::EncryptionType::None),
             key_id: None,
-            open_shard_count: count(stream.open_shard_count()),
+            open_shard_count: if stream.is_creating(now_ms) {
+                0
+            } else {
+                count(stream.open_shard_count())
+            },
             consumer_count: Some(0),
             warm_throughput: None,
             max_record_size_in_kib: Some(count(stream.max_record_bytes / 1024)),

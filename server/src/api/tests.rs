@@ -22,6 +22,10 @@ struct Service {
 
 impl Service {
     fn new() -> Service {
+        Service::with_delay(0)
+    }
+
+    fn with_delay(state_delay_ms: u64) -> Service {
         let (clock, disk) = (ManualClock::at(NOW_MS), MemoryDisk::new());
         let config = LogConfig {
             segment_bytes: 1 << 20,
@@ -35,7 +39,7 @@ impl Service {
         );
         let settings = Settings {
             limits: Limits::Off,
-            state_delay_ms: 0,
+            state_delay_ms,
         };
         let engine = Engine::new(log.unwrap(), clock.clone(), settings);
         Service {
@@ -329,4 +333,49 @@ async fn an_iterator_outlives_its_stream() {
         service.ok(Operation::CreateStream, stream).await;
         assert_eq!(service.refused(Operation::GetRecords, read).await, gone);
     }
+}
+
+/// A stream shows its shards once it is ACTIVE.
+#[tokio::test]
+async fn a_stream_that_is_created_has_no_shards_yet() {
+    let service = Service::with_delay(500);
+    let create = json!({"StreamName": "orders", "ShardCount": 2});
+    service.ok(Operation::CreateStream, create).await;
+    for (status, shards) in [("CREATING", 0), ("ACTIVE", 2)] {
+        let stream = json!({"StreamName": "orders"});
+        let described = service.ok(Operation::DescribeStream, stream.clone()).await;
+        let description = &described["StreamDescription"];
+        assert_eq!(description["StreamStatus"], json!(status));
+        assert_eq!(description["Shards"].as_array().unwrap().len(), shards);
+        let summary = service
+            .ok(Operation::DescribeStreamSummary, stream.clone())
+            .await;
+        assert_eq!(
+            summary["StreamDescriptionSummary"]["OpenShardCount"],
+            json!(shards)
+        );
+        let listed = service.ok(Operation::ListShards, stream).await;
+        assert_eq!(listed["Shards"].as_array().unwrap().len(), shards);
+        let iterator = json!({
+            "StreamName": "orders", "ShardId": "0", "ShardIteratorType": "LATEST",
+        });
+        let minted = service.call(Operation::GetShardIterator, iterator).await;
+        assert_eq!(minted.is_ok(), shards > 0, "{minted:?}");
+        service.clock.advance_ms(500);
+    }
+}
+
+/// A full disk is told from full memory.
+#[tokio::test]
+async fn a_full_disk_is_named() {
+    let service = Service::with_stream(1).await;
+    let data = "A".repeat(1_000_000);
+    let put = json!({"StreamName": "orders", "PartitionKey": "a", "Data": data});
+    service.disk.set_capacity(Some(4 << 20));
+    let error = loop {
+        if let Err(error) = service.call(Operation::PutRecord, put.clone()).await {
+            break error;
+        }
+    };
+    assert_eq!(error, ApiError::no_space());
 }

@@ -74,7 +74,10 @@ impl Engine {
         };
         let id: ShardId = shard.parse().map_err(|_| shard_not_found())?;
         let shard = stream.shards.get(&id.0);
-        let shard = shard.filter(|shard| self.is_retained(&stream, shard, now_ms));
+        let is_there = |shard: &&Shard| {
+            !stream.is_creating(now_ms) && self.is_retained(&stream, shard, now_ms)
+        };
+        let shard = shard.filter(is_there);
         let shard = shard.ok_or_else(shard_not_found)?;
         let tail = self.tail(shard)?;
         let counter = match start {

@@ -10,7 +10,7 @@ use millstream_wire::shapes::Blob;
 use millstream_wire::{HashKey, ShardId, StreamArn};
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -34,7 +34,7 @@ async fn put_bytes(engine: &Engine, arn: &StreamArn, bytes: usize) -> bool {
 #[derive(Debug)]
 struct Gated {
     disk: MemoryDisk,
-    gate: Mutex<Option<(Sender<()>, Receiver<()>)>>,
+    gate: Mutex<Option<(SyncSender<()>, Receiver<()>)>>,
 }
 
 impl Disk for Gated {
@@ -66,8 +66,8 @@ impl Disk for Gated {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_a_stream_created_while_a_trim_runs_keeps_its_records() {
     let clock = ManualClock::at(NOW_MS);
-    let (reached, is_reached) = channel();
-    let (go_on, may_go_on) = channel();
+    let (reached, is_reached) = sync_channel(1);
+    let (go_on, may_go_on) = sync_channel(1);
     let disk = Arc::new(Gated {
         disk: MemoryDisk::new(),
         gate: Mutex::new(Some((reached, may_go_on))),

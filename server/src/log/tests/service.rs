@@ -330,7 +330,7 @@ async fn an_interval_counts_from_the_last_sync() {
     let disk = MemoryDisk::crashable();
     let clock = ManualClock::at(NOW_MS);
     let config = LogConfig {
-        durability: Durability::Interval(Duration::from_secs(600)),
+        durability: Durability::Interval(Duration::from_mins(10)),
         ..tiny()
     };
     let shared = Arc::clone(&clock);
