@@ -173,7 +173,10 @@ impl<M: Metadata> Committer<M> {
             Durability::Interval(interval)
                 if self.durable < self.commit && self.published.poisoned().is_none() =>
             {
-                Some(interval)
+                // What is left of it: the oldest commit that waits has waited for some already.
+                let since = self.clock.now_ms().checked_sub(self.synced_at_ms);
+                let left = |since| interval.saturating_sub(Duration::from_millis(since));
+                Some(since.map_or(Duration::ZERO, left))
             }
             _ => None,
         }
