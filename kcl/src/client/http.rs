@@ -208,7 +208,7 @@ fn refusal(operation: Operation, status: u16, body: &[u8]) -> Failure {
     let answer: ErrorAnswer = serde_json::from_slice(body).unwrap_or_default();
     let code = ErrorCode::from_name(&answer.code);
     let (kind, again) = match code {
-        Some(ErrorCode::ProvisionedThroughputExceeded) => (ErrorKind::Unavailable, false),
+        Some(code @ ErrorCode::ProvisionedThroughputExceeded) => (kind_of(code), false),
         Some(code) => (kind_of(code), code.is_retryable()),
         None if status >= 500 || status == 429 => (ErrorKind::Unavailable, true),
         None if status == 403 => (ErrorKind::AccessDenied, false),

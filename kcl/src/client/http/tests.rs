@@ -148,7 +148,7 @@ async fn repeats_what_may_succeed_and_nothing_else() {
         ),
         (
             vec![refuse("400 X", "ProvisionedThroughputExceededException")],
-            Some(ErrorKind::Unavailable),
+            Some(ErrorKind::Throttled),
             1,
         ),
         (
