@@ -252,3 +252,39 @@ async fn a_hanging_processor_is_cancelled_after_the_grace_period() {
     until_processed(&kinesis, &journal, SECOND).await;
     b.stop().await.unwrap();
 }
+
+/// Goal: workers of one application on different streams are not in each other's way: a stream's free shards do not wait for
+/// workers that never come for them.
+#[tokio::test(start_paused = true)]
+async fn k8_workers_on_another_stream_have_no_share() {
+    let (kinesis, store, journal) = (
+        FakeKinesis::new(4),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
+    let (payments, other) = (FakeKinesis::new(4), Journal::default());
+    let client: Arc<dyn KinesisApi> = Arc::new(payments.clone());
+    let of_payments = Worker::builder("app", "payments")
+        .client(client)
+        .lease_store(store.clone())
+        .worker_id("p")
+        .failover_time(SECOND * 10);
+    let p = launch(of_payments, &other, "p").await;
+    tokio::time::sleep(SECOND).await;
+    let with = |id| builder(&kinesis, store.clone(), id).failover_time(SECOND * 10);
+    let a = launch(with("a"), &journal, "a").await;
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(owned_by(&store, "a").await, 4, "taken at once");
+    assert_eq!(owned_by(&store, "p").await, 4);
+    let b = launch(with("b"), &journal, "b").await;
+    tokio::time::sleep(SECOND * 3).await;
+    assert_eq!(
+        (owned_by(&store, "a").await, owned_by(&store, "b").await),
+        (2, 2)
+    );
+    a.task.abort();
+    tokio::time::sleep(SECOND * 12).await;
+    assert_eq!(owned_by(&store, "b").await, 4, "K8");
+    b.stop().await.unwrap();
+    p.stop().await.unwrap();
+}
