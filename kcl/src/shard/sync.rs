@@ -34,6 +34,8 @@ pub(crate) struct SyncInput<'a> {
     pub(crate) initial: InitialPosition,
     /// What LATEST means: the stream server's clock when the worker started, *before* the shards were listed.
     pub(crate) started_ms: u64,
+    /// The shards that were open then, as far as LATEST needs to know.
+    pub(crate) open_at_start: &'a HashSet<String>,
 }
 
 /// The shards as a family tree, with the leases they have.
@@ -126,8 +128,12 @@ impl<'a> Family<'a> {
         match input.initial {
             InitialPosition::TrimHorizon => Some(Position::TrimHorizon),
             InitialPosition::AtTimestamp(ms) => Some(Position::AtTimestamp(ms)),
-            InitialPosition::Latest => (!shard.closed || self.is_gap(&shard.shard_id))
-                .then_some(Position::AtTimestamp(input.started_ms)),
+            InitialPosition::Latest => {
+                let wanted = !shard.closed
+                    || self.was_open(shard, input.open_at_start)
+                    || self.is_gap(&shard.shard_id);
+                wanted.then_some(Position::AtTimestamp(input.started_ms))
+            }
         }
     }
 
@@ -147,6 +153,23 @@ impl<'a> Family<'a> {
             }
         }
         found
+    }
+
+    /// Whether a shard was open at the start, or came from one that was.
+    fn was_open(&self, shard: &'a Shard, open_at_start: &HashSet<String>) -> bool {
+        let mut seen = HashSet::new();
+        let mut open = vec![shard.shard_id.as_str()];
+        while let Some(id) = open.pop() {
+            if open_at_start.contains(id) {
+                return true;
+            }
+            if seen.insert(id)
+                && let Some(shard) = self.shards.get(id)
+            {
+                open.extend(shard.parents.iter().map(String::as_str));
+            }
+        }
+        false
     }
 
     fn has_leased_descendant(&self, id: &'a str) -> bool {
@@ -213,6 +236,8 @@ pub(crate) struct Syncer {
     pub(crate) initial: InitialPosition,
     /// The stream server's clock when the worker started.
     pub(crate) started_ms: u64,
+    /// The shards that were open then, as far as LATEST needs to know.
+    pub(crate) open_at_start: HashSet<String>,
     /// Limit on one call of the store.
     pub(crate) store_timeout: Duration,
 }
@@ -255,6 +280,7 @@ impl Syncer {
             leases: &snapshot.leases,
             initial: self.initial,
             started_ms: self.started_ms,
+            open_at_start: &self.open_at_start,
         });
         if !plan.create.is_empty() {
             let create = self.store.create_leases(&self.application, &plan.create);

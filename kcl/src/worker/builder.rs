@@ -1,6 +1,6 @@
 //! Settings and components in, a worker out.
 
-use super::{Worker, WorkerHandle};
+use super::{Beginning, Worker, WorkerHandle};
 use crate::client::{HttpClient, KinesisApi};
 use crate::config::{InitialPosition, WorkerConfig};
 use crate::error::{Error, ErrorKind};
@@ -124,7 +124,7 @@ impl WorkerBuilder {
                 config.effective_request_timeout(),
             )?),
         };
-        let stream = client.describe_stream(&config.stream).await?;
+        let beginning = Beginning::of(&*client, &config).await?;
         let handle = WorkerHandle::new();
         let done = handle.done.clone().drop_guard();
         Ok(Worker {
@@ -132,7 +132,7 @@ impl WorkerBuilder {
             client,
             store,
             factory: Arc::new(factory),
-            stream,
+            beginning,
             handle,
             done,
         })

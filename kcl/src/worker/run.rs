@@ -1,8 +1,9 @@
 //! The one loop that decides: look at the leases, tell the consumers, release, take, ask; then wait a little.
 
+use super::Beginning;
 use super::held::{Held, Work};
+use crate::client::KinesisApi;
 use crate::client::retry::backoff;
-use crate::client::{KinesisApi, StreamSummary};
 use crate::clock;
 use crate::config::WorkerConfig;
 use crate::error::{Error, ErrorKind};
@@ -46,8 +47,9 @@ impl<F: RecordProcessorFactory> Run<F> {
         client: Arc<dyn KinesisApi>,
         store: Arc<dyn LeaseStore>,
         factory: Arc<F>,
-        stream: StreamSummary,
+        beginning: Beginning,
     ) -> Result<Self, Error> {
+        let Beginning { stream, open } = beginning;
         let (sent, registration) = register(&*store, &config).await?;
         let shared = Arc::new(Shared {
             application: config.application.clone(),
@@ -65,6 +67,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             identity: stream.identity(),
             initial: config.initial_position,
             started_ms: stream.server_time_ms,
+            open_at_start: open,
             store_timeout: config.failover_time,
         };
         let mut background = JoinSet::new();
@@ -233,16 +236,17 @@ impl<F: RecordProcessorFactory> Run<F> {
                 // delivered again.
                 tracing::error!(%error, "a release was refused, the leases are given up one by one");
                 for release in releases {
-                    let bare = Release {
-                        checkpoint: None,
-                        ..release.clone()
-                    };
-                    if self
-                        .release_in_store(std::slice::from_ref(&release))
-                        .await
-                        .is_err()
-                    {
-                        self.release_in_store(&[bare]).await?;
+                    let one = std::slice::from_ref(&release);
+                    match self.release_in_store(one).await {
+                        Ok(()) => {}
+                        Err(error) if error.is_retryable() => return Err(error),
+                        Err(_) => {
+                            let bare = Release {
+                                checkpoint: None,
+                                ..release.clone()
+                            };
+                            self.release_in_store(&[bare]).await?;
+                        }
                     }
                     self.held.released(&[release]);
                 }

@@ -39,6 +39,7 @@ fn planned(shards: &[Shard], leases: &[Lease], initial: InitialPosition) -> Sync
         leases,
         initial,
         started_ms: NOW,
+        open_at_start: &HashSet::new(),
     })
 }
 
