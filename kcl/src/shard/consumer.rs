@@ -16,6 +16,7 @@ use crate::processor::{
     ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 use crate::shard::callback::{guarded, retry_pause};
+use crate::shard::sync::heirs;
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -336,7 +337,7 @@ impl<P: RecordProcessor> Consumer<P> {
         Ok(None)
     }
 
-    /// The children of a shard whose last records are older than the retention: the stream is the same, lists the shard no
+    /// The heirs of a shard whose last records are older than the retention: the stream is the same, lists the shard no
     /// more, and lists shards that came from it. Nothing less proves that there is nothing left to read.
     async fn outlived(&mut self) -> Result<Option<Vec<Shard>>, Stop> {
         let client = &self.shared.client;
@@ -355,8 +356,7 @@ impl<P: RecordProcessor> Consumer<P> {
         };
         let id = &self.shard.shard_id;
         let listed = shards.iter().any(|shard| shard.shard_id == *id);
-        let is_child = |shard: &Shard| shard.parents.contains(id);
-        let children: Vec<Shard> = shards.into_iter().filter(is_child).collect();
+        let children = heirs(&shards, &self.shard);
         if identity != self.token.key.stream || listed || children.is_empty() {
             return Ok(None);
         }

@@ -9,6 +9,8 @@ use crate::config::InitialPosition;
 use crate::error::{Error, ErrorKind};
 use crate::lease::renew::bounded;
 use crate::lease::{Lease, LeaseKey, LeaseStore, NewLease};
+use crate::processor::ShardInfo;
+use millstream_wire::HashKeyRange;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,7 +139,8 @@ impl<'a> Family<'a> {
         }
     }
 
-    /// The nearest leased shard on every line of descent.
+    /// The nearest leased shard on every line of descent. Where a line leads to a shard that is not listed any more and never had a
+    /// lease, the leases of its range whose shards are not listed either: the application was away for longer than the retention.
     fn leased_ancestors(&self, shard: &'a Shard) -> Vec<&'a Lease> {
         let mut found = Vec::new();
         let mut seen = HashSet::new();
@@ -150,6 +153,19 @@ impl<'a> Family<'a> {
                 found.push(*lease);
             } else if let Some(parent) = self.shards.get(id) {
                 open.extend(parent.parents.iter().map(String::as_str));
+            } else {
+                let forebear = |lease: &&&Lease| {
+                    !self.shards.contains_key(lease.key.shard_id.as_str())
+                        && lease
+                            .hash_key_range
+                            .is_none_or(|range| overlap(range, shard.hash_key_range))
+                };
+                found.extend(
+                    self.leases
+                        .values()
+                        .copied()
+                        .filter(|lease| forebear(&lease)),
+                );
             }
         }
         found
@@ -205,6 +221,40 @@ impl<'a> Family<'a> {
             .flatten()
             .all(|child| self.leases.contains_key(child))
     }
+}
+
+/// Those of the listed shards that carry on a shard which is not listed any more: its children or, if they are not listed
+/// either, the first of their descendants.
+pub(crate) fn heirs(listed: &[Shard], gone: &ShardInfo) -> Vec<Shard> {
+    let by_id: HashMap<&str, &Shard> = listed
+        .iter()
+        .map(|shard| (shard.shard_id.as_str(), shard))
+        .collect();
+    let mut ancestors = HashSet::new();
+    let mut open: Vec<&str> = gone.parents.iter().map(String::as_str).collect();
+    while let Some(id) = open.pop() {
+        if ancestors.insert(id)
+            && let Some(shard) = by_id.get(id)
+        {
+            open.extend(shard.parents.iter().map(String::as_str));
+        }
+    }
+    let overlaps = |shard: &Shard| {
+        gone.hash_key_range
+            .is_some_and(|range| overlap(range, shard.hash_key_range))
+    };
+    let is_heir = |shard: &&Shard| {
+        let of_unlisted = |id: &String| !by_id.contains_key(id.as_str());
+        shard.parents.contains(&gone.shard_id)
+            || (!ancestors.contains(shard.shard_id.as_str())
+                && shard.parents.iter().any(of_unlisted)
+                && overlaps(shard))
+    };
+    listed.iter().filter(is_heir).cloned().collect()
+}
+
+fn overlap(one: HashKeyRange, other: HashKeyRange) -> bool {
+    one.start <= other.end && other.start <= one.end
 }
 
 /// A descendant starts at its beginning; or at the time its ancestors wait for, if they have come across no record yet.

@@ -331,3 +331,20 @@ proptest! {
         }
     }
 }
+
+/// Goal: a listing that leaves a shard out for a moment does not end it. Method: its ancestor is still listed, and is the
+/// first of its line, too.
+#[test]
+fn an_ancestor_is_no_heir() {
+    let gone = ShardInfo {
+        stream_name: "orders".to_owned(),
+        shard_id: "c".to_owned(),
+        position: HORIZON,
+        hash_key_range: Some(HashKeyRange::ALL),
+        parents: vec!["b".to_owned()],
+    };
+    let ancestors = [shard("a", &["expired"], true), shard("b", &["a"], true)];
+    assert_eq!(heirs(&ancestors, &gone), []);
+    let heir = shard("e", &["d"], false);
+    assert_eq!(heirs(&[ancestors[1].clone(), heir.clone()], &gone), [heir]);
+}

@@ -305,6 +305,45 @@ async fn k10_a_shard_that_outlived_the_retention_lets_its_children_start() {
     worker.stop().await.unwrap();
 }
 
+/// Goal: the same when the children have outlived it too: an application that was away for that long goes on with the oldest
+/// records there are, also under LATEST, and holds no lease that leads nowhere.
+#[tokio::test(start_paused = true)]
+async fn k4_k10_goes_on_after_generations_of_shards_outlived_the_retention() {
+    let (kinesis, store, journal) = (
+        FakeKinesis::new(1),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
+    let start = |journal: &Journal| {
+        let builder = latest(builder(&kinesis, store.clone(), "w"));
+        let journal = journal.clone();
+        async move { launch(builder, &journal, "w").await }
+    };
+    let worker = start(&journal).await;
+    tokio::time::sleep(SECOND).await;
+    kinesis.put_many(0, 5);
+    until_processed(&kinesis, &journal, SECOND).await;
+    worker.stop().await.unwrap();
+    let (lower, upper) = kinesis.split(0);
+    let grandchildren = [kinesis.split(lower), kinesis.split(upper)];
+    for gone in [0, lower, upper] {
+        kinesis.outlive(gone);
+    }
+    for (first, second) in grandchildren {
+        kinesis.put_many(first, 5);
+        kinesis.put_many(second, 5);
+    }
+    tokio::time::sleep(SECOND * 5).await;
+    let worker = start(&journal).await;
+    until_processed(&kinesis, &journal, SECOND * 40).await;
+    tokio::time::sleep(SECOND * 40).await;
+    assert_eq!(journal.count(&Event::ShardEnded), 1);
+    let leases = store.snapshot("app").await.unwrap().leases;
+    let held = leases.iter().filter(|lease| lease.owner.is_some()).count();
+    assert_eq!(held, 4, "{leases:?}");
+    worker.stop().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_missing_stream_or_store_is_said_at_the_start() {
     let (kinesis, journal) = (FakeKinesis::new(1), Journal::default());
