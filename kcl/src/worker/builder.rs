@@ -76,7 +76,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// How long a request to the endpoint may take; default 10 s, but less than the fail-over time.
+    /// How long the endpoint may be silent during a request; default 10 s, but less than the fail-over time.
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.config.request_timeout = Some(timeout);
