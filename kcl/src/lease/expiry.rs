@@ -30,6 +30,8 @@ pub struct Observer {
     free: BTreeMap<LeaseKey, Seen<u64>>,
     /// Owners of the other leases.
     owners: BTreeMap<LeaseKey, String>,
+    /// Workers that give their leases up one by one, and when they last did.
+    leaving: BTreeMap<String, Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +49,7 @@ impl Observer {
             workers: BTreeMap::new(),
             free: BTreeMap::new(),
             owners: BTreeMap::new(),
+            leaving: BTreeMap::new(),
         }
     }
 
@@ -73,7 +76,8 @@ impl Observer {
         let owned = open
             .clone()
             .filter_map(|lease| Some((lease.key.clone(), lease.owner.clone()?)));
-        self.owners = owned.collect();
+        let before = std::mem::replace(&mut self.owners, owned.collect());
+        self.note_leaving(&before, snapshot, now);
         let mut present: BTreeMap<String, Option<u64>> = self
             .owners
             .values()
@@ -91,6 +95,37 @@ impl Observer {
             .map(|lease| (lease.key.clone(), lease.counter))
             .collect();
         self.free = note(&self.free, free, now);
+    }
+
+    /// A worker that gives a lease up to nobody while it holds others is shutting down. One that is registered anew gives all up
+    /// at once, and one that gets a lease is there to stay.
+    fn note_leaving(
+        &mut self,
+        before: &BTreeMap<LeaseKey, String>,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) {
+        for lease in &snapshot.leases {
+            match (before.get(&lease.key), &lease.owner) {
+                (Some(former), None)
+                    if lease.checkpoint != Position::ShardEnd
+                        && self.owners.values().any(|owner| owner == former) =>
+                {
+                    self.leaving.insert(former.clone(), now);
+                }
+                (former, Some(owner)) if former != Some(owner) => {
+                    self.leaving.remove(owner);
+                }
+                _ => {}
+            }
+        }
+        self.leaving
+            .retain(|_, since| now.saturating_duration_since(*since) < self.failover);
+    }
+
+    /// Whether the worker is shutting down: what it gave up is not for it to take.
+    pub fn is_leaving(&self, worker_id: &str) -> bool {
+        self.leaving.contains_key(worker_id)
     }
 
     /// The workers whose heartbeat has not moved for the fail-over time.

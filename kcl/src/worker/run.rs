@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::lease::assign::{self, Situation};
 use crate::lease::expiry::{Expired, Observer};
 use crate::lease::renew::{OwnerWindow, bounded, keep_alive};
-use crate::lease::{LeaseStore, Registration, Release, Snapshot};
+use crate::lease::{LeaseStore, Registration, Release, Snapshot, WorkerRow};
 use crate::processor::RecordProcessorFactory;
 use crate::shard::consumer::Shared;
 use crate::shard::sync::{SyncReport, Syncer};
@@ -78,7 +78,17 @@ impl<F: RecordProcessorFactory> Run<F> {
             shared.window.clone(),
             config.failover_time,
         ));
-        let first = first_sync(&syncer).await?;
+        let first = match first_sync(&syncer).await {
+            Ok(report) => report,
+            Err(error) => {
+                background.shutdown().await;
+                let call = shared.store.deregister(&config.application, &registration);
+                if let Err(error) = bounded(config.failover_time, call).await {
+                    tracing::debug!(%error, "the worker's row could not be removed");
+                }
+                return Err(error);
+            }
+        };
         background.spawn(keep_synced(
             syncer,
             Arc::clone(&shared.sync),
@@ -160,7 +170,10 @@ impl<F: RecordProcessorFactory> Run<F> {
         self.shared.window.verified(begun);
         self.adopt(&snapshot).await?;
         if self.shared.window.is_open() {
-            self.balance(&snapshot, &expired).await?;
+            let mut staying = snapshot;
+            let is_leaving = |row: &WorkerRow| self.observer.is_leaving(&row.worker_id);
+            staying.workers.retain(|row| !is_leaving(row));
+            self.balance(&staying, &expired).await?;
         }
         self.forget_dead().await
     }

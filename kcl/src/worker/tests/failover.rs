@@ -288,3 +288,42 @@ async fn k8_workers_on_another_stream_have_no_share() {
     b.stop().await.unwrap();
     p.stop().await.unwrap();
 }
+
+/// Goal: while one processor keeps a worker from leaving, its other shards are taken over within 500 ms. Method: one of the
+/// leaving worker's shards is in a batch that takes long.
+#[tokio::test(start_paused = true)]
+async fn k9_a_slow_processor_keeps_no_other_shard_waiting() {
+    let (kinesis, store, journal) = (
+        FakeKinesis::new(8),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
+    let with = |id| builder(&kinesis, store.clone(), id).failover_time(SECOND * 10);
+    let a = launch(with("a"), &journal, "a").await;
+    let b = launch(with("b"), &journal, "b").await;
+    tokio::time::sleep(SECOND * 5).await;
+    let leases = store.snapshot("app").await.unwrap().leases;
+    let slow = leases
+        .iter()
+        .find(|lease| lease.owner.as_deref() == Some("a"))
+        .unwrap();
+    journal.behave(|behaviour| {
+        behaviour.takes = SECOND * 20;
+        behaviour.only_shard = Some(slow.key.shard_id.clone());
+    });
+    for shard in 0..8 {
+        kinesis.put(shard, "x");
+    }
+    tokio::time::sleep(SECOND).await;
+    a.handle.shutdown();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(
+        (owned_by(&store, "a").await, owned_by(&store, "b").await),
+        (1, 7)
+    );
+    a.stop().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(owned_by(&store, "b").await, 8);
+    b.stop().await.unwrap();
+    journal.check_no_duplicates().unwrap();
+}

@@ -444,3 +444,21 @@ async fn k4_no_loss_under_latest_when_a_shard_is_closed_before_the_worker_runs()
     journal.check_order().unwrap();
     assert!(!journal.processed().contains(&before));
 }
+
+/// Goal: a worker that cannot begin leaves no row that others would take for a worker.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_cannot_begin_leaves_nothing_behind() {
+    let (kinesis, store, journal) = (
+        FakeKinesis::new(1),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
+    let worker = builder(&kinesis, store.clone(), "w")
+        .build(journal.factory("w"))
+        .await
+        .unwrap();
+    kinesis.set_missing(true);
+    let error = worker.run().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(store.snapshot("app").await.unwrap().workers.is_empty());
+}
