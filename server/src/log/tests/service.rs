@@ -554,7 +554,7 @@ async fn a_real_directory_keeps_what_it_was_given() {
 /// into the index is not passed by.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_no_record_is_passed_by_where_segments_change() {
-    const RECORDS: u32 = 2_000;
+    const RECORDS: u32 = 6_000;
     let config = LogConfig {
         segment_bytes: 1024,
         tail_cache_bytes: 0,
@@ -563,6 +563,8 @@ async fn s3_no_record_is_passed_by_where_segments_change() {
     let log = with_shard_one(&MemoryDisk::new(), config).await;
     let reader = {
         let published = Arc::clone(&log.0.published);
+        let permit = Arc::clone(&log.0.read_budget);
+        let permit = Arc::new(permit.try_acquire_owned().unwrap());
         std::thread::spawn(move || {
             let (mut from, mut seen) = (0, 0);
             while seen < RECORDS {
@@ -572,11 +574,15 @@ async fn s3_no_record_is_passed_by_where_segments_change() {
                     limit: EVERYTHING,
                     not_before_ms: 0,
                 };
-                for located in published.plan_blocking(request).unwrap().located {
-                    let run = located.run;
-                    assert!(from == 0 || run.first == from, "{} after {from}", run.first);
-                    from = run.end();
-                    seen += run.count;
+                let planned = published.plan_blocking(request).unwrap();
+                for record in published.fetch_blocking(&planned, &permit).unwrap() {
+                    assert!(
+                        from == 0 || record.counter == from,
+                        "{} after {from}",
+                        record.counter
+                    );
+                    from = record.counter + 1;
+                    seen += 1;
                 }
             }
         })
@@ -584,7 +590,9 @@ async fn s3_no_record_is_passed_by_where_segments_change() {
     for _ in 0..RECORDS {
         log.append(ONE, batch(&[&"x".repeat(300)])).await.unwrap();
     }
-    reader.join().unwrap();
+    tokio::task::spawn_blocking(move || reader.join().unwrap())
+        .await
+        .unwrap();
 }
 
 /// Records read from files hold their share of a budget until they are dropped; who finds none is told.
