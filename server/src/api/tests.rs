@@ -1,462 +1,372 @@
-//! Golden tests of operations: raw JSON in, raw JSON out, no types of `wire` in between.
+//! What a client sees: JSON in, JSON or AWS's error out, over an engine in memory.
 
-use super::{Caller, run};
+use crate::api::{Api, Call, Caller, Dispatch};
 use crate::clock::ManualClock;
-use crate::engine::tests::engine_in_memory;
+use crate::engine::tests::{MemoryDisk, engine_with};
 use crate::engine::{Engine, Limits, Settings};
-use millstream_wire::Operation;
+use crate::error::ApiError;
+use millstream_wire::{ErrorCode, HashKey, HashKeyRange, Operation, hash_key};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-const NOW_MS: u64 = 1_750_000_000_000;
-const ARN: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
+mod settings;
 
-struct Api {
+const NOW_MS: u64 = 1_750_000_000_000;
+const HOUR_MS: u64 = 3_600_000;
+
+struct Service {
+    api: Api,
     engine: Engine,
     clock: Arc<ManualClock>,
-    caller: Caller,
+    disk: MemoryDisk,
 }
 
-fn api(limits: Limits, state_delay_ms: u64) -> Api {
-    let clock = ManualClock::at(NOW_MS);
-    let settings = Settings {
-        limits,
-        state_delay_ms,
-    };
-    Api {
-        engine: engine_in_memory(&clock, settings),
-        clock,
-        caller: Caller {
-            account: "000000000000".parse().unwrap(),
-            region: "us-east-1".parse().unwrap(),
-        },
-    }
-}
-
-impl Api {
-    async fn call(&self, operation: &str, body: Value) -> Result<String, String> {
-        let operation = Operation::from_name(operation).expect("an operation");
-        let body = body.to_string();
-        let answer = run(&self.engine, operation, &self.caller, body.as_bytes()).await;
-        answer
-            .map(|body| String::from_utf8(body).unwrap())
-            .map_err(|error| error.to_string())
+impl Service {
+    fn new() -> Service {
+        Service::with_delay(0)
     }
 
-    async fn created(&self, shards: u32) {
-        let body = json!({"StreamName": "s", "ShardCount": shards});
-        assert_eq!(self.call("CreateStream", body).await.unwrap(), "");
+    fn with_delay(state_delay_ms: u64) -> Service {
+        let (clock, disk) = (ManualClock::at(NOW_MS), MemoryDisk::new());
+        let settings = Settings {
+            limits: Limits::Off,
+            state_delay_ms,
+        };
+        let engine = engine_with(&clock, &disk, settings);
+        Service {
+            api: Api::new(engine.clone()),
+            engine,
+            clock,
+            disk,
+        }
     }
 
-    async fn summary(&self) -> Value {
-        let body = json!({"StreamName": "s"});
-        let text = self.call("DescribeStreamSummary", body).await.unwrap();
-        serde_json::from_str::<Value>(&text).unwrap()["StreamDescriptionSummary"].take()
+    async fn with_stream(shards: u32) -> Service {
+        let service = Service::new();
+        let request = json!({"StreamName": "orders", "ShardCount": shards});
+        service.ok(Operation::CreateStream, request).await;
+        service
     }
-}
 
-#[tokio::test]
-async fn update_shard_count_answers_as_aws() {
-    let api = api(Limits::Aws, 0);
-    api.created(2).await;
-    let scale = |target: u32| {
-        let body = json!({"StreamName": "s", "TargetShardCount": target, "ScalingType": "UNIFORM_SCALING"});
-        api.call("UpdateShardCount", body)
-    };
-    assert_eq!(
-        scale(4).await.unwrap(),
-        format!(
-            r#"{{"StreamName":"s","CurrentShardCount":2,"TargetShardCount":4,"StreamARN":"{ARN}"}}"#
-        )
-    );
-    assert_eq!(
-        scale(9).await.unwrap_err(),
-        "LimitExceededException: UpdateShardCount cannot scale up over double your current open shard \
-         count. Current open shard count: 4, Target shard count: 9"
-    );
-    assert_eq!(
-        scale(1).await.unwrap_err(),
-        "LimitExceededException: UpdateShardCount cannot scale down below half your current open shard \
-         count. Current open shard count: 4, Target shard count: 1"
-    );
-    assert_eq!(
-        scale(501).await.unwrap_err(),
-        "LimitExceededException: Target shard count or number of open shards cannot be greater than \
-         500. Current open shard count: 4, Target shard count: 501"
-    );
-    assert_eq!(
-        api.call(
-            "UpdateShardCount",
-            json!({"TargetShardCount": 0, "ScalingType": "x"})
-        )
-        .await
-        .unwrap_err(),
-        "ValidationException: 2 validation errors detected: Value 'x' at 'scalingType' failed to satisfy \
-         constraint: Member must satisfy enum value set: [UNIFORM_SCALING]; Value '0' at \
-         'targetShardCount' failed to satisfy constraint: Member must have value greater than or equal to 1"
-    );
-    let on_demand = json!({"StreamARN": ARN, "StreamModeDetails": {"StreamMode": "ON_DEMAND"}});
-    assert_eq!(api.call("UpdateStreamMode", on_demand).await.unwrap(), "");
-    assert_eq!(
-        scale(5).await.unwrap_err(),
-        "ValidationException: Request is invalid. Stream s under account 000000000000 is in On-Demand mode."
-    );
-}
-
-#[tokio::test]
-async fn a_stream_says_that_it_is_being_updated() {
-    let api = api(Limits::Aws, 500);
-    api.created(1).await;
-    let encrypt = json!({"StreamName": "s", "EncryptionType": "KMS", "KeyId": "alias/aws/kinesis"});
-    assert_eq!(
-        api.call("StartStreamEncryption", encrypt.clone())
-            .await
-            .unwrap_err(),
-        "ResourceInUseException: Stream s under account 000000000000 not ACTIVE, instead in state CREATING"
-    );
-    api.clock.advance_ms(500);
-    assert_eq!(
-        api.call("StartStreamEncryption", encrypt).await.unwrap(),
-        ""
-    );
-    let during = api.summary().await;
-    assert_eq!(during["StreamStatus"], "UPDATING");
-    assert_eq!(during["KeyId"], "alias/aws/kinesis");
-    api.clock.advance_ms(500);
-    assert_eq!(api.summary().await["StreamStatus"], "ACTIVE");
-}
-
-#[tokio::test]
-async fn encryption_is_shown_where_aws_shows_it() {
-    let api = api(Limits::Aws, 0);
-    api.created(1).await;
-    let record = json!({"StreamName": "s", "PartitionKey": "a", "Data": "eA=="});
-    assert!(
-        !api.call("PutRecord", record.clone())
-            .await
-            .unwrap()
-            .contains("Encryption")
-    );
-    let encrypt =
-        |kind: &str, key: &str| json!({"StreamARN": ARN, "EncryptionType": kind, "KeyId": key});
-    assert_eq!(
-        api.call("StartStreamEncryption", encrypt("NONE", "alias/a"))
-            .await
-            .unwrap_err(),
-        "InvalidArgumentException: EncryptionType must be KMS."
-    );
-    for bad in [
-        "a",
-        "alias/",
-        "12345678",
-        "arn:aws:s3:us-east-1:123456789012:key/a",
-    ] {
-        let error = api
-            .call("StartStreamEncryption", encrypt("KMS", bad))
-            .await
-            .unwrap_err();
-        assert!(
-            error.starts_with("InvalidArgumentException: KeyId "),
-            "{error}"
-        );
-    }
-    api.clock.advance_ms(1);
-    let key = "arn:aws:kms:us-east-1:123456789012:key/12345678-1234-1234-1234-123456789012";
-    api.call("StartStreamEncryption", encrypt("KMS", key))
-        .await
-        .unwrap();
-    api.clock.advance_ms(1);
-    let put = api.call("PutRecord", record.clone()).await.unwrap();
-    assert!(put.ends_with(r#","EncryptionType":"KMS"}"#), "{put}");
-    let records = json!({"StreamName": "s", "Records": [{"PartitionKey": "a", "Data": "eA=="}]});
-    let put = api.call("PutRecords", records).await.unwrap();
-    assert!(put.ends_with(r#","EncryptionType":"KMS"}"#), "{put}");
-    let start = json!({"StreamName": "s", "ShardId": "shardId-000000000000", "ShardIteratorType": "TRIM_HORIZON"});
-    let start = api.call("GetShardIterator", start).await.unwrap();
-    let start: Value = serde_json::from_str(&start).unwrap();
-    let read = api
-        .call(
-            "GetRecords",
-            json!({"ShardIterator": start["ShardIterator"]}),
-        )
-        .await
-        .unwrap();
-    assert_eq!(
-        read.matches(r#""EncryptionType":"KMS""#).count(),
-        2,
-        "{read}"
-    );
-    let described = api
-        .call("DescribeStream", json!({"StreamName": "s"}))
-        .await
-        .unwrap();
-    let shown = format!(r#""EncryptionType":"KMS","KeyId":"{key}""#);
-    assert!(described.contains(&shown), "{described}");
-    api.call("StopStreamEncryption", encrypt("KMS", key))
-        .await
-        .unwrap();
-    assert_eq!(api.summary().await["EncryptionType"], "NONE");
-}
-
-#[tokio::test]
-async fn monitoring_lists_metrics_before_and_after() {
-    let api = api(Limits::Aws, 0);
-    api.created(1).await;
-    let body = |metrics: &[&str]| json!({"StreamName": "s", "ShardLevelMetrics": metrics});
-    assert_eq!(
-        api.call(
-            "EnableEnhancedMonitoring",
-            body(&["OutgoingBytes", "IncomingBytes"])
-        )
-        .await
-        .unwrap(),
-        format!(
-            r#"{{"StreamName":"s","CurrentShardLevelMetrics":[],"DesiredShardLevelMetrics":["IncomingBytes","OutgoingBytes"],"StreamARN":"{ARN}"}}"#
-        )
-    );
-    let all = api
-        .call("EnableEnhancedMonitoring", body(&["ALL"]))
-        .await
-        .unwrap();
-    assert!(all.contains(
-        r#""DesiredShardLevelMetrics":["IncomingBytes","OutgoingRecords","IteratorAgeMilliseconds","IncomingRecords","ReadProvisionedThroughputExceeded","WriteProvisionedThroughputExceeded","OutgoingBytes"]"#
-    ));
-    api.call("DisableEnhancedMonitoring", body(&["IncomingBytes"]))
-        .await
-        .unwrap();
-    let shown = api.summary().await["EnhancedMonitoring"][0]["ShardLevelMetrics"].take();
-    assert_eq!(shown.as_array().unwrap().len(), 6);
-    let none = api
-        .call("DisableEnhancedMonitoring", body(&["ALL"]))
-        .await
-        .unwrap();
-    assert!(none.contains(r#""DesiredShardLevelMetrics":[]"#), "{none}");
-    let error = api
-        .call("EnableEnhancedMonitoring", body(&["x"]))
-        .await
-        .unwrap_err();
-    assert!(
-        error.starts_with(
-            "ValidationException: 1 validation error detected: Value '[x]' at 'shardLevelMetrics' failed \
-             to satisfy constraint: Member must satisfy constraint: [Member must satisfy enum value set: ["
-        ),
-        "{error}"
-    );
-}
-
-#[tokio::test]
-async fn a_summary_has_the_newest_members_where_aws_sends_them() {
-    let api = api(Limits::Aws, 0);
-    api.created(1).await;
-    let summary = api.summary().await;
-    let id = summary["StreamId"].as_str().unwrap().to_owned();
-    assert_eq!(
-        summary,
-        json!({
-            "StreamName": "s", "StreamARN": ARN, "StreamId": id, "StreamStatus": "ACTIVE",
-            "StreamModeDetails": {"StreamMode": "PROVISIONED"}, "RetentionPeriodHours": 24,
-            "StreamCreationTimestamp": 1_750_000_000.0, "EnhancedMonitoring": [{"ShardLevelMetrics": []}],
-            "EncryptionType": "NONE", "OpenShardCount": 1, "ConsumerCount": 0,
-            "MaxRecordSizeInKiB": 1024, "ChannelCount": 0, "QueueCount": 0,
+    async fn call(&self, operation: Operation, body: Value) -> Result<Value, ApiError> {
+        let call = Call {
+            operation,
+            body: body.to_string().into(),
+            caller: Caller {
+                account: "000000000000".parse().unwrap(),
+                region: "us-east-1".parse().unwrap(),
+            },
+            request_id: String::new(),
+        };
+        let answer = self.api.dispatch(call).await?;
+        Ok(match answer.as_slice() {
+            [] => Value::Null,
+            json => serde_json::from_slice(json).unwrap(),
         })
-    );
-    // The id is accepted where it is given back, and it is of the model's form.
-    let body = json!({"StreamName": "s", "StreamId": id});
-    api.call("DescribeStreamSummary", body).await.unwrap();
-    let commit = |status: &str| json!({"MinimumThroughputBillingCommitment": {"Status": status}});
-    assert_eq!(
-        api.call("UpdateAccountSettings", commit("ENABLED"))
-            .await
-            .unwrap(),
-        r#"{"MinimumThroughputBillingCommitment":{"Status":"ENABLED","StartedAt":1750000000.0,"EarliestAllowedEndAt":1750086400.0}}"#
-    );
-    let warm = json!({"StreamARN": ARN, "StreamModeDetails": {"StreamMode": "ON_DEMAND"}, "WarmThroughputMiBps": 6});
-    assert_eq!(api.call("UpdateStreamMode", warm).await.unwrap(), "");
-    let auto = json!({"StreamARN": ARN, "RecordDistributionStrategy": "AUTO"});
-    assert_eq!(
-        api.call("UpdateStreamRecordDistributionStrategy", auto)
-            .await
-            .unwrap(),
-        ""
-    );
-    let size = json!({"StreamARN": ARN, "MaxRecordSizeInKiB": 10240});
-    assert_eq!(api.call("UpdateMaxRecordSize", size).await.unwrap(), "");
-    let summary = api.summary().await;
-    assert_eq!(
-        summary["WarmThroughput"],
-        json!({"TargetMiBps": 6, "CurrentMiBps": 6})
-    );
-    assert_eq!(summary["RecordDistributionStrategy"], "AUTO");
-    assert_eq!(summary["MaxRecordSizeInKiB"], 10240);
-    assert_eq!(summary["StreamId"], id.as_str());
-    assert_eq!(
-        api.call("UpdateAccountSettings", commit("DISABLED"))
-            .await
-            .unwrap(),
-        r#"{"MinimumThroughputBillingCommitment":{"Status":"ENABLED_UNTIL_EARLIEST_ALLOWED_END","StartedAt":1750000000.0,"EarliestAllowedEndAt":1750086400.0}}"#
-    );
-    api.clock.advance_ms(24 * 3_600_000);
-    assert_eq!(
-        api.call("DescribeAccountSettings", json!({}))
-            .await
-            .unwrap(),
-        r#"{"MinimumThroughputBillingCommitment":{"Status":"DISABLED","StartedAt":1750000000.0,"EndedAt":1750086400.0}}"#
-    );
-    assert_eq!(
-        api.call("DescribeLimits", json!({})).await.unwrap(),
-        r#"{"ShardLimit":500,"OpenShardCount":6,"OnDemandStreamCount":1,"OnDemandStreamCountLimit":50}"#
-    );
-}
-
-#[tokio::test]
-async fn a_record_needs_no_key_where_the_stream_spreads_records() {
-    let api = api(Limits::Aws, 0);
-    let body = json!({"StreamName": "s", "StreamModeDetails": {"StreamMode": "ON_DEMAND"}, "RecordDistributionStrategy": "AUTO"});
-    assert_eq!(api.call("CreateStream", body).await.unwrap(), "");
-    let records = json!({"StreamName": "s", "Records": [{"Data": "eA=="}, {"Data": "eA==", "PartitionKey": "a"}]});
-    let put = api.call("PutRecords", records.clone()).await.unwrap();
-    assert!(put.starts_with(r#"{"FailedRecordCount":0,"#), "{put}");
-    api.call("PutRecord", json!({"StreamName": "s", "Data": "eA=="}))
-        .await
-        .unwrap();
-    let mut read = String::new();
-    for shard in 0..4 {
-        let start = json!({"StreamName": "s", "ShardId": shard.to_string(), "ShardIteratorType": "TRIM_HORIZON"});
-        let start = api.call("GetShardIterator", start).await.unwrap();
-        let start: Value = serde_json::from_str(&start).unwrap();
-        read += &api
-            .call(
-                "GetRecords",
-                json!({"ShardIterator": start["ShardIterator"]}),
-            )
-            .await
-            .unwrap();
     }
-    assert_eq!(
-        (
-            read.matches("Data").count(),
-            read.matches("PartitionKey").count()
-        ),
-        (3, 1),
-        "{read}"
-    );
-    let strategy = json!({"StreamARN": ARN, "RecordDistributionStrategy": "USER_PARTITION_KEY"});
-    api.call("UpdateStreamRecordDistributionStrategy", strategy)
-        .await
-        .unwrap();
-    assert_eq!(
-        api.call("PutRecords", records).await.unwrap_err(),
-        "ValidationException: 1 validation error detected: Value null at \
-         'records.1.member.partitionKey' failed to satisfy constraint: Member must not be null"
-    );
+
+    async fn ok(&self, operation: Operation, body: Value) -> Value {
+        self.call(operation, body).await.unwrap()
+    }
+
+    async fn refused(&self, operation: Operation, body: Value) -> (ErrorCode, String) {
+        let error = self.call(operation, body).await.unwrap_err();
+        (error.code, error.message)
+    }
+
+    async fn split(&self, shard: &str, key: u128) {
+        let request = json!({
+            "StreamName": "orders", "ShardToSplit": shard, "NewStartingHashKey": key.to_string(),
+        });
+        self.ok(Operation::SplitShard, request).await;
+    }
 }
 
+fn ranges(answer: &Value) -> Vec<HashKeyRange> {
+    let key = |shard: &Value, end: &str| -> HashKey {
+        shard["HashKeyRange"][end]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    let shards = answer["Shards"].as_array().unwrap();
+    shards
+        .iter()
+        .map(|shard| HashKeyRange {
+            start: key(shard, "StartingHashKey"),
+            end: key(shard, "EndingHashKey"),
+        })
+        .collect()
+}
+
+/// A child's sequence numbers begin a second or more after its parent's end, but it is there at once:
+/// at every time since the creation the listed shards cover every hash key once.
 #[tokio::test]
-async fn tags_go_by_arn() {
-    let api = api(Limits::Aws, 0);
-    api.created(1).await;
-    let tags = |arn: &str, tags: Value| json!({"ResourceARN": arn, "Tags": tags});
-    assert_eq!(
-        api.call("TagResource", tags(ARN, json!({"a": "1", "b": "2"})))
-            .await
-            .unwrap(),
-        ""
-    );
-    let keys = json!({"ResourceARN": ARN, "TagKeys": ["a"]});
-    assert_eq!(api.call("UntagResource", keys).await.unwrap(), "");
-    let named = json!({"ResourceARN": ARN});
-    assert_eq!(
-        api.call("ListTagsForResource", named.clone())
-            .await
-            .unwrap(),
-        r#"{"Tags":[{"Key":"b","Value":"2"}]}"#
-    );
-    assert_eq!(
-        api.call("TagResource", tags(ARN, json!({"a": "!"})))
-            .await
-            .unwrap_err(),
-        "InvalidArgumentException: Some tags contain invalid characters. Valid characters: Unicode \
-         letters, digits, white space, _ . / = + - % @ :."
-    );
-    let other = ARN.replace("stream/s", "stream/t");
-    for operation in [
-        "ListTagsForResource",
-        "GetResourcePolicy",
-        "DeleteResourcePolicy",
+async fn s4_shards_listed_at_a_time_tile_the_space() {
+    let service = Service::with_stream(1).await;
+    service.clock.advance_ms(10_500);
+    let split_ms = NOW_MS + 10_500;
+    service.split("0", 1 << 127).await;
+    service.split("1", 1 << 100).await;
+    let list = |filter: Value| {
+        let request = json!({"StreamName": "orders", "ShardFilter": filter});
+        service.ok(Operation::ListShards, request)
+    };
+    for at_ms in [
+        NOW_MS - HOUR_MS,
+        NOW_MS,
+        split_ms - 1,
+        split_ms,
+        split_ms + 400,
+        split_ms + 2_000,
+        split_ms + 5_000,
     ] {
+        #[allow(clippy::cast_precision_loss)]
+        let seconds = at_ms as f64 / 1_000.0;
+        let listed = list(json!({"Type": "AT_TIMESTAMP", "Timestamp": seconds})).await;
+        assert!(hash_key::tiles(&ranges(&listed)), "{at_ms}: {listed}");
+    }
+    for step_ms in [24 * HOUR_MS - 1, 1, 1, 500, 5_000] {
+        service.clock.advance_ms(step_ms);
+        service.engine.sweep().await.unwrap();
+        let listed = list(json!({"Type": "AT_TRIM_HORIZON"})).await;
+        assert!(hash_key::tiles(&ranges(&listed)), "{step_ms}: {listed}");
+    }
+}
+
+/// Model: "If you specify a value greater than 100, at most 100 results are returned."
+#[tokio::test]
+async fn describe_stream_and_list_streams_give_a_hundred_at_most() {
+    let service = Service::with_stream(150).await;
+    let request = json!({"StreamName": "orders", "Limit": 10_000});
+    let described = service.ok(Operation::DescribeStream, request).await;
+    let description = &described["StreamDescription"];
+    assert_eq!(description["Shards"].as_array().unwrap().len(), 100);
+    assert_eq!(description["HasMoreShards"], json!(true));
+    for n in 0..101 {
+        let request = json!({"StreamName": format!("s{n}"), "ShardCount": 1});
+        service.ok(Operation::CreateStream, request).await;
+    }
+    let listed = service
+        .ok(Operation::ListStreams, json!({"Limit": 10_000}))
+        .await;
+    assert_eq!(listed["StreamNames"].as_array().unwrap().len(), 100);
+    assert_eq!(listed["HasMoreStreams"], json!(true));
+}
+
+#[tokio::test]
+async fn tags_have_the_characters_that_aws_takes() {
+    const CHARACTERS: &str = "Some tags contain invalid characters. Valid characters: Unicode letters, \
+                              digits, white space, _ . / = + - % @ :.";
+    let service = Service::with_stream(1).await;
+    let add = |tags: Value| {
+        let request = json!({"StreamName": "orders", "Tags": tags});
+        service.call(Operation::AddTagsToStream, request)
+    };
+    for tags in [
+        json!({"a;b": "c"}),
+        json!({"a": "ü ☃"}),
+        json!({"\u{1f600}": ""}),
+    ] {
+        let error = add(tags).await.unwrap_err();
         assert_eq!(
-            api.call(operation, json!({"ResourceARN": other}))
-                .await
-                .unwrap_err(),
-            "ResourceNotFoundException: Stream t under account 000000000000 not found."
+            (error.code, error.message.as_str()),
+            (ErrorCode::InvalidArgument, CHARACTERS)
         );
     }
-    let consumer = format!("{ARN}/consumer/c:1");
-    let error = api
-        .call("ListTagsForResource", json!({"ResourceARN": consumer}))
-        .await
-        .unwrap_err();
-    assert!(error.starts_with("ResourceNotFoundException: "), "{error}");
+    let error = add(json!({"a": "100%"})).await.unwrap_err();
+    assert_eq!(
+        error.message,
+        "Failed to add tags to stream orders under account 000000000000 because some tags contained \
+         illegal characters. The allowed characters are Unicode letters, white-spaces, \
+         '_',',','/','=','+','-','@',':'."
+    );
+    let error = add(json!({"aws:owner": "me"})).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::InvalidArgument);
+    add(json!({"Team 1_.:/=+-@ü東": "ok"})).await.unwrap();
+    let remove = json!({"StreamName": "orders", "TagKeys": ["a%"]});
+    let (code, message) = service
+        .refused(Operation::RemoveTagsFromStream, remove)
+        .await;
+    assert_eq!(code, ErrorCode::InvalidArgument);
+    assert!(
+        message.starts_with("Failed to remove tags from stream orders"),
+        "{message}"
+    );
+    let create = json!({"StreamName": "other", "ShardCount": 1, "Tags": {"a;b": ""}});
+    let (_, message) = service.refused(Operation::CreateStream, create).await;
+    assert_eq!(message, CHARACTERS);
 }
 
 #[tokio::test]
-async fn policies_go_by_arn() {
-    let api = api(Limits::Aws, 0);
-    api.created(1).await;
-    let named = json!({"ResourceARN": ARN});
+async fn shard_iterators_are_refused_in_the_words_of_aws() {
+    let service = Service::with_stream(2).await;
+    let iterator = |stream: &str, shard: &str, sequence: &str| {
+        let request = json!({
+            "StreamName": stream, "ShardId": shard, "ShardIteratorType": "AT_SEQUENCE_NUMBER",
+            "StartingSequenceNumber": sequence,
+        });
+        service.refused(Operation::GetShardIterator, request)
+    };
     assert_eq!(
-        api.call("GetResourcePolicy", named.clone()).await.unwrap(),
-        r#"{"Policy":"{}"}"#
+        iterator("orders", "shardId-x", "0").await,
+        (
+            ErrorCode::ResourceNotFound,
+            "Could not find shard shardId-x in stream orders under account 000000000000."
+                .to_owned()
+        )
     );
-    let policy = r#"{"Version":"2012-10-17","Statement":[]}"#;
-    let put = |policy: &str| json!({"ResourceARN": ARN, "Policy": policy});
-    assert_eq!(
-        api.call("PutResourcePolicy", put(policy)).await.unwrap(),
-        ""
-    );
-    assert_eq!(
-        api.call("GetResourcePolicy", named.clone()).await.unwrap(),
-        json!({ "Policy": policy }).to_string()
-    );
-    for bad in ["", "{", "[]", "{}"] {
-        let error = api.call("PutResourcePolicy", put(bad)).await.unwrap_err();
-        assert!(
-            error.starts_with("InvalidArgumentException: Policy is invalid"),
-            "{error}"
+    for (stream, shard) in [("orders", "9"), ("absent", "shardId-000000000009")] {
+        assert_eq!(
+            iterator(stream, shard, "0").await,
+            (
+                ErrorCode::ResourceNotFound,
+                format!(
+                    "Shard shardId-000000000009 in stream {stream} under account 000000000000 does \
+                     not exist"
+                )
+            )
         );
     }
+    let shards = json!({"StreamName": "orders"});
+    let listed = service.ok(Operation::ListShards, shards).await;
+    let sequence = listed["Shards"][1]["SequenceNumberRange"]["StartingSequenceNumber"]
+        .as_str()
+        .unwrap();
     assert_eq!(
-        api.call("DeleteResourcePolicy", named.clone())
-            .await
-            .unwrap(),
-        ""
-    );
-    assert_eq!(
-        api.call("GetResourcePolicy", named).await.unwrap(),
-        r#"{"Policy":"{}"}"#
+        iterator("orders", "0", sequence).await,
+        (
+            ErrorCode::InvalidArgument,
+            "Invalid StartingSequenceNumber. It encodes shardId-000000000001, while it was used in a \
+             call to a shard with shardId-000000000000"
+                .to_owned()
+        )
     );
 }
 
 #[tokio::test]
-async fn queues_and_channels_are_checked_and_refused() {
-    let api = api(Limits::Aws, 0);
-    let body = json!({"QueueName": "q", "StreamConfigurationList": [{"StreamARN": ARN}]});
+async fn reshards_are_refused_in_the_words_of_aws() {
+    let service = Service::with_stream(1).await;
+    let too_large = "340282366920938463463374607431768211456";
+    let split = json!({
+        "StreamName": "orders", "ShardToSplit": "0", "NewStartingHashKey": too_large,
+    });
+    let (_, message) = service.refused(Operation::SplitShard, split).await;
     assert_eq!(
-        api.call("CreateQueue", body).await.unwrap_err(),
-        "InvalidArgumentException: CreateQueue is not supported by this server."
+        message,
+        format!(
+            "NewStartingHashKey {too_large} used in SplitShard() on shard shardId-000000000000 in \
+             stream orders under account 000000000000 is not both greater than one plus the shard's \
+             StartingHashKey 0 and less than the shard's EndingHashKey \
+             340282366920938463463374607431768211455."
+        )
     );
+    service.split("0", 1 << 127).await;
+    let merge = json!({"StreamName": "orders", "ShardToMerge": "1", "AdjacentShardToMerge": "2"});
+    service.ok(Operation::MergeShards, merge.clone()).await;
+    let (code, message) = service.refused(Operation::MergeShards, merge).await;
     assert_eq!(
-        api.call("AcknowledgeQueueRecords", json!({"Entries": [{}]}))
-            .await
-            .unwrap_err(),
-        "ValidationException: 2 validation errors detected: Value null at 'queueARN' failed to satisfy \
-         constraint: Member must not be null; Value null at 'entries.1.member.receiptHandle' failed to \
-         satisfy constraint: Member must not be null"
+        (code, message.as_str()),
+        (
+            ErrorCode::InvalidArgument,
+            "Shards shardId-000000000001 and shardId-000000000002 in stream orders under account \
+             000000000000 are not an adjacent pair of shards eligible for merging"
+        )
     );
-    assert_eq!(
-        api.call("ListChannels", json!({"MaxResults": "1"}))
-            .await
-            .unwrap_err(),
-        "SerializationException: class java.lang.String can not be converted to an Integer"
-    );
+}
+
+/// API reference, `PutRecordsResultEntry`: a record's code is one of two.
+#[tokio::test]
+async fn a_record_that_failed_has_one_of_two_codes() {
+    let service = Service::with_stream(1).await;
+    service.disk.fail_syncs(Some(std::io::ErrorKind::Other));
+    let request = json!({
+        "StreamName": "orders", "Records": [{"PartitionKey": "a", "Data": "YQ=="}],
+    });
+    for _ in 0..2 {
+        let answer = service.ok(Operation::PutRecords, request.clone()).await;
+        assert_eq!(answer["FailedRecordCount"], json!(1));
+        assert_eq!(
+            answer["Records"][0]["ErrorCode"],
+            json!("InternalFailure"),
+            "{answer}"
+        );
+        assert_ne!(answer["Records"][0]["ErrorMessage"], json!(""));
+    }
+}
+
+/// An iterator of a stream that was deleted, recreated or not, says that its shard is gone.
+#[tokio::test]
+async fn an_iterator_outlives_its_stream() {
+    for name in ["orders".to_owned(), "n".repeat(128)] {
+        let service = Service::new();
+        let stream = json!({"StreamName": name, "ShardCount": 1});
+        service.ok(Operation::CreateStream, stream.clone()).await;
+        let request = json!({
+            "StreamName": name, "ShardId": "0", "ShardIteratorType": "LATEST",
+        });
+        let token = service.ok(Operation::GetShardIterator, request).await["ShardIterator"].clone();
+        let read = json!({"ShardIterator": token});
+        service.ok(Operation::GetRecords, read.clone()).await;
+        let gone = (
+            ErrorCode::ResourceNotFound,
+            format!(
+                "Shard shardId-000000000000 in stream {name} under account 000000000000 does not exist"
+            ),
+        );
+        let delete = json!({"StreamName": name});
+        service.ok(Operation::DeleteStream, delete).await;
+        assert_eq!(
+            service.refused(Operation::GetRecords, read.clone()).await,
+            gone
+        );
+        service.ok(Operation::CreateStream, stream).await;
+        assert_eq!(service.refused(Operation::GetRecords, read).await, gone);
+    }
+}
+
+/// A stream shows its shards once it is ACTIVE.
+#[tokio::test]
+async fn a_stream_that_is_created_has_no_shards_yet() {
+    let service = Service::with_delay(500);
+    let create = json!({"StreamName": "orders", "ShardCount": 2});
+    service.ok(Operation::CreateStream, create).await;
+    for (status, shards) in [("CREATING", 0), ("ACTIVE", 2)] {
+        let stream = json!({"StreamName": "orders"});
+        let described = service.ok(Operation::DescribeStream, stream.clone()).await;
+        let description = &described["StreamDescription"];
+        assert_eq!(description["StreamStatus"], json!(status));
+        assert_eq!(description["Shards"].as_array().unwrap().len(), shards);
+        let summary = service
+            .ok(Operation::DescribeStreamSummary, stream.clone())
+            .await;
+        assert_eq!(
+            summary["StreamDescriptionSummary"]["OpenShardCount"],
+            json!(shards)
+        );
+        let listed = service.ok(Operation::ListShards, stream).await;
+        assert_eq!(listed["Shards"].as_array().unwrap().len(), shards);
+        let iterator = json!({
+            "StreamName": "orders", "ShardId": "0", "ShardIteratorType": "LATEST",
+        });
+        let minted = service.call(Operation::GetShardIterator, iterator).await;
+        assert_eq!(minted.is_ok(), shards > 0, "{minted:?}");
+        service.clock.advance_ms(500);
+    }
+}
+
+/// A full disk is told from full memory.
+#[tokio::test]
+async fn a_full_disk_is_named() {
+    let service = Service::with_stream(1).await;
+    let data = "A".repeat(1_000_000);
+    let put = json!({"StreamName": "orders", "PartitionKey": "a", "Data": data});
+    service.disk.set_capacity(Some(4 << 20));
+    let error = loop {
+        if let Err(error) = service.call(Operation::PutRecord, put.clone()).await {
+            break error;
+        }
+    };
+    assert_eq!(error, ApiError::no_space());
 }

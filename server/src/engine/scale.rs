@@ -174,6 +174,11 @@ impl Builder {
 }
 
 impl Scaling {
+    /// Shards it makes, those that exist only on the way included.
+    pub(super) fn made(&self) -> usize {
+        self.shards.len()
+    }
+
     /// The transaction that does it, with other events about the stream.
     pub(super) fn transaction(
         self,

@@ -5,7 +5,7 @@ use crate::engine::options::{
     Commitment, CommitmentStatus, DAY_MS, Distribution, Metric, Options, Setting,
 };
 use crate::engine::reshard::Moment;
-use crate::engine::streams::{change_only, check_shard_limit};
+use crate::engine::streams::{change_only, check_shard_limit, check_stored_shards};
 use crate::engine::{Engine, Error, Limits, NewStream, active, scale};
 use crate::log::Transaction;
 use millstream_wire::limits::{
@@ -16,6 +16,9 @@ use millstream_wire::limits::{
 use millstream_wire::{AccountId, Region, StreamArn};
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
+
+/// Accounts and regions whose settings are remembered at most: a bound on memory.
+const ACCOUNTS_MAX: usize = 1_000;
 
 /// Why a setting cannot be changed like this.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,6 +117,7 @@ impl Engine {
             let Some(scaling) = scale::plan(catalog, stream, target, moment) else {
                 return Ok(None);
             };
+            check_stored_shards(catalog, arn, scaling.made())?;
             let at_ms = moment.now_ms;
             let scaled = set(arn, vec![Setting::Scaled { at_ms }], None);
             Ok(Some(scaling.transaction(stream, vec![scaled], moment)))
@@ -225,7 +229,7 @@ impl Engine {
             let started = Setting::EncryptionStarted {
                 key_id,
                 at_ms: moment.now_ms,
-                from_ms: moment.settled_ms(),
+                from_ms: moment.now_ms.saturating_add(moment.state_delay_ms),
             };
             Ok(Some(changing(arn, vec![started], moment)))
         })
@@ -246,7 +250,7 @@ impl Engine {
             check_often(arn, limits, times, often, moment)?;
             let stopped = Setting::EncryptionStopped {
                 at_ms: moment.now_ms,
-                until_ms: moment.settled_ms(),
+                until_ms: moment.now_ms.saturating_add(moment.state_delay_ms),
             };
             Ok(Some(changing(arn, vec![stopped], moment)))
         })
@@ -305,6 +309,10 @@ impl Engine {
         let after = self
             .transact(|catalog, moment| {
                 let before = catalog.commitment(account, region);
+                // Signatures can name any region; what is remembered of them is bounded.
+                if before == Commitment::default() && catalog.account_count() >= ACCOUNTS_MAX {
+                    return Err(Error::Overloaded);
+                }
                 let commitment = before.switched(on, moment.now_ms);
                 let event = || Event::AccountSet {
                     account: account.clone(),
@@ -441,7 +449,10 @@ fn warm(
     let changed = changing(arn, settings.clone(), moment);
     Ok(match scale::plan(catalog, stream, target, moment) {
         None => changed,
-        Some(scaling) => scaling.transaction(stream, vec![set(arn, settings, None)], moment),
+        Some(scaling) => {
+            check_stored_shards(catalog, arn, scaling.made())?;
+            scaling.transaction(stream, vec![set(arn, settings, None)], moment)
+        }
     })
 }
 

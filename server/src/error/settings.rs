@@ -77,11 +77,11 @@ impl ApiError {
                  {}. Use UpdateAccountSettings.",
                 named.account
             )),
-            SettingError::TooWarm(mibps) => ApiError::limit_exceeded(format!(
+            SettingError::TooWarm(mibps) => limit_exceeded(format!(
                 "WarmThroughputMiBps {mibps} for {named} exceeds the limit of \
                  {WARM_THROUGHPUT_MAX_MIBPS}."
             )),
-            SettingError::OnDemandStreams(count) => ApiError::limit_exceeded(format!(
+            SettingError::OnDemandStreams(count) => limit_exceeded(format!(
                 "This request would exceed the on-demand stream limit for the account {}. Current \
                  on-demand stream count for the account: {count}.",
                 named.account
@@ -91,11 +91,15 @@ impl ApiError {
                 target,
                 bound,
             } => shard_target(*current, *target, *bound),
-            SettingError::TooOften { what, times } => ApiError::limit_exceeded(format!(
+            SettingError::TooOften { what, times } => limit_exceeded(format!(
                 "{what} cannot be called more than {times} times in a rolling 24-hour period for {named}."
             )),
         }
     }
+}
+
+fn limit_exceeded(message: String) -> ApiError {
+    ApiError::new(ErrorCode::LimitExceeded, message)
 }
 
 fn shard_target(current: usize, target: usize, bound: ShardBound) -> ApiError {
@@ -111,7 +115,7 @@ fn shard_target(current: usize, target: usize, bound: ShardBound) -> ApiError {
                 .to_owned()
         }
     };
-    ApiError::limit_exceeded(format!(
+    limit_exceeded(format!(
         "{rule} Current open shard count: {current}, Target shard count: {target}"
     ))
 }

@@ -177,6 +177,46 @@ async fn s1_s4_s5_a_scaled_stream_is_read_to_its_end_after_a_restart() {
     assert_eq!(engine.stream(&arn()).unwrap().shards.len(), 1_000);
 }
 
+#[tokio::test]
+async fn the_shards_on_the_way_count_against_the_bound_of_all_shards() {
+    let (engine, _) = engine(Limits::Off);
+    engine.create_stream(new_stream(1)).await.unwrap();
+    let mut refused = None;
+    for target in [9_999, 5_000, 9_999, 5_000, 9_999, 5_000] {
+        if let Err(error) = engine.update_shard_count(&arn(), count(target)).await {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert!(
+        matches!(refused, Some(Error::ShardLimit { limit: 50_000, .. })),
+        "{refused:?}"
+    );
+    let stream = engine.stream(&arn()).unwrap();
+    assert!(stream.shards.len() <= 50_000);
+}
+
+#[tokio::test]
+async fn the_accounts_of_any_region_are_bounded() {
+    let (engine, _) = engine(Limits::Off);
+    let account = &arn().account;
+    let region = |n: u32| format!("region-{n}").parse().unwrap();
+    for n in 0..1_000 {
+        engine
+            .switch_commitment(account, &region(n), true)
+            .await
+            .unwrap();
+    }
+    let more = engine
+        .switch_commitment(account, &region(1_000), true)
+        .await;
+    assert!(matches!(more, Err(Error::Overloaded)), "{more:?}");
+    engine
+        .switch_commitment(account, &region(7), false)
+        .await
+        .unwrap();
+}
+
 fn refused<T: std::fmt::Debug>(result: Result<T, Error>) -> SettingError {
     match result {
         Err(Error::Setting { refused, .. }) => refused,
