@@ -455,6 +455,27 @@ async fn s9_nesting_however_deep_is_refused() {
 }
 
 #[tokio::test]
+async fn s9_a_tls_handshake_has_its_time() {
+    let names = ["localhost".to_owned()];
+    let server = start_with(
+        fake,
+        HttpConfig {
+            tls: Some(crate::tls::Identity::for_this_run(&names).unwrap().config),
+            tls_handshake_timeout: Duration::from_millis(100),
+            ..config()
+        },
+    )
+    .await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(b"\x16\x03\x01\x02").await.unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut [0; 8])).await;
+    assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
+    // Plain requests are served beside it.
+    let request = post(&[JSON, LIST, AUTHORIZED].concat(), "{}");
+    assert_eq!(send(&server, &request).await.status, 200);
+}
+
+#[tokio::test]
 async fn http_2_is_served_by_prior_knowledge_on_the_same_port() {
     let server = start().await;
     let client = reqwest::Client::builder()
