@@ -336,6 +336,13 @@ impl Tenure {
                 Err(error) if error.is_retryable() && attempt < ATTEMPTS => {
                     tracing::debug!(%error, attempt, lease = %self.token.key, "checkpoint is repeated");
                 }
+                // The tenure is current, and only it writes: an earlier checkpoint was stored though its reply was lost, and
+                // covers this one (K12).
+                Err(error) if error.kind() == ErrorKind::InvalidPosition => {
+                    tracing::debug!(%error, lease = %self.token.key, "a later checkpoint is stored");
+                    self.lock().floor = position;
+                    return Ok(());
+                }
                 Err(error) => {
                     if error.kind() == ErrorKind::LeaseLost {
                         self.lock().phase = Phase::Over("the lease has another owner");

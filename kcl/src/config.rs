@@ -28,14 +28,16 @@ pub struct WorkerConfig {
     pub worker_id: String,
     /// The endpoint's URL. Default: `AWS_ENDPOINT_URL_KINESIS`, `AWS_ENDPOINT_URL`, else AWS in the region.
     pub endpoint: Option<String>,
-    /// The region. Default: `AWS_REGION`, `AWS_DEFAULT_REGION`, the stream's ARN.
+    /// The region. Default: the one in the stream's ARN, `AWS_REGION`, `AWS_DEFAULT_REGION`; `us-east-1` for an endpoint of one's own.
     pub region: Option<String>,
     /// Where to start without leases. Default: trim horizon.
     pub initial_position: InitialPosition,
     /// A worker that showed no life for this long loses its shards. Default 10 s, 1 s to 1 h. Shorter: faster take-over, more writes to the
-    /// lease store (three per period and worker), less patience with pauses.
+    /// lease store (three per period and worker), less patience with pauses. The same for all workers of an application: each
+    /// judges the others by its own.
     pub failover_time: Duration,
     /// Pause before reading again at the tip of a shard. Default 200 ms, the five reads a second that Kinesis allows; 1 ms to 1 min.
+    /// A backlog is read without pauses, until the endpoint refuses that.
     pub poll_interval: Duration,
     /// Records asked for in one read. Default 10,000; 1 to 10,000. Smaller batches mean finer checkpoints and less memory.
     pub max_records: u32,
@@ -45,7 +47,8 @@ pub struct WorkerConfig {
     pub read_ahead_bytes: usize,
     /// How often the shards are listed to find new ones; also at every shard end. Default 30 s; 100 ms to 1 h.
     pub shard_sync_interval: Duration,
-    /// How long a request to the endpoint may take. Default: 10 s, but less than the fail-over time; 100 ms to 10 min.
+    /// How long the endpoint may be silent during a request; an answer that goes on arriving may take ten times as long.
+    /// Default: 10 s, but less than the fail-over time; 100 ms to 10 min.
     pub request_timeout: Option<Duration>,
     /// How long a graceful shutdown waits for processors; what still runs then is cancelled. Default 30 s, up to 1 h.
     pub shutdown_grace: Duration,

@@ -12,8 +12,10 @@ pub enum ErrorKind {
     NotFound,
     /// The caller may not do this: fix credentials or permissions.
     AccessDenied,
-    /// The endpoint or the store is busy, throttling or out of reach for the moment: try again later.
+    /// The endpoint or the store is busy or out of reach for the moment: try again later.
     Unavailable,
+    /// A shard was read or written faster than its limits allow: go on, but more slowly.
+    Throttled,
     /// A shard iterator or page token has expired: get a new one.
     Expired,
     /// The lease belongs to another worker or a later tenure: stop working on the shard.
@@ -36,7 +38,7 @@ impl ErrorKind {
     /// Whether the same call may succeed later without any change.
     pub fn is_retryable(self) -> bool {
         match self {
-            ErrorKind::Unavailable | ErrorKind::Expired => true,
+            ErrorKind::Unavailable | ErrorKind::Throttled | ErrorKind::Expired => true,
             ErrorKind::Configuration
             | ErrorKind::NotFound
             | ErrorKind::AccessDenied

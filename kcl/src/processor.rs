@@ -109,6 +109,9 @@ pub trait RecordProcessor: Send + 'static {
 
     /// Handles a batch. Checkpoint when its effects are durable; what is not checkpointed is delivered
     /// again to the next owner of the shard.
+    ///
+    /// It must not block its thread: on the same threads the worker renews its leases, and a worker that cannot is taken for
+    /// dead after the fail-over time. Run what blocks in `tokio::task::spawn_blocking`.
     async fn process_records(
         &mut self,
         batch: RecordBatch,

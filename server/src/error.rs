@@ -7,7 +7,9 @@ use crate::log;
 use millstream_wire::hash_key::HashKeyRange;
 use millstream_wire::limits::{RETENTION_MAX_HOURS, RETENTION_MIN_HOURS, TAGS_PER_STREAM};
 use millstream_wire::shapes::{Refused, ShardIteratorType, StreamStatus};
-use millstream_wire::{AccountId, ErrorCode, HashKey, Region, ShardId, StreamArn, StreamName};
+use millstream_wire::{
+    AccountId, ErrorCode, Region, SequenceNumber, ShardId, StreamArn, StreamName,
+};
 use std::fmt;
 
 /// A failure on its way to the client: a code and its message.
@@ -110,6 +112,14 @@ impl ApiError {
             ErrorCode::ServiceUnavailable,
             "A write to the disk failed, so writes are refused until the server is restarted. \
              Reads go on.",
+        )
+    }
+
+    /// The disk, or what an ephemeral server may keep, is full. The text is ours.
+    pub fn no_space() -> ApiError {
+        ApiError::new(
+            ErrorCode::ServiceUnavailable,
+            "There is no space for more records. Free disk space or shorten a retention; reads go on.",
         )
     }
 
@@ -219,9 +229,9 @@ impl ApiError {
         ApiError::not_found(format!("Shard {shard} in {named} does not exist"))
     }
 
-    /// The split key is at an end of the shard or outside.
+    /// The split key is at an end of the shard or outside, of all shards even.
     pub fn bad_split_key(
-        key: HashKey,
+        key: impl fmt::Display,
         shard: ShardId,
         named: Named<'_>,
         range: HashKeyRange,
@@ -269,11 +279,6 @@ impl ApiError {
                  limits and how to request higher limits."
             ),
         )
-    }
-
-    /// Another quota would be exceeded, or an operation is called too fast.
-    pub fn limit_exceeded(message: impl Into<String>) -> ApiError {
-        ApiError::new(ErrorCode::LimitExceeded, message)
     }
 
     /// The shard's throughput is used up for the moment.
@@ -444,6 +449,13 @@ impl ApiError {
         ))
     }
 
+    /// A tag of a name that AWS keeps to itself. The text is ours: AWS's is not recorded.
+    pub fn tag_reserved(named: Named<'_>) -> ApiError {
+        ApiError::invalid(format!(
+            "Failed to add tags to {named} because tag keys that begin with 'aws:' are reserved."
+        ))
+    }
+
     /// The stream would have more tags than it may.
     pub fn too_many_tags(named: Named<'_>, max: usize) -> ApiError {
         ApiError::invalid(format!(
@@ -501,9 +513,8 @@ impl ApiError {
     fn of_log(error: &log::Error) -> ApiError {
         match error {
             log::Error::Poisoned { .. } => ApiError::writes_refused(),
-            log::Error::Overloaded { .. } | log::Error::NoSpace { .. } | log::Error::Closed => {
-                ApiError::overloaded()
-            }
+            log::Error::NoSpace { .. } => ApiError::no_space(),
+            log::Error::Overloaded { .. } | log::Error::Closed => ApiError::overloaded(),
             log::Error::Sealed(_)
             | log::Error::Unknown(_)
             | log::Error::Exists(_)
@@ -568,12 +579,15 @@ impl From<engine::Error> for ApiError {
                 arn,
                 shard,
                 sequence,
-            } => ApiError::bad_starting_sequence(
-                &sequence.to_string(),
+            } => foreign_sequence(sequence, shard, &arn),
+            Error::SequenceOfOtherShard { encoded, used } => {
+                ApiError::sequence_of_other_shard(encoded, used)
+            }
+            Error::ShardGone {
+                account,
+                stream,
                 shard,
-                Named::from(&arn),
-                SequenceFault::Foreign,
-            ),
+            } => shard_gone(shard, &stream, &account),
             Error::FutureTimestamp { given_ms, now_ms } => {
                 ApiError::timestamp_in_future(i64::try_from(given_ms).unwrap_or(i64::MAX), now_ms)
             }
@@ -589,6 +603,15 @@ impl From<engine::Error> for ApiError {
             Error::Log(error) => ApiError::of_log(&error),
         }
     }
+}
+
+fn shard_gone(shard: ShardId, stream: &StreamName, account: &AccountId) -> ApiError {
+    ApiError::shard_does_not_exist(shard, Named { stream, account })
+}
+
+fn foreign_sequence(sequence: SequenceNumber, shard: ShardId, arn: &StreamArn) -> ApiError {
+    let (text, fault) = (sequence.to_string(), SequenceFault::Foreign);
+    ApiError::bad_starting_sequence(&text, shard, Named::from(arn), fault)
 }
 
 fn bad_retention(
@@ -666,6 +689,7 @@ fn java_date(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millstream_wire::HashKey;
 
     fn named<'a>(stream: &'a StreamName, account: &'a AccountId) -> Named<'a> {
         Named { stream, account }

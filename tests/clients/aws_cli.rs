@@ -36,7 +36,7 @@ impl Aws {
             &self.program,
             &arguments,
             &environment,
-            Duration::from_secs(60),
+            Duration::from_mins(1),
         )
         .await
     }

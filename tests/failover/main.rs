@@ -1,1 +1,13 @@
-//! placeholder
+//! Workers as processes that are killed, suspended and stopped while records keep coming: guarantees K1 to
+//! K9 of `kcl`, each test named after the ones it is about.
+
+mod kills;
+mod refusals;
+mod scene;
+mod takeover;
+mod zombie;
+
+/// The product's binary.
+const SERVER: &str = env!("CARGO_BIN_EXE_millstream-under-test");
+/// A worker process.
+const WORKER: &str = env!("CARGO_BIN_EXE_worker-child");

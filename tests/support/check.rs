@@ -49,12 +49,9 @@ fn numbers_rise(shards: &[ReadShard]) -> Result<(), Violation> {
     let mut last_of: HashMap<&str, &Sequence> = HashMap::new();
     for shard in shards {
         let of = &shard.shard;
-        if let Some(pair) = shard
-            .records
-            .windows(2)
-            .find(|pair| pair[0].sequence >= pair[1].sequence)
-        {
-            return Err(format!("S2: {of} goes from {:?} to {:?}", pair[0], pair[1]));
+        let falls = |pair: &&[ReadRecord]| pair[0].sequence >= pair[1].sequence;
+        if let Some(pair) = shard.records.windows(2).find(falls) {
+            return Err(format!("S2: {of} goes on like this: {pair:?}"));
         }
         for parent in &shard.parents {
             let (Some(last), Some(first)) = (last_of.get(parent.as_str()), shard.records.first())

@@ -87,9 +87,10 @@ impl RawClient {
             .map_err(unanswered)?;
         let status = response.status().as_u16();
         let body = response.bytes().await.map_err(unanswered)?;
-        let json: Value = match body.is_empty() {
-            true => json!({}),
-            false => serde_json::from_slice(&body).unwrap_or(Value::Null),
+        let json: Value = if body.is_empty() {
+            json!({})
+        } else {
+            serde_json::from_slice(&body).unwrap_or(Value::Null)
         };
         if status == 200 {
             return Ok(json);

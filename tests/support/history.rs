@@ -242,8 +242,8 @@ pub fn deliveries(events: &[Event]) -> BTreeMap<Place, usize> {
     counts
 }
 
-/// The records of `worker` that were delivered and not checkpointed by its own account: what a kill
-/// at the end of `events` may lead to be delivered again.
+/// The records of `worker` that were delivered and not checkpointed by its own account, on leases it has not
+/// lost: what a kill at the end of `events` may lead to be delivered again.
 pub fn outstanding(events: &[Event], worker: &str) -> BTreeSet<Place> {
     let mut open: BTreeSet<Place> = BTreeSet::new();
     for event in events.iter().filter(|event| event.worker == worker) {
@@ -255,9 +255,54 @@ pub fn outstanding(events: &[Event], worker: &str) -> BTreeSet<Place> {
                         .map(|sequence| (shard.clone(), sequence.clone())),
                 );
             }
-            EventKind::Checkpointed { shard } => open.retain(|(of, _)| of != shard),
+            EventKind::Checkpointed { shard } | EventKind::LeaseLost { shard } => {
+                open.retain(|(of, _)| of != shard);
+            }
             _ => {}
         }
     }
     open
+}
+
+/// What was outstanding at each loss of a lease that a worker reported: it may be delivered again, too.
+pub fn outstanding_at_losses(events: &[Event]) -> Vec<BTreeSet<Place>> {
+    let lost = events
+        .iter()
+        .enumerate()
+        .filter_map(|(at, event)| match &event.kind {
+            EventKind::LeaseLost { shard } => Some((at, event.worker.as_str(), shard)),
+            _ => None,
+        });
+    lost.map(|(at, worker, shard)| {
+        let mut open = outstanding(&events[..at], worker);
+        open.retain(|(of, _)| of == shard);
+        open
+    })
+    .collect()
+}
+
+/// Which worker began the latest tenure of each shard that has not ended.
+pub fn holders(events: &[Event]) -> BTreeMap<String, String> {
+    let mut holders = BTreeMap::new();
+    for event in events {
+        match &event.kind {
+            EventKind::Initialized { shard } => {
+                holders.insert(shard.clone(), event.worker.clone());
+            }
+            EventKind::Ended { shard } => {
+                holders.remove(shard);
+            }
+            _ => {}
+        }
+    }
+    holders
+}
+
+/// When `worker` was first handed records of `shard` after `since_us`.
+pub fn first_delivery(events: &[Event], worker: &str, shard: &str, since_us: u64) -> Option<u64> {
+    let delivered = events.iter().filter(|event| {
+        let records = matches!(event.kind, EventKind::Delivered { .. });
+        records && event.worker == worker && event.kind.shard() == Some(shard)
+    });
+    delivered.map(|event| event.at_us).find(|at| *at > since_us)
 }

@@ -57,6 +57,11 @@ impl Load {
         self.acked.lock().unwrap().clone()
     }
 
+    /// What was acknowledged after the first `from`.
+    pub fn acked_since(&self, from: usize) -> Vec<Acked> {
+        self.acked.lock().unwrap()[from..].to_vec()
+    }
+
     /// How much was acknowledged so far.
     pub fn acked_count(&self) -> usize {
         self.acked.lock().unwrap().len()
@@ -98,7 +103,7 @@ impl Writer {
                 Err(error @ CallError::Refused { .. }) => self.refusals.lock().unwrap().push(error),
                 // Nobody there: the server is being restarted. The numbers are not used again.
                 Err(CallError::Unanswered(_)) => {
-                    tokio::time::sleep(Duration::from_millis(20)).await
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
             tokio::time::sleep(shape.pause).await;

@@ -143,8 +143,8 @@ impl Process {
         match found {
             Ok(Some(found)) => found,
             Ok(None) => panic!("{} ended before {what}: {}", self.name, self.stderr.text()),
-            Err(_) => panic!(
-                "{}: no {what} in {limit:?}: {}",
+            Err(elapsed) => panic!(
+                "{}: no {what}, {elapsed} ({limit:?}): {}",
                 self.name,
                 self.stderr.text()
             ),

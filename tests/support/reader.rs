@@ -54,8 +54,18 @@ pub async fn read_shard(
     shard: &str,
     closed: bool,
 ) -> Result<Vec<ReadRecord>, CallError> {
+    let iterator = client.trim_horizon(stream, shard).await?;
+    read_on(client, iterator, closed).await
+}
+
+/// The records from an iterator on, to the end of a closed shard or to the tip of an open one.
+pub async fn read_on(
+    client: &RawClient,
+    iterator: String,
+    closed: bool,
+) -> Result<Vec<ReadRecord>, CallError> {
     let mut records = Vec::new();
-    let mut iterator = Some(client.trim_horizon(stream, shard).await?);
+    let mut iterator = Some(iterator);
     while let Some(at) = iterator {
         let page = client
             .call("GetRecords", &json!({"ShardIterator": at}))

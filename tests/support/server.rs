@@ -110,6 +110,11 @@ impl ServerProcess {
         self.process.terminate(Duration::from_secs(20)).await
     }
 
+    /// How it ends; panics if it does not within `limit`.
+    pub async fn wait(&mut self, limit: Duration) -> Ended {
+        self.process.wait(limit).await
+    }
+
     /// Sends a signal.
     pub async fn signal(&self, signal: Signal) {
         self.process.signal(signal).await;

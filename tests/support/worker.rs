@@ -42,7 +42,7 @@ impl Fleet {
 
     /// Every worker started from now on gets `--name value`.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: impl ToString) -> Fleet {
+    pub fn with(mut self, name: &'static str, value: &dyn ToString) -> Fleet {
         self.settings.push((name, value.to_string()));
         self
     }

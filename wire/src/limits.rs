@@ -46,6 +46,9 @@ pub const TAGS_PER_STREAM: usize = 50;
 pub const ON_DEMAND_INITIAL_SHARDS: u32 = 4;
 /// Open shards in one account and region where AWS's limits are switched off: a bound on memory.
 pub const SHARDS_PER_NODE: usize = 10_000;
+/// Shards of all accounts and regions together, those closed but not expired included, that a server
+/// keeps: a bound on memory whatever regions the signatures name and however often is resharded.
+pub const SHARDS_STORED_PER_NODE: usize = 50_000;
 /// Characters of a refused value that an error message repeats at most. AWS repeats it whole; the
 /// bound keeps an answer small whatever was sent.
 pub const ECHO_MAX_CHARS: usize = 4_096;

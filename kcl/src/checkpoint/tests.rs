@@ -172,3 +172,22 @@ async fn k3_a_release_never_goes_back() {
     checkpointer.checkpoint().await.unwrap();
     assert_eq!(checkpointer.finish_release().await, None);
 }
+
+/// Goal: a checkpoint that was stored though no try of it was answered does not stop a processor that checkpoints record by
+/// record. Method: every reply is lost, then the batch is delivered again from its start.
+#[tokio::test(start_paused = true)]
+async fn k12_a_batch_goes_on_after_a_checkpoint_that_was_stored_without_an_answer() {
+    let (store, checkpointer, _) = tenure().await;
+    checkpointer.begin_batch(position(9));
+    store.set(|faults| faults.lose_reply_every = Some(1));
+    let lost = checkpointer.checkpoint_at(&record(5)).await.unwrap_err();
+    assert_eq!(lost.kind(), ErrorKind::Unavailable);
+    assert_eq!(stored(&store).await, position(5));
+    store.set(|faults| faults.lose_reply_every = None);
+    checkpointer.batch_failed();
+    checkpointer.begin_batch(position(9));
+    for number in 1..=9 {
+        checkpointer.checkpoint_at(&record(number)).await.unwrap();
+        assert_eq!(stored(&store).await, position(number.max(5)), "K3");
+    }
+}

@@ -23,6 +23,8 @@ const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Pages of ListShards at most: far more than any account's shards.
 const PAGES_MAX: usize = 1_000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A whole answer may take this many times as long as the endpoint may be silent: ten megabytes over a slow line.
+const WHOLE_ANSWER: u32 = 10;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 
@@ -60,7 +62,8 @@ impl HttpClient {
     fn to_target(target: Target, request_timeout: Duration) -> Result<HttpClient, Error> {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT.min(request_timeout))
-            .timeout(request_timeout)
+            .read_timeout(request_timeout)
+            .timeout(request_timeout.saturating_mul(WHOLE_ANSWER))
             .pool_idle_timeout(IDLE_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never());
@@ -208,7 +211,7 @@ fn refusal(operation: Operation, status: u16, body: &[u8]) -> Failure {
     let answer: ErrorAnswer = serde_json::from_slice(body).unwrap_or_default();
     let code = ErrorCode::from_name(&answer.code);
     let (kind, again) = match code {
-        Some(ErrorCode::ProvisionedThroughputExceeded) => (ErrorKind::Unavailable, false),
+        Some(code @ ErrorCode::ProvisionedThroughputExceeded) => (kind_of(code), false),
         Some(code) => (kind_of(code), code.is_retryable()),
         None if status >= 500 || status == 429 => (ErrorKind::Unavailable, true),
         None if status == 403 => (ErrorKind::AccessDenied, false),

@@ -43,6 +43,10 @@ struct State {
     creating: bool,
     /// Calls of `GetRecords`.
     reads: u64,
+    /// How often a shard may be read in a second.
+    most_reads: Option<usize>,
+    /// Reads refused for that.
+    throttled: u64,
 }
 
 #[derive(Debug)]
@@ -50,6 +54,8 @@ struct FakeShard {
     shard: Shard,
     records: Vec<Record>,
     outlived: bool,
+    /// When it was read in the last second.
+    reads: Vec<Instant>,
 }
 
 pub(crate) fn shard_id(index: usize) -> String {
@@ -72,6 +78,7 @@ impl FakeKinesis {
             },
             records: Vec::new(),
             outlived: false,
+            reads: Vec::new(),
         };
         let state = State {
             began: clock::now(),
@@ -86,6 +93,8 @@ impl FakeKinesis {
             put: Vec::new(),
             creating: false,
             reads: 0,
+            most_reads: None,
+            throttled: 0,
         };
         FakeKinesis {
             state: Arc::new(Mutex::new(state)),
@@ -174,6 +183,16 @@ impl FakeKinesis {
         self.lock().reads
     }
 
+    /// Sets whether a shard may be read five times a second only, as at AWS.
+    pub(crate) fn limit_reads(&self, limited: bool) {
+        self.lock().most_reads = limited.then_some(5);
+    }
+
+    /// Reads refused because they came too fast.
+    pub(crate) fn throttled(&self) -> u64 {
+        self.lock().throttled
+    }
+
     pub(crate) fn name_no_children(&self) {
         self.lock().names_children = false;
     }
@@ -229,6 +248,7 @@ impl State {
             shard,
             records: Vec::new(),
             outlived: false,
+            reads: Vec::new(),
         });
         self.shards.len() - 1
     }
@@ -247,6 +267,17 @@ impl State {
         if let Some(kind) = self.failures.pop() {
             return Err(Error::new(kind, "a failure on demand"));
         }
+        let now = clock::now();
+        let reads = &mut self.shards[shard].reads;
+        reads.retain(|at| now < *at + Duration::from_secs(1));
+        if self.most_reads.is_some_and(|most| reads.len() >= most) {
+            self.throttled += 1;
+            return Err(Error::new(
+                ErrorKind::Throttled,
+                "more than five reads a second",
+            ));
+        }
+        reads.push(now);
         let found = &self.shards[shard];
         let end = found
             .records

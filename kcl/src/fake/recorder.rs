@@ -45,7 +45,7 @@ pub(crate) struct Behaviour {
     pub(crate) checkpoints: bool,
     /// How long a batch takes.
     pub(crate) takes: Duration,
-    /// Only this shard fails, if given.
+    /// Only this shard fails or takes its time, if given.
     pub(crate) only_shard: Option<String>,
 }
 
@@ -233,7 +233,7 @@ impl Recorder {
     }
 
     /// What to do with the batch at hand.
-    fn behaviour(&self) -> (Behaviour, bool) {
+    fn behaviour(&self) -> (Behaviour, bool, bool) {
         let mut behaviour = self.journal.behaviour.lock().unwrap();
         let concerned = behaviour
             .only_shard
@@ -243,7 +243,7 @@ impl Recorder {
         if fails {
             behaviour.failures -= 1;
         }
-        (behaviour.clone(), fails)
+        (behaviour.clone(), concerned, fails)
     }
 }
 
@@ -269,8 +269,10 @@ impl RecordProcessor for Recorder {
             let mut kept = self.journal.kept.lock().unwrap();
             kept.push(checkpointer.clone());
         }
-        let (behaviour, fails) = self.behaviour();
-        tokio::time::sleep(behaviour.takes).await;
+        let (behaviour, concerned, fails) = self.behaviour();
+        if concerned {
+            tokio::time::sleep(behaviour.takes).await;
+        }
         assert!(!(fails && behaviour.panics), "a panic on demand");
         if fails {
             return Err("a failure on demand".into());

@@ -1,4 +1,4 @@
-//! Reads a shard with GetRecords: iterators and their expiry, throttling, the pause at the tip.
+//! Reads a shard with GetRecords: iterators and their expiry, the pace under throttling, the pause at the tip.
 //!
 //! What it gives back is in strictly increasing order with nothing left out (K4, K6): a new iterator starts after the last
 //! record *read*, or at the original position if none was.
@@ -6,6 +6,7 @@
 use crate::checkpoint::Position;
 use crate::client::retry::backoff;
 use crate::client::{IteratorStart, KinesisApi, RecordsPage};
+use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
 use millstream_wire::SequenceNumber;
@@ -30,6 +31,7 @@ pub(crate) struct Poller {
     last_read: Option<SequenceNumber>,
     iterator: Option<String>,
     failures: u32,
+    pace: Pace,
 }
 
 /// What one request brought.
@@ -43,6 +45,13 @@ pub(crate) enum Polled {
     Failed(Error, Duration),
 }
 
+/// What one shard allows, to all applications together: five reads a second.
+const PACE_INTERVAL: Duration = Duration::from_millis(200);
+/// How long the pace is kept after the first refusal; doubled whenever going fast is refused again.
+const FIRST_PACE: Duration = Duration::from_secs(5);
+const LONGEST_PACE: Duration = Duration::from_mins(5);
+/// Refusals in a row that are routine; more have a reason worth telling.
+const ROUTINE_REFUSALS: u32 = 8;
 const EMPTY_PAGE_PAUSE: Duration = Duration::from_millis(10);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
@@ -61,6 +70,7 @@ impl Poller {
             last_read: None,
             iterator: None,
             failures: 0,
+            pace: Pace::default(),
         }
     }
 
@@ -111,6 +121,7 @@ impl Poller {
             0 => self.settings.poll_interval,
             _ => Duration::ZERO,
         };
+        let pause = pause.max(self.pace.pause(self.settings.poll_interval));
         if page.records.is_empty() && end.is_none() {
             return Polled::Nothing(pause.max(EMPTY_PAGE_PAUSE.min(self.settings.poll_interval)));
         }
@@ -129,15 +140,55 @@ impl Poller {
 
     fn failed(&mut self, error: Error) -> Polled {
         self.failures = self.failures.saturating_add(1);
-        if error.kind() != ErrorKind::Unavailable {
+        if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Throttled) {
             self.iterator = None;
         }
         // An expired iterator is routine; one that expires again and again is not.
         if error.kind() == ErrorKind::Expired && self.failures == 1 {
             return Polled::Nothing(Duration::ZERO);
         }
-        let pause = backoff(FIRST_BACKOFF, LONGEST_BACKOFF, self.failures);
-        Polled::Failed(error, pause.mul_f64(0.5 + 0.5 * fastrand::f64()))
+        let pause = backoff(FIRST_BACKOFF, LONGEST_BACKOFF, self.failures)
+            .mul_f64(0.5 + 0.5 * fastrand::f64());
+        if error.kind() == ErrorKind::Throttled {
+            self.pace.refused();
+            let pause = pause.max(self.pace.pause(self.settings.poll_interval));
+            if self.failures <= ROUTINE_REFUSALS {
+                let shard = &self.settings.shard_id;
+                tracing::debug!(%error, shard, ?pause, "the shard is read too fast");
+                return Polled::Nothing(pause);
+            }
+            return Polled::Failed(error, pause);
+        }
+        Polled::Failed(error, pause)
+    }
+}
+
+/// How fast a backlog is read: without pauses until the server refuses that, then at its limit for a while, then without
+/// pauses again. What other applications read, and a server without limits, are found out by trying.
+#[derive(Debug, Default)]
+struct Pace {
+    /// The last refusal, and how long the pace is kept for it.
+    kept: Option<(Instant, Duration)>,
+}
+
+impl Pace {
+    fn refused(&mut self) {
+        let now = clock::now();
+        let span = match self.kept {
+            Some((since, span)) if now < since + span => span,
+            // Refused soon after going fast again: the limit is there to stay.
+            Some((since, span)) if now < since + span * 2 => (span * 2).min(LONGEST_PACE),
+            Some(_) | None => FIRST_PACE,
+        };
+        self.kept = Some((now, span));
+    }
+
+    /// The least pause between two reads.
+    fn pause(&self, poll_interval: Duration) -> Duration {
+        match self.kept {
+            Some((since, span)) if clock::now() < since + span => poll_interval.max(PACE_INTERVAL),
+            Some(_) | None => Duration::ZERO,
+        }
     }
 }
 

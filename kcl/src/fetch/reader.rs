@@ -235,4 +235,57 @@ mod tests {
         }
         assert_eq!(seen, kinesis.put_so_far());
     }
+
+    /// Reads pages for a while, each as soon as the one before was handed out; gives how many came, and fails at the first
+    /// failure that reaches the consumer.
+    async fn read_for(reader: &mut Reader, period: Duration) -> usize {
+        let until = crate::clock::now() + period;
+        let mut pages = 0;
+        while let Ok(page) = tokio::time::timeout_at(until, reader.next()).await {
+            page.unwrap();
+            pages += 1;
+        }
+        pages
+    }
+
+    /// Goal: a backlog is read as fast as the limits of a shard allow, and being throttled for it is routine: it reaches
+    /// nobody, and stays rare. Method: a server that refuses the sixth read within a second.
+    #[tokio::test(start_paused = true)]
+    async fn a_backlog_is_read_at_the_pace_the_server_allows() {
+        let kinesis = FakeKinesis::new(1);
+        kinesis.put_many(0, 20_000);
+        kinesis.limit_reads(true);
+        let budget = Arc::new(Semaphore::new(permits(PAGE_RESERVATION_BYTES)));
+        let mut reader = reader(&kinesis, 0, &budget);
+        let pages = read_for(&mut reader, Duration::from_secs(100)).await;
+        assert!((400..=505).contains(&pages), "{pages} pages in 100 s");
+        let throttled = kinesis.throttled();
+        assert!(throttled <= 10, "{throttled} reads refused in 100 s");
+    }
+
+    /// Goal: the pace is not kept for ever: when the limits are lifted, a backlog is read without pauses again.
+    #[tokio::test(start_paused = true)]
+    async fn reading_goes_fast_again_when_the_server_allows() {
+        let kinesis = FakeKinesis::new(1);
+        kinesis.put_many(0, 20_000);
+        kinesis.limit_reads(true);
+        let budget = Arc::new(Semaphore::new(permits(PAGE_RESERVATION_BYTES)));
+        let mut reader = reader(&kinesis, 0, &budget);
+        read_for(&mut reader, Duration::from_secs(5)).await;
+        kinesis.limit_reads(false);
+        let pages = read_for(&mut reader, Duration::from_secs(10)).await;
+        assert!(pages > 1000, "{pages} pages in ten seconds without limits");
+    }
+
+    /// Goal: a shard that is refused again and again is said to be, so that a stall has a reason (K10).
+    #[tokio::test(start_paused = true)]
+    async fn k10_throttling_without_end_is_a_failure() {
+        let kinesis = FakeKinesis::new(1);
+        kinesis.put(0, "x");
+        kinesis.fail(&[crate::error::ErrorKind::Throttled; 100]);
+        let budget = Arc::new(Semaphore::new(permits(PAGE_RESERVATION_BYTES)));
+        let mut reader = reader(&kinesis, 0, &budget);
+        let refused = tokio::time::timeout(Duration::from_mins(1), reader.next()).await;
+        assert!(refused.unwrap().unwrap_err().is_retryable());
+    }
 }

@@ -102,13 +102,26 @@ pub fn eligible_leases<'a>(situation: &Situation<'a>) -> Vec<&'a Lease> {
         .collect()
 }
 
+/// The workers that may take leases of the stream. Rows do not say which stream a worker is there for; one that holds leases of
+/// another stream only is not counted, and neither waited for nor given a share.
 fn live_workers<'a>(situation: &Situation<'a>) -> BTreeSet<&'a str> {
+    let (mut here, mut elsewhere) = (BTreeSet::new(), BTreeSet::new());
+    for lease in &situation.snapshot.leases {
+        if let Some(owner) = lease.owner.as_deref() {
+            if lease.key.stream == situation.stream {
+                here.insert(owner);
+            } else {
+                elsewhere.insert(owner);
+            }
+        }
+    }
     let rows = situation
         .snapshot
         .workers
         .iter()
         .map(|row| row.worker_id.as_str());
     rows.filter(|worker| !situation.expired.contains_key(*worker))
+        .filter(|worker| here.contains(worker) || !elsewhere.contains(worker))
         .chain([situation.me])
         .collect()
 }

@@ -23,11 +23,15 @@ pub const FORGET_AFTER: Duration = Duration::from_hours(24);
 #[derive(Debug, Clone)]
 pub struct Observer {
     failover: Duration,
+    /// When the last snapshot was noted.
+    observed: Option<Instant>,
     workers: BTreeMap<String, Seen<Option<u64>>>,
     /// Free leases by counter.
     free: BTreeMap<LeaseKey, Seen<u64>>,
     /// Owners of the other leases.
     owners: BTreeMap<LeaseKey, String>,
+    /// Workers that give their leases up one by one, and when they last did.
+    leaving: BTreeMap<String, Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,15 +45,30 @@ impl Observer {
     pub fn new(failover: Duration) -> Self {
         Observer {
             failover,
+            observed: None,
             workers: BTreeMap::new(),
             free: BTreeMap::new(),
             owners: BTreeMap::new(),
+            leaving: BTreeMap::new(),
         }
     }
 
     /// Takes note of a snapshot. `now` is read *after* the snapshot was, so that a heartbeat never counts as older than
     /// it is.
+    ///
+    /// While nobody could look, nobody could be seen to live: a pause between two snapshots counts for no more than a
+    /// third of the fail-over time, the longest that a live worker goes without a heartbeat. So when a store comes back that
+    /// was out of reach for all, or when all were paused, workers do not take each other for dead.
     pub fn observe(&mut self, snapshot: &Snapshot, now: Instant) {
+        if let Some(last) = self.observed.replace(now) {
+            let unseen = now
+                .saturating_duration_since(last)
+                .saturating_sub(self.failover / 3);
+            self.workers
+                .values_mut()
+                .for_each(|seen| seen.since += unseen);
+            self.free.values_mut().for_each(|seen| seen.since += unseen);
+        }
         let open = snapshot
             .leases
             .iter()
@@ -57,7 +76,8 @@ impl Observer {
         let owned = open
             .clone()
             .filter_map(|lease| Some((lease.key.clone(), lease.owner.clone()?)));
-        self.owners = owned.collect();
+        let before = std::mem::replace(&mut self.owners, owned.collect());
+        self.note_leaving(&before, snapshot, now);
         let mut present: BTreeMap<String, Option<u64>> = self
             .owners
             .values()
@@ -75,6 +95,37 @@ impl Observer {
             .map(|lease| (lease.key.clone(), lease.counter))
             .collect();
         self.free = note(&self.free, free, now);
+    }
+
+    /// A worker that gives a lease up to nobody while it holds others is shutting down. One that is registered anew gives all up
+    /// at once, and one that gets a lease is there to stay.
+    fn note_leaving(
+        &mut self,
+        before: &BTreeMap<LeaseKey, String>,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) {
+        for lease in &snapshot.leases {
+            match (before.get(&lease.key), &lease.owner) {
+                (Some(former), None)
+                    if lease.checkpoint != Position::ShardEnd
+                        && self.owners.values().any(|owner| owner == former) =>
+                {
+                    self.leaving.insert(former.clone(), now);
+                }
+                (former, Some(owner)) if former != Some(owner) => {
+                    self.leaving.remove(owner);
+                }
+                _ => {}
+            }
+        }
+        self.leaving
+            .retain(|_, since| now.saturating_duration_since(*since) < self.failover);
+    }
+
+    /// Whether the worker is shutting down: what it gave up is not for it to take.
+    pub fn is_leaving(&self, worker_id: &str) -> bool {
+        self.leaving.contains_key(worker_id)
     }
 
     /// The workers whose heartbeat has not moved for the fail-over time.
@@ -111,12 +162,13 @@ impl Observer {
             .collect()
     }
 
-    /// The rows of workers that have been silent for [`FORGET_AFTER`].
+    /// The rows of workers that hold nothing and have been silent for [`FORGET_AFTER`].
     pub fn forgettable(&self, now: Instant) -> Vec<WorkerRow> {
         let silent = self
             .workers
             .iter()
-            .filter(|(_, seen)| seen.age(now) >= FORGET_AFTER);
+            .filter(|(_, seen)| seen.age(now) >= FORGET_AFTER)
+            .filter(|(worker_id, _)| self.owners.values().all(|owner| owner != *worker_id));
         silent
             .filter_map(|(worker_id, seen)| {
                 seen.value.map(|heartbeat| WorkerRow {
@@ -279,13 +331,48 @@ mod tests {
         ]
     }
 
+    /// Sees the same every second.
+    fn look_on(
+        observer: &mut Observer,
+        snapshot: &Snapshot,
+        start: Instant,
+        seconds: std::ops::Range<u64>,
+    ) {
+        for second in seconds {
+            observer.observe(snapshot, start + Duration::from_secs(second));
+        }
+    }
+
+    /// Goal: what happened while nobody looked is held against nobody; but a worker that stands still expires however
+    /// rarely the observer gets to look.
+    #[test]
+    fn time_without_looks_counts_for_a_heartbeat_interval_at_most() {
+        let start = crate::clock::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let still = workers(&[row("w", 7)]);
+        let mut observer = Observer::new(FAILOVER);
+        observer.observe(&still, start);
+        observer.observe(&still, at(1000));
+        assert_eq!(observer.expired(at(1000)), Expired::new());
+        observer.observe(&still, at(2000));
+        observer.observe(&still, at(3000));
+        assert_eq!(observer.expired(at(3000)), Expired::new());
+        observer.observe(&still, at(4000));
+        assert_eq!(observer.expired(at(4000)), [("w".into(), Some(7))].into());
+    }
+
     #[test]
     fn a_worker_expires_when_its_heartbeat_stands_still_for_the_failover_time() {
         let start = crate::clock::now();
         for (name, sightings, at, expected) in cases() {
             let mut observer = Observer::new(FAILOVER);
+            let mut before: Option<(u64, Snapshot)> = None;
             for (second, snapshot) in sightings {
+                if let Some((since, before)) = before {
+                    look_on(&mut observer, &before, start, since..second);
+                }
                 observer.observe(&snapshot, start + Duration::from_secs(second));
+                before = Some((second + 1, snapshot));
             }
             let found = observer.expired(start + Duration::from_secs(at));
             assert_eq!(found, expected, "{name}");
@@ -296,7 +383,8 @@ mod tests {
     fn workers_are_told_apart() {
         let start = crate::clock::now();
         let mut observer = Observer::new(FAILOVER);
-        observer.observe(&workers(&[row("a", 1), row("b", 1)]), start);
+        let both = workers(&[row("a", 1), row("b", 1)]);
+        look_on(&mut observer, &both, start, 0..5);
         observer.observe(&workers(&[row("a", 1), row("b", 2)]), start + FAILOVER / 2);
         let expired = observer.expired(start + FAILOVER);
         assert_eq!(expired, Expired::from([("a".to_owned(), Some(1))]));
@@ -355,7 +443,7 @@ mod tests {
             workers: vec![row("v", v), row("w", 1)],
             ..Snapshot::default()
         };
-        observer.observe(&snapshot(1), start);
+        look_on(&mut observer, &snapshot(1), start, 0..10);
         observer.observe(&snapshot(2), start + FAILOVER);
         assert!(observer.overdue(start + FAILOVER).is_empty());
         let overdue = observer.overdue(start + FAILOVER + FAILOVER / 2);
@@ -375,5 +463,19 @@ mod tests {
         observer.observe(&workers(&[row("a", 4)]), start);
         assert_eq!(observer.forgettable(start + FAILOVER * 100), []);
         assert_eq!(observer.forgettable(start + FORGET_AFTER), [row("a", 4)]);
+    }
+
+    /// Goal: a row that cannot be removed yet, because its worker still holds a lease, is not tried again with every look.
+    #[test]
+    fn a_row_whose_worker_still_holds_a_lease_is_not_forgotten() {
+        let start = crate::clock::now();
+        let mut observer = Observer::new(FAILOVER);
+        let snapshot = Snapshot {
+            leases: vec![lease("a", Some("w"), 1)],
+            workers: vec![row("v", 1), row("w", 1)],
+            ..Snapshot::default()
+        };
+        observer.observe(&snapshot, start);
+        assert_eq!(observer.forgettable(start + FORGET_AFTER), [row("v", 1)]);
     }
 }

@@ -1,10 +1,11 @@
 //! Leases in one SQLite file that several processes share.
 //!
 //! WAL with `synchronous=FULL`: a checkpoint that was answered survives power loss. Every writing transaction begins
-//! IMMEDIATE and waits for others no longer than the busy timeout. SQLite runs on threads of its own, one per
-//! connection; callers of one store queue for the connection in fair order and never block the runtime.
+//! IMMEDIATE and waits for others no longer than the busy timeout ([`queue`]). SQLite runs on threads of its own, one per
+//! connection; callers of one store queue in fair order and never block the runtime.
 
 mod fault;
+mod queue;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use super::{
 use crate::checkpoint::Position;
 use crate::error::{Error, ErrorKind};
 use async_trait::async_trait;
+use queue::Queue;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use std::collections::BTreeSet;
@@ -34,15 +36,21 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(3);
 /// A lease store in an SQLite file. Clones share its connections; other processes may open the same file.
 #[derive(Debug, Clone)]
 pub struct SqliteLeaseStore {
-    shared: Arc<Shared>,
+    database: Arc<Database>,
+    queue: Arc<Queue>,
 }
 
+/// The connections to the file. A write that finds it locked fails at once: waiting is the queue's business.
 #[derive(Debug)]
-struct Shared {
+struct Database {
     path: PathBuf,
-    options: SqliteConnectOptions,
-    /// The one connection that writes; tokio's lock, because it is held for a transaction.
+    /// How connections that write are opened: without SQLite's own waiting.
+    writing: SqliteConnectOptions,
+    reading: SqliteConnectOptions,
+    /// The one connection that writes all but heartbeats; tokio's lock, because it is held for a transaction.
     writer: Mutex<Option<SqliteConnection>>,
+    /// The one that writes heartbeats, which nothing in this process may hold up.
+    pulse: Mutex<Option<SqliteConnection>>,
     /// The one that reads snapshots: in WAL a reader waits for nobody.
     reader: Mutex<Option<SqliteConnection>>,
 }
@@ -83,30 +91,41 @@ impl SqliteLeaseStore {
             .create_if_missing(true)
             .busy_timeout(busy_timeout)
             .synchronous(SqliteSynchronous::Full);
-        let writer = schema::prepare(&options, path, busy_timeout).await?;
-        let shared = Shared {
+        let reading = options.clone().create_if_missing(false);
+        let database = Database {
             path: path.to_owned(),
-            options: options.create_if_missing(false),
-            writer: Mutex::new(Some(writer)),
+            writing: reading.clone().busy_timeout(Duration::ZERO),
+            reading,
+            writer: Mutex::new(None),
+            pulse: Mutex::new(None),
             reader: Mutex::new(None),
         };
+        schema::prepare(&options, path, busy_timeout).await?;
         Ok(SqliteLeaseStore {
-            shared: Arc::new(shared),
+            database: Arc::new(database),
+            queue: Arc::new(Queue::new(busy_timeout)),
         })
     }
+}
 
+impl Database {
     async fn writer(&self) -> Result<MappedMutexGuard<'_, SqliteConnection>, Error> {
-        self.connection(&self.shared.writer).await
+        self.connection(&self.writer, &self.writing).await
+    }
+
+    async fn pulse(&self) -> Result<MappedMutexGuard<'_, SqliteConnection>, Error> {
+        self.connection(&self.pulse, &self.writing).await
     }
 
     async fn reader(&self) -> Result<MappedMutexGuard<'_, SqliteConnection>, Error> {
-        self.connection(&self.shared.reader).await
+        self.connection(&self.reader, &self.reading).await
     }
 
     /// The connection, anew if it has ended.
     async fn connection<'a>(
         &'a self,
         place: &'a Mutex<Option<SqliteConnection>>,
+        options: &SqliteConnectOptions,
     ) -> Result<MappedMutexGuard<'a, SqliteConnection>, Error> {
         let mut guard = place.lock().await;
         let works = match guard.as_mut() {
@@ -114,7 +133,7 @@ impl SqliteLeaseStore {
             None => false,
         };
         if !works {
-            let opened = self.shared.options.connect().await;
+            let opened = options.connect().await;
             *guard = Some(opened.map_err(|fault| fault::explain(self.path(), fault))?);
         }
         MutexGuard::try_map(guard, Option::as_mut).map_err(|_| {
@@ -126,7 +145,7 @@ impl SqliteLeaseStore {
     }
 
     fn path(&self) -> &Path {
-        &self.shared.path
+        &self.path
     }
 }
 
@@ -161,8 +180,8 @@ impl Transaction<'_> {
     }
 }
 
-#[async_trait]
-impl LeaseStore for SqliteLeaseStore {
+/// The verbs of [`LeaseStore`], each one transaction, or `Unavailable` if the file is locked.
+impl Database {
     async fn register(&self, application: &str, worker_id: &str) -> Result<Registration, Error> {
         let incarnation = rules::new_incarnation()?;
         let mut writer = self.writer().await?;
@@ -187,8 +206,8 @@ impl LeaseStore for SqliteLeaseStore {
     }
 
     async fn heartbeat(&self, application: &str, worker: &Registration) -> Result<(), Error> {
-        let mut writer = self.writer().await?;
-        let mut transaction = Transaction::write(&mut writer, self.path(), application).await?;
+        let mut pulse = self.pulse().await?;
+        let mut transaction = Transaction::write(&mut pulse, self.path(), application).await?;
         let Some(run) = transaction.current(worker).await? else {
             return Err(rules::replaced(worker));
         };
@@ -378,5 +397,98 @@ impl LeaseStore for SqliteLeaseStore {
         }
         transaction.commit().await?;
         Ok(deleted)
+    }
+}
+
+#[async_trait]
+impl LeaseStore for SqliteLeaseStore {
+    async fn register(&self, application: &str, worker_id: &str) -> Result<Registration, Error> {
+        self.queue
+            .in_turn(|| self.database.register(application, worker_id))
+            .await
+    }
+
+    async fn heartbeat(&self, application: &str, worker: &Registration) -> Result<(), Error> {
+        self.queue
+            .at_once(|| self.database.heartbeat(application, worker))
+            .await
+    }
+
+    async fn deregister(&self, application: &str, worker: &Registration) -> Result<(), Error> {
+        self.queue
+            .in_turn(|| self.database.deregister(application, worker))
+            .await
+    }
+
+    async fn forget_workers(&self, application: &str, dead: &[WorkerRow]) -> Result<(), Error> {
+        self.queue
+            .in_turn(|| self.database.forget_workers(application, dead))
+            .await
+    }
+
+    async fn snapshot(&self, application: &str) -> Result<Snapshot, Error> {
+        self.database.snapshot(application).await
+    }
+
+    async fn create_leases(&self, application: &str, leases: &[NewLease]) -> Result<usize, Error> {
+        self.queue
+            .in_turn(|| self.database.create_leases(application, leases))
+            .await
+    }
+
+    async fn take(
+        &self,
+        application: &str,
+        worker: &Registration,
+        claims: &[Claim],
+    ) -> Result<Vec<Lease>, Error> {
+        self.queue
+            .in_turn(|| self.database.take(application, worker, claims))
+            .await
+    }
+
+    async fn ask(
+        &self,
+        application: &str,
+        worker: &Registration,
+        asks: &[Ask],
+    ) -> Result<usize, Error> {
+        self.queue
+            .in_turn(|| self.database.ask(application, worker, asks))
+            .await
+    }
+
+    async fn checkpoint(
+        &self,
+        application: &str,
+        token: &LeaseToken,
+        position: &Position,
+    ) -> Result<(), Error> {
+        self.queue
+            .in_turn(|| self.database.checkpoint(application, token, position))
+            .await
+    }
+
+    async fn end_shard(
+        &self,
+        application: &str,
+        token: &LeaseToken,
+        children: &[NewLease],
+    ) -> Result<(), Error> {
+        self.queue
+            .in_turn(|| self.database.end_shard(application, token, children))
+            .await
+    }
+
+    async fn release(&self, application: &str, releases: &[Release]) -> Result<usize, Error> {
+        self.queue
+            .in_turn(|| self.database.release(application, releases))
+            .await
+    }
+
+    async fn delete_ended(&self, application: &str, keys: &[LeaseKey]) -> Result<usize, Error> {
+        self.queue
+            .in_turn(|| self.database.delete_ended(application, keys))
+            .await
     }
 }

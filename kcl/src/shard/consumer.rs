@@ -16,6 +16,7 @@ use crate::processor::{
     ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 use crate::shard::callback::{guarded, retry_pause};
+use crate::shard::sync::heirs;
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -89,9 +90,19 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         token,
         shard,
         poll,
-        directive,
+        mut directive,
     } = tenure;
-    let processor = factory.create(&shard);
+    let processor = match create(&*factory, &shard, &token, &mut directive).await {
+        Ok(processor) => processor,
+        Err(Stop::Lost) => return Outcome::Lost,
+        Err(Stop::GiveUp(to)) => {
+            return Outcome::GiveUp(Release {
+                token,
+                checkpoint: None,
+                to,
+            });
+        }
+    };
     let checkpointer = Checkpointer::new(
         Arc::clone(&shared.store),
         &shared.application,
@@ -113,6 +124,25 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         reader,
     };
     consumer.live().await
+}
+
+/// A processor from the user's factory; a panic there is a failure like any other.
+async fn create<F: RecordProcessorFactory>(
+    factory: &F,
+    shard: &ShardInfo,
+    token: &LeaseToken,
+    directive: &mut watch::Receiver<Directive>,
+) -> Result<F::Processor, Stop> {
+    for attempt in 1.. {
+        match guarded(async { Ok(factory.create(shard)) }).await {
+            Ok(processor) => return Ok(processor),
+            Err(error) => {
+                let callback = "the record processor factory";
+                pause_after(directive, &token.key, callback, attempt, &error).await?;
+            }
+        }
+    }
+    Err(Stop::Lost)
 }
 
 impl<P: RecordProcessor> Consumer<P> {
@@ -263,16 +293,8 @@ impl<P: RecordProcessor> Consumer<P> {
         attempt: u32,
         error: &ProcessorError,
     ) -> Result<(), Stop> {
-        let pause = retry_pause(attempt);
-        tracing::warn!(
-            %error, callback, attempt, lease = %self.token.key, ?pause,
-            "the record processor failed, it is called again"
-        );
-        tokio::select! {
-            biased;
-            stop = stopped(&mut self.directive) => Err(stop),
-            () = tokio::time::sleep(pause) => Ok(()),
-        }
+        let key = &self.token.key;
+        pause_after(&mut self.directive, key, callback, attempt, error).await
     }
 
     /// The children to end the shard with, or `None` if it is not closed after all. An end without children is believed only
@@ -315,7 +337,7 @@ impl<P: RecordProcessor> Consumer<P> {
         Ok(None)
     }
 
-    /// The children of a shard whose last records are older than the retention: the stream is the same, lists the shard no
+    /// The heirs of a shard whose last records are older than the retention: the stream is the same, lists the shard no
     /// more, and lists shards that came from it. Nothing less proves that there is nothing left to read.
     async fn outlived(&mut self) -> Result<Option<Vec<Shard>>, Stop> {
         let client = &self.shared.client;
@@ -334,8 +356,7 @@ impl<P: RecordProcessor> Consumer<P> {
         };
         let id = &self.shard.shard_id;
         let listed = shards.iter().any(|shard| shard.shard_id == *id);
-        let is_child = |shard: &Shard| shard.parents.contains(id);
-        let children: Vec<Shard> = shards.into_iter().filter(is_child).collect();
+        let children = heirs(&shards, &self.shard);
         if identity != self.token.key.stream || listed || children.is_empty() {
             return Ok(None);
         }
@@ -399,6 +420,26 @@ impl<P: RecordProcessor> Consumer<P> {
 fn log_failure(callback: &str, token: &LeaseToken, answer: Result<(), ProcessorError>) {
     if let Err(error) = answer {
         tracing::warn!(%error, callback, lease = %token.key, "the record processor failed");
+    }
+}
+
+/// Says what failed, and waits before it is tried again.
+async fn pause_after(
+    directive: &mut watch::Receiver<Directive>,
+    lease: &LeaseKey,
+    callback: &str,
+    attempt: u32,
+    error: &ProcessorError,
+) -> Result<(), Stop> {
+    let pause = retry_pause(attempt);
+    tracing::warn!(
+        %error, callback, attempt, %lease, ?pause,
+        "the record processor failed, it is called again"
+    );
+    tokio::select! {
+        biased;
+        stop = stopped(directive) => Err(stop),
+        () = tokio::time::sleep(pause) => Ok(()),
     }
 }
 

@@ -9,6 +9,8 @@ use crate::config::InitialPosition;
 use crate::error::{Error, ErrorKind};
 use crate::lease::renew::bounded;
 use crate::lease::{Lease, LeaseKey, LeaseStore, NewLease};
+use crate::processor::ShardInfo;
+use millstream_wire::HashKeyRange;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +36,8 @@ pub(crate) struct SyncInput<'a> {
     pub(crate) initial: InitialPosition,
     /// What LATEST means: the stream server's clock when the worker started, *before* the shards were listed.
     pub(crate) started_ms: u64,
+    /// The shards that were open then, as far as LATEST needs to know.
+    pub(crate) open_at_start: &'a HashSet<String>,
 }
 
 /// The shards as a family tree, with the leases they have.
@@ -126,12 +130,17 @@ impl<'a> Family<'a> {
         match input.initial {
             InitialPosition::TrimHorizon => Some(Position::TrimHorizon),
             InitialPosition::AtTimestamp(ms) => Some(Position::AtTimestamp(ms)),
-            InitialPosition::Latest => (!shard.closed || self.is_gap(&shard.shard_id))
-                .then_some(Position::AtTimestamp(input.started_ms)),
+            InitialPosition::Latest => {
+                let wanted = !shard.closed
+                    || self.was_open(shard, input.open_at_start)
+                    || self.is_gap(&shard.shard_id);
+                wanted.then_some(Position::AtTimestamp(input.started_ms))
+            }
         }
     }
 
-    /// The nearest leased shard on every line of descent.
+    /// The nearest leased shard on every line of descent. Where a line leads to a shard that is not listed any more and never had a
+    /// lease, the leases of its range whose shards are not listed either: the application was away for longer than the retention.
     fn leased_ancestors(&self, shard: &'a Shard) -> Vec<&'a Lease> {
         let mut found = Vec::new();
         let mut seen = HashSet::new();
@@ -144,9 +153,39 @@ impl<'a> Family<'a> {
                 found.push(*lease);
             } else if let Some(parent) = self.shards.get(id) {
                 open.extend(parent.parents.iter().map(String::as_str));
+            } else {
+                let forebear = |lease: &&&Lease| {
+                    !self.shards.contains_key(lease.key.shard_id.as_str())
+                        && lease
+                            .hash_key_range
+                            .is_none_or(|range| overlap(range, shard.hash_key_range))
+                };
+                found.extend(
+                    self.leases
+                        .values()
+                        .copied()
+                        .filter(|lease| forebear(&lease)),
+                );
             }
         }
         found
+    }
+
+    /// Whether a shard was open at the start, or came from one that was.
+    fn was_open(&self, shard: &'a Shard, open_at_start: &HashSet<String>) -> bool {
+        let mut seen = HashSet::new();
+        let mut open = vec![shard.shard_id.as_str()];
+        while let Some(id) = open.pop() {
+            if open_at_start.contains(id) {
+                return true;
+            }
+            if seen.insert(id)
+                && let Some(shard) = self.shards.get(id)
+            {
+                open.extend(shard.parents.iter().map(String::as_str));
+            }
+        }
+        false
     }
 
     fn has_leased_descendant(&self, id: &'a str) -> bool {
@@ -184,6 +223,40 @@ impl<'a> Family<'a> {
     }
 }
 
+/// Those of the listed shards that carry on a shard which is not listed any more: its children or, if they are not listed
+/// either, the first of their descendants.
+pub(crate) fn heirs(listed: &[Shard], gone: &ShardInfo) -> Vec<Shard> {
+    let by_id: HashMap<&str, &Shard> = listed
+        .iter()
+        .map(|shard| (shard.shard_id.as_str(), shard))
+        .collect();
+    let mut ancestors = HashSet::new();
+    let mut open: Vec<&str> = gone.parents.iter().map(String::as_str).collect();
+    while let Some(id) = open.pop() {
+        if ancestors.insert(id)
+            && let Some(shard) = by_id.get(id)
+        {
+            open.extend(shard.parents.iter().map(String::as_str));
+        }
+    }
+    let overlaps = |shard: &Shard| {
+        gone.hash_key_range
+            .is_some_and(|range| overlap(range, shard.hash_key_range))
+    };
+    let is_heir = |shard: &&Shard| {
+        let of_unlisted = |id: &String| !by_id.contains_key(id.as_str());
+        shard.parents.contains(&gone.shard_id)
+            || (!ancestors.contains(shard.shard_id.as_str())
+                && shard.parents.iter().any(of_unlisted)
+                && overlaps(shard))
+    };
+    listed.iter().filter(is_heir).cloned().collect()
+}
+
+fn overlap(one: HashKeyRange, other: HashKeyRange) -> bool {
+    one.start <= other.end && other.start <= one.end
+}
+
 /// A descendant starts at its beginning; or at the time its ancestors wait for, if they have come across no record yet.
 fn start_after(ancestors: &[&Lease]) -> Position {
     let mut earliest: Option<u64> = None;
@@ -213,6 +286,8 @@ pub(crate) struct Syncer {
     pub(crate) initial: InitialPosition,
     /// The stream server's clock when the worker started.
     pub(crate) started_ms: u64,
+    /// The shards that were open then, as far as LATEST needs to know.
+    pub(crate) open_at_start: HashSet<String>,
     /// Limit on one call of the store.
     pub(crate) store_timeout: Duration,
 }
@@ -255,6 +330,7 @@ impl Syncer {
             leases: &snapshot.leases,
             initial: self.initial,
             started_ms: self.started_ms,
+            open_at_start: &self.open_at_start,
         });
         if !plan.create.is_empty() {
             let create = self.store.create_leases(&self.application, &plan.create);

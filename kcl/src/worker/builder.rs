@@ -1,6 +1,6 @@
 //! Settings and components in, a worker out.
 
-use super::{Worker, WorkerHandle};
+use super::{Beginning, Worker, WorkerHandle};
 use crate::client::{HttpClient, KinesisApi};
 use crate::config::{InitialPosition, WorkerConfig};
 use crate::error::{Error, ErrorKind};
@@ -76,7 +76,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// How long a request to the endpoint may take; default 10 s, but less than the fail-over time.
+    /// How long the endpoint may be silent during a request; default 10 s, but less than the fail-over time.
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.config.request_timeout = Some(timeout);
@@ -124,7 +124,7 @@ impl WorkerBuilder {
                 config.effective_request_timeout(),
             )?),
         };
-        let stream = client.describe_stream(&config.stream).await?;
+        let beginning = Beginning::of(&*client, &config).await?;
         let handle = WorkerHandle::new();
         let done = handle.done.clone().drop_guard();
         Ok(Worker {
@@ -132,7 +132,7 @@ impl WorkerBuilder {
             client,
             store,
             factory: Arc::new(factory),
-            stream,
+            beginning,
             handle,
             done,
         })

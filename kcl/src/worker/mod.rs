@@ -12,10 +12,11 @@ mod tests;
 pub use builder::WorkerBuilder;
 
 use crate::client::{KinesisApi, StreamSummary};
-use crate::config::WorkerConfig;
+use crate::config::{InitialPosition, WorkerConfig};
 use crate::error::Error;
 use crate::lease::LeaseStore;
 use crate::processor::RecordProcessorFactory;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -26,10 +27,33 @@ pub struct Worker<F> {
     client: Arc<dyn KinesisApi>,
     store: Arc<dyn LeaseStore>,
     factory: Arc<F>,
-    stream: StreamSummary,
+    beginning: Beginning,
     handle: WorkerHandle,
     /// Tells the handles when the worker is gone, whether it ran or not.
     done: DropGuard,
+}
+
+/// The stream as it was when the worker was built.
+struct Beginning {
+    stream: StreamSummary,
+    /// Under LATEST the shards that were open before `stream.server_time_ms`: each may hold records that came after it,
+    /// even if it is closed by the time the shards are listed (K4).
+    open: HashSet<String>,
+}
+
+impl Beginning {
+    async fn of(client: &dyn KinesisApi, config: &WorkerConfig) -> Result<Self, Error> {
+        let stream = client.describe_stream(&config.stream).await?;
+        if config.initial_position != InitialPosition::Latest || stream.status == "CREATING" {
+            let open = HashSet::new();
+            return Ok(Beginning { stream, open });
+        }
+        let shards = client.list_shards(&config.stream).await?;
+        let open = shards.into_iter().filter(|shard| !shard.closed);
+        let open = open.map(|shard| shard.shard_id).collect();
+        let stream = client.describe_stream(&config.stream).await?;
+        Ok(Beginning { stream, open })
+    }
 }
 
 impl<F> fmt::Debug for Worker<F> {
@@ -68,11 +92,11 @@ impl<F: RecordProcessorFactory> Worker<F> {
             client,
             store,
             factory,
-            stream,
+            beginning,
             handle,
             done,
         } = self;
-        let running = run::Run::start(config, client, store, factory, stream).await?;
+        let running = run::Run::start(config, client, store, factory, beginning).await?;
         let ended = running.until(handle.asked).await;
         drop(done);
         ended

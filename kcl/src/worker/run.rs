@@ -1,15 +1,16 @@
 //! The one loop that decides: look at the leases, tell the consumers, release, take, ask; then wait a little.
 
+use super::Beginning;
 use super::held::{Held, Work};
+use crate::client::KinesisApi;
 use crate::client::retry::backoff;
-use crate::client::{KinesisApi, StreamSummary};
 use crate::clock;
 use crate::config::WorkerConfig;
 use crate::error::{Error, ErrorKind};
 use crate::lease::assign::{self, Situation};
 use crate::lease::expiry::{Expired, Observer};
 use crate::lease::renew::{OwnerWindow, bounded, keep_alive};
-use crate::lease::{LeaseStore, Registration, Release, Snapshot};
+use crate::lease::{LeaseStore, Registration, Release, Snapshot, WorkerRow};
 use crate::processor::RecordProcessorFactory;
 use crate::shard::consumer::Shared;
 use crate::shard::sync::{SyncReport, Syncer};
@@ -46,8 +47,9 @@ impl<F: RecordProcessorFactory> Run<F> {
         client: Arc<dyn KinesisApi>,
         store: Arc<dyn LeaseStore>,
         factory: Arc<F>,
-        stream: StreamSummary,
+        beginning: Beginning,
     ) -> Result<Self, Error> {
+        let Beginning { stream, open } = beginning;
         let (sent, registration) = register(&*store, &config).await?;
         let shared = Arc::new(Shared {
             application: config.application.clone(),
@@ -65,6 +67,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             identity: stream.identity(),
             initial: config.initial_position,
             started_ms: stream.server_time_ms,
+            open_at_start: open,
             store_timeout: config.failover_time,
         };
         let mut background = JoinSet::new();
@@ -75,7 +78,17 @@ impl<F: RecordProcessorFactory> Run<F> {
             shared.window.clone(),
             config.failover_time,
         ));
-        let first = first_sync(&syncer).await?;
+        let first = match first_sync(&syncer).await {
+            Ok(report) => report,
+            Err(error) => {
+                background.shutdown().await;
+                let call = shared.store.deregister(&config.application, &registration);
+                if let Err(error) = bounded(config.failover_time, call).await {
+                    tracing::debug!(%error, "the worker's row could not be removed");
+                }
+                return Err(error);
+            }
+        };
         background.spawn(keep_synced(
             syncer,
             Arc::clone(&shared.sync),
@@ -157,7 +170,10 @@ impl<F: RecordProcessorFactory> Run<F> {
         self.shared.window.verified(begun);
         self.adopt(&snapshot).await?;
         if self.shared.window.is_open() {
-            self.balance(&snapshot, &expired).await?;
+            let mut staying = snapshot;
+            let is_leaving = |row: &WorkerRow| self.observer.is_leaving(&row.worker_id);
+            staying.workers.retain(|row| !is_leaving(row));
+            self.balance(&staying, &expired).await?;
         }
         self.forget_dead().await
     }
@@ -233,16 +249,17 @@ impl<F: RecordProcessorFactory> Run<F> {
                 // delivered again.
                 tracing::error!(%error, "a release was refused, the leases are given up one by one");
                 for release in releases {
-                    let bare = Release {
-                        checkpoint: None,
-                        ..release.clone()
-                    };
-                    if self
-                        .release_in_store(std::slice::from_ref(&release))
-                        .await
-                        .is_err()
-                    {
-                        self.release_in_store(&[bare]).await?;
+                    let one = std::slice::from_ref(&release);
+                    match self.release_in_store(one).await {
+                        Ok(()) => {}
+                        Err(error) if error.is_retryable() => return Err(error),
+                        Err(_) => {
+                            let bare = Release {
+                                checkpoint: None,
+                                ..release.clone()
+                            };
+                            self.release_in_store(&[bare]).await?;
+                        }
                     }
                     self.held.released(&[release]);
                 }

@@ -5,6 +5,8 @@ mod read;
 mod shard;
 mod stream;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use crate::engine::Engine;

@@ -8,7 +8,7 @@ use millstream_wire::shapes::{
     Blob, PutRecordRequest, PutRecordResponse, PutRecordsRequest, PutRecordsRequestEntry,
     PutRecordsResponse, PutRecordsResultEntry, Text,
 };
-use millstream_wire::{HashKey, SequenceNumber, StreamArn};
+use millstream_wire::{ErrorCode, HashKey, SequenceNumber, StreamArn};
 
 pub(super) async fn put_record(
     engine: &Engine,
@@ -149,9 +149,16 @@ fn result(outcome: Result<Placed, Refusal>, arn: &StreamArn) -> PutRecordsResult
         },
         Err(refusal) => {
             let error = ApiError::of_record(&refusal, named(arn));
+            // API reference: a record's code is one of two, whatever went wrong.
+            let code = match error.code {
+                ErrorCode::ProvisionedThroughputExceeded => error.code,
+                _ => ErrorCode::InternalFailure,
+            };
+            let message = Some(error.message).filter(|message| !message.is_empty());
             PutRecordsResultEntry {
-                error_code: Some(error.code.name().to_owned()),
-                error_message: Some(error.message),
+                error_code: Some(code.name().to_owned()),
+                // The text is the one that AWS gives for it.
+                error_message: message.or_else(|| Some("Internal service failure.".to_owned())),
                 ..PutRecordsResultEntry::default()
             }
         }

@@ -1,7 +1,7 @@
 //! GetShardIterator and GetRecords.
 
 use crate::api::{Caller, named, shard::key_range, stream_arn};
-use crate::engine::{Engine, Page, Start};
+use crate::engine::{Engine, Error, Page, Start};
 use crate::error::{ApiError, SequenceFault};
 use millstream_wire::limits::GET_RECORDS_MAX_COUNT;
 use millstream_wire::shapes::{
@@ -20,9 +20,28 @@ pub(super) async fn get_shard_iterator(
         request.stream_name.as_deref(),
         request.stream_arn.as_deref(),
     )?;
-    let shard = request.shard_id.clone().unwrap_or_default();
-    let start = start(&request, &shard, &arn)?;
-    let shard_iterator = engine.shard_iterator(&arn, &shard, start).await?;
+    let text = request.shard_id.as_deref().unwrap_or_default();
+    let shard: ShardId = text
+        .parse()
+        .map_err(|_| ApiError::shard_not_found(text, named(&arn)))?;
+    // Of an unknown stream AWS says here what it says of an unknown shard.
+    let missing = |error| match error {
+        Error::StreamNotFound(_) | Error::ShardNotFound { .. } => {
+            ApiError::shard_does_not_exist(shard, named(&arn))
+        }
+        other => other.into(),
+    };
+    if !engine
+        .stream(&arn)
+        .map_err(missing)?
+        .shards
+        .contains_key(&shard.0)
+    {
+        return Err(ApiError::shard_does_not_exist(shard, named(&arn)));
+    }
+    let start = start(&request, shard, &arn)?;
+    let minted = engine.shard_iterator(&arn, text, start).await;
+    let shard_iterator = minted.map_err(missing)?;
     if request.dry_run == Some(true) {
         return Err(ApiError::dry_run());
     }
@@ -32,14 +51,12 @@ pub(super) async fn get_shard_iterator(
 /// The kind of start with the member it needs, and without those it does not take.
 fn start(
     request: &GetShardIteratorRequest,
-    shard: &str,
+    shard: ShardId,
     arn: &StreamArn,
 ) -> Result<Start, ApiError> {
     let Some(kind) = request.shard_iterator_type.as_ref() else {
         unreachable!("validation requires an iterator type");
     };
-    // An id that does not parse is refused with the shard; until then its number does not matter.
-    let shard: ShardId = shard.parse().unwrap_or(ShardId(0));
     let sequence = request.starting_sequence_number.as_deref();
     let timestamp = request.timestamp;
     let numbered = |make: fn(SequenceNumber) -> Start| {

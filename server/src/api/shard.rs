@@ -10,7 +10,7 @@ use millstream_wire::shapes::{
     self, Empty, KeyRange, ListShardsRequest, ListShardsResponse, MergeShardsRequest,
     SequenceNumberRange, ShardFilter, ShardFilterType, SplitShardRequest,
 };
-use millstream_wire::{HashKey, ShardId, StreamArn};
+use millstream_wire::{HashKey, HashKeyRange, ShardId, StreamArn};
 
 pub(super) async fn split_shard(
     engine: &Engine,
@@ -24,12 +24,13 @@ pub(super) async fn split_shard(
     )?;
     let shard = existing(engine, &arn, &request.shard_to_split.unwrap_or_default())?;
     let text = request.new_starting_hash_key.unwrap_or_default();
-    let key: HashKey = text.parse().map_err(|_| {
-        ApiError::invalid_argument(format!(
-            "NewStartingHashKey {text} used in SplitShard() on shard {shard} in {} is not below 2^128.",
-            named(&arn)
-        ))
-    })?;
+    let Ok(key) = text.parse::<HashKey>() else {
+        // 2^128 or more: outside of every shard.
+        let stream = engine.stream(&arn)?;
+        let range = stream.shards.get(&shard.0).map(Shard::range);
+        let range = range.unwrap_or(HashKeyRange::ALL);
+        return Err(ApiError::bad_split_key(text, shard, named(&arn), range));
+    };
     engine.split_shard(&arn, shard, key).await?;
     Ok(Empty {})
 }
@@ -85,10 +86,15 @@ pub(super) fn list_shards(
     let max = max
         .unwrap_or(LIST_SHARDS_MAX_COUNT)
         .min(LIST_SHARDS_MAX_COUNT);
+    // What was before the trim horizon or the stream itself is answered for by what came first.
+    let first_ms = stream.shards.values().map(|s| opened_ms(s, &stream)).min();
+    let oldest_ms = stream
+        .trim_horizon_ms(now_ms)
+        .max(first_ms.unwrap_or_default());
     let mut shards = stream
         .listed_shards(now_ms)
         .filter(|shard| page.after.is_none_or(|after| shard.index > after))
-        .filter(|shard| page.filter.keeps(shard, &stream, now_ms))
+        .filter(|shard| page.filter.keeps(shard, &stream, oldest_ms))
         .peekable();
     let listed: Vec<&Shard> = shards.by_ref().take(max).collect();
     let next_token = match (shards.peek(), listed.last()) {
@@ -210,33 +216,34 @@ impl Filter {
         }
     }
 
-    fn keeps(self, shard: &Shard, stream: &Stream, now_ms: u64) -> bool {
+    fn keeps(self, shard: &Shard, stream: &Stream, oldest_ms: u64) -> bool {
         let open_at = |at_ms: u64| {
-            shard.created_seconds.saturating_mul(1_000) <= at_ms
-                && shard.closed_ms.is_none_or(|closed| closed > at_ms)
+            let at_ms = at_ms.max(oldest_ms);
+            opened_ms(shard, stream) <= at_ms && shard.closed_ms.is_none_or(|closed| closed > at_ms)
         };
         match self {
             Filter::All => true,
             Filter::After(index) => shard.index > index,
-            // A stream younger than its retention was whole at its creation.
-            Filter::AtTrimHorizon => {
-                let first = stream
-                    .shards
-                    .values()
-                    .map(|s| s.created_seconds)
-                    .min()
-                    .unwrap_or(0);
-                open_at(
-                    stream
-                        .trim_horizon_ms(now_ms)
-                        .max(first.saturating_mul(1_000)),
-                )
-            }
+            Filter::AtTrimHorizon => open_at(oldest_ms),
             Filter::AtLatest => shard.is_open(),
             Filter::At(at_ms) => open_at(at_ms),
             Filter::From(at_ms) => shard.closed_ms.is_none_or(|closed| closed >= at_ms),
         }
     }
+}
+
+/// Since when the shard takes records: since its parents were closed, though its sequence numbers begin
+/// with a later second.
+fn opened_ms(shard: &Shard, stream: &Stream) -> u64 {
+    if shard.parents().next().is_none() {
+        return shard.created_seconds.saturating_mul(1_000);
+    }
+    let parents = shard.parents().filter_map(|p| stream.shards.get(&p));
+    // A parent that is not there any more left the retention: the shard was there all the time.
+    parents
+        .filter_map(|parent| parent.closed_ms)
+        .max()
+        .unwrap_or(0)
 }
 
 /// A shard as it is shown.

@@ -1,7 +1,7 @@
 //! Creating, deleting, describing and listing streams, and their retention.
 
 use crate::api::token::{self, ListStreamsToken};
-use crate::api::{Caller, named, own_arn, parse_name, shard, stream_arn};
+use crate::api::{Caller, named, own_arn, parse_name, shard, stream_arn, tags};
 use crate::engine::catalog::{self, Stream};
 use crate::engine::{Engine, NewStream, RetentionChange};
 use crate::error::ApiError;
@@ -16,10 +16,10 @@ use millstream_wire::shapes::{
 use millstream_wire::{ShardId, StreamArn};
 use std::num::NonZeroU32;
 
-/// Shards in one DescribeStream answer unless the request says otherwise (API reference).
-const DESCRIBE_STREAM_DEFAULT_SHARDS: usize = 100;
-/// Streams in one ListStreams answer unless the request says otherwise (API reference).
-const LIST_STREAMS_DEFAULT_COUNT: usize = 100;
+/// Shards in one DescribeStream answer unless the request asks for fewer (API reference).
+const DESCRIBE_STREAM_MAX_SHARDS: usize = 100;
+/// Streams in one ListStreams answer unless the request asks for fewer (API reference).
+const LIST_STREAMS_MAX_COUNT: usize = 100;
 
 pub(super) async fn create_stream(
     engine: &Engine,
@@ -53,13 +53,16 @@ pub(super) async fn create_stream(
     let kibibytes = request
         .max_record_size_in_kib
         .and_then(|size| usize::try_from(size).ok());
+    let arn = own_arn(caller, name);
+    let tags = request.tags.unwrap_or_default();
+    tags::check_added(&tags, named(&arn))?;
     engine
         .create_stream(NewStream {
-            arn: own_arn(caller, name),
+            arn,
             shards,
             mode,
             max_record_bytes: kibibytes.map_or(RECORD_DEFAULT_MAX_BYTES, |size| size * 1024),
-            tags: request.tags.unwrap_or_default(),
+            tags,
         })
         .await?;
     Ok(Empty {})
@@ -139,7 +142,9 @@ pub(super) fn describe_stream(
     let mut shards = listed.filter(|shard| after.is_none_or(|after| shard.index > after));
     let page = shards
         .by_ref()
-        .take(limit.unwrap_or(DESCRIBE_STREAM_DEFAULT_SHARDS));
+        .take(limit.map_or(DESCRIBE_STREAM_MAX_SHARDS, |limit| {
+            limit.min(DESCRIBE_STREAM_MAX_SHARDS)
+        }));
     let described = page.map(shard::describe).collect();
     Ok(DescribeStreamResponse {
         stream_description: StreamDescription {
@@ -184,7 +189,11 @@ pub(super) fn describe_stream_summary(
             enhanced_monitoring: vec![EnhancedMetrics::default()],
             encryption_type: Some(millstream_wire::shapes::EncryptionType::None),
             key_id: None,
-            open_shard_count: count(stream.open_shard_count()),
+            open_shard_count: if stream.is_creating(now_ms) {
+                0
+            } else {
+                count(stream.open_shard_count())
+            },
             consumer_count: Some(0),
             warm_throughput: None,
             max_record_size_in_kib: Some(count(stream.max_record_bytes / 1024)),
@@ -220,7 +229,9 @@ pub(super) fn list_streams(
         });
     let page: Vec<_> = streams
         .by_ref()
-        .take(limit.unwrap_or(LIST_STREAMS_DEFAULT_COUNT))
+        .take(limit.map_or(LIST_STREAMS_MAX_COUNT, |limit| {
+            limit.min(LIST_STREAMS_MAX_COUNT)
+        }))
         .collect();
     let has_more_streams = streams.next().is_some();
     let last = page.last().map(|stream| stream.arn.name.to_string());

@@ -1,8 +1,8 @@
 //! AddTagsToStream, RemoveTagsFromStream and ListTagsForStream.
 
-use crate::api::{Caller, stream_arn};
+use crate::api::{Caller, named, stream_arn};
 use crate::engine::Engine;
-use crate::error::ApiError;
+use crate::error::{ApiError, Named, TagChange};
 use millstream_wire::limits::TAGS_PER_STREAM;
 use millstream_wire::shapes::{
     AddTagsToStreamRequest, Empty, ListTagsForStreamRequest, ListTagsForStreamResponse,
@@ -20,9 +20,10 @@ pub(super) async fn add_tags(
         request.stream_name.as_deref(),
         request.stream_arn.as_deref(),
     )?;
-    engine
-        .change_tags(&arn, request.tags.unwrap_or_default(), Vec::new())
-        .await?;
+    engine.stream(&arn)?;
+    let tags = request.tags.unwrap_or_default();
+    check_added(&tags, named(&arn))?;
+    engine.change_tags(&arn, tags, Vec::new()).await?;
     Ok(Empty {})
 }
 
@@ -36,10 +37,42 @@ pub(super) async fn remove_tags(
         request.stream_name.as_deref(),
         request.stream_arn.as_deref(),
     )?;
-    engine
-        .change_tags(&arn, BTreeMap::new(), request.tag_keys.unwrap_or_default())
-        .await?;
+    engine.stream(&arn)?;
+    let keys = request.tag_keys.unwrap_or_default();
+    let texts: Vec<&String> = keys.iter().collect();
+    check_texts(&texts, TagChange::Remove, named(&arn))?;
+    engine.change_tags(&arn, BTreeMap::new(), keys).await?;
     Ok(Empty {})
+}
+
+/// Whether a stream may be given these tags.
+pub(super) fn check_added(
+    tags: &BTreeMap<String, String>,
+    named: Named<'_>,
+) -> Result<(), ApiError> {
+    let texts: Vec<&String> = tags.keys().chain(tags.values()).collect();
+    check_texts(&texts, TagChange::Add, named)?;
+    if tags.keys().any(|key| key.starts_with("aws:")) {
+        return Err(ApiError::tag_reserved(named));
+    }
+    Ok(())
+}
+
+fn check_texts(texts: &[&String], change: TagChange, named: Named<'_>) -> Result<(), ApiError> {
+    // The ranges are kinesalite's, whose author tried them on AWS.
+    let is_allowed = |c: char| {
+        c.is_ascii_alphanumeric()
+            || "_./-=+ @%:".contains(c)
+            || matches!(c, '\u{c0}'..='\u{1fff}' | '\u{2c00}'..='\u{d7ff}')
+    };
+    if !texts.iter().all(|text| text.chars().all(is_allowed)) {
+        return Err(ApiError::tag_characters());
+    }
+    // Allowed by the first message, refused by the second: so does AWS.
+    if texts.iter().any(|text| text.contains('%')) {
+        return Err(ApiError::tag_percent(change, named));
+    }
+    Ok(())
 }
 
 pub(super) fn list_tags(

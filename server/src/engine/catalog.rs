@@ -250,12 +250,19 @@ impl Stream {
         now_ms.saturating_sub(u64::from(self.retention_hours) * 3_600_000)
     }
 
-    /// Shards whose records may still be served at `now_ms`, by index.
+    /// Shards whose records may still be served at `now_ms`, by index: none while it is CREATING.
     pub fn listed_shards(&self, now_ms: u64) -> impl Iterator<Item = &Shard> {
         let horizon = self.trim_horizon_ms(now_ms);
-        self.shards
-            .values()
+        let shards = (!self.is_creating(now_ms)).then(|| self.shards.values());
+        shards
+            .into_iter()
+            .flatten()
             .filter(move |shard| shard.closed_ms.is_none_or(|closed| closed >= horizon))
+    }
+
+    /// Whether it does not show its shards yet.
+    pub fn is_creating(&self, now_ms: u64) -> bool {
+        self.status(now_ms) == Some(Status::Creating)
     }
 
     /// Shards that were split or merged from `index`.

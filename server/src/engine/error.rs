@@ -3,7 +3,9 @@
 
 use crate::engine::catalog::Status;
 use crate::log;
-use millstream_wire::{HashKey, HashKeyRange, SequenceNumber, ShardId, StreamArn};
+use millstream_wire::{
+    AccountId, HashKey, HashKeyRange, SequenceNumber, ShardId, StreamArn, StreamName,
+};
 
 /// Why an operation did not happen. Unless it says otherwise, nothing has changed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -101,6 +103,24 @@ pub enum Error {
         shard: ShardId,
         /// The number.
         sequence: SequenceNumber,
+    },
+    /// The sequence number was given out by another shard.
+    #[error("the sequence number came from shard {encoded} and was used for shard {used}")]
+    SequenceOfOtherShard {
+        /// The shard it came from.
+        encoded: ShardId,
+        /// The shard it was used for.
+        used: ShardId,
+    },
+    /// The iterator's stream was deleted, or its shard expired.
+    #[error("shard {shard} of stream {stream} under account {account} is gone")]
+    ShardGone {
+        /// Whose stream it was.
+        account: AccountId,
+        /// The stream.
+        stream: StreamName,
+        /// The shard.
+        shard: ShardId,
     },
     /// A timestamp to start from lies in the future.
     #[error("timestamp {given_ms} ms lies after now, {now_ms} ms")]

@@ -1,22 +1,31 @@
 //! Shard iterators: opaque tokens that say where the next read begins. Minted and parsed here only.
 //!
-//! Layout before base64 (152 bytes, the least AWS sends): version 1 as u64 | log shard u64 | counter u64 | minted, ms u64 |
-//! zeros | the first 16 bytes of HMAC-SHA-256 over all before, keyed with the log's id. A token of
-//! another server, or a changed one, does not verify.
+//! Layout before base64 (152 to 280 bytes by the stream's name, as AWS sends): version 1 as u64 | log
+//! shard u64 | counter u64 | minted, ms u64 | shard index u32 | length of the text u8 | the text
+//! `ACCOUNT/STREAM` | zeros | the first 16 bytes of HMAC-SHA-256 over all before, keyed with the log's
+//! id. A token of another server, or a changed one, does not verify. Names are there for the message
+//! about a stream that is gone; the log shard alone says what is read.
 
 use crate::log::LogShard;
 use hmac::{Hmac, KeyInit, Mac};
 use millstream_wire::limits::SHARD_ITERATOR_TTL_SECONDS;
+use millstream_wire::{AccountId, ShardId, StreamName};
 use sha2::Sha256;
 
 const VERSION: u64 = 1;
-const FIELDS_BYTES: usize = 32;
 const MAC_BYTES: usize = 16;
-const TOKEN_BYTES: usize = 152;
+const TOKEN_MIN_BYTES: usize = 152;
+const TOKEN_MAX_BYTES: usize = 280;
 
 /// Where the next read begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ShardIterator {
+    /// Whose stream it is.
+    pub account: AccountId,
+    /// The stream.
+    pub stream: StreamName,
+    /// The shard.
+    pub shard: ShardId,
     /// The shard of one incarnation of a stream.
     pub log_shard: LogShard,
     /// First counter to read.
@@ -40,11 +49,18 @@ pub(super) enum Refused {
 impl ShardIterator {
     /// The token.
     pub(super) fn mint(&self, key: &[u8; 16]) -> String {
-        let mut bytes = Vec::with_capacity(TOKEN_BYTES);
+        let name = self.stream.as_str();
+        let token_bytes = TOKEN_MIN_BYTES + (name.len() + 2) / 16 * 16;
+        let mut bytes = Vec::with_capacity(token_bytes);
         for field in [VERSION, self.log_shard.0, self.counter, self.minted_ms] {
             bytes.extend_from_slice(&field.to_be_bytes());
         }
-        bytes.resize(TOKEN_BYTES - MAC_BYTES, 0);
+        bytes.extend_from_slice(&self.shard.0.to_be_bytes());
+        let text = format!("{}/{name}", self.account);
+        // At most 141 bytes: a name has at most 128.
+        bytes.push(u8::try_from(text.len()).unwrap_or_default());
+        bytes.extend_from_slice(text.as_bytes());
+        bytes.resize(token_bytes - MAC_BYTES, 0);
         let mac = mac(key, &bytes).finalize().into_bytes();
         bytes.extend_from_slice(&mac[..MAC_BYTES]);
         base64_simd::STANDARD.encode_to_string(&bytes)
@@ -63,28 +79,14 @@ impl ShardIterator {
         let bytes = base64_simd::STANDARD
             .decode_to_vec(bare)
             .map_err(|_| Refused::Invalid)?;
-        if bytes.len() != TOKEN_BYTES {
+        if !(TOKEN_MIN_BYTES..=TOKEN_MAX_BYTES).contains(&bytes.len()) {
             return Err(Refused::Invalid);
         }
-        let (body, given_mac) = bytes.split_at(TOKEN_BYTES - MAC_BYTES);
+        let (body, given_mac) = bytes.split_at(bytes.len() - MAC_BYTES);
         mac(key, body)
             .verify_truncated_left(given_mac)
             .map_err(|_| Refused::Invalid)?;
-        let mut fields = body[..FIELDS_BYTES].chunks_exact(8).map(|chunk| {
-            chunk
-                .iter()
-                .fold(0u64, |value, byte| value << 8 | u64::from(*byte))
-        });
-        let mut next = || fields.next().ok_or(Refused::Invalid);
-        if next()? != VERSION {
-            return Err(Refused::Invalid);
-        }
-        let log_shard = LogShard(next()?);
-        let iterator = ShardIterator {
-            log_shard,
-            counter: next()?,
-            minted_ms: next()?,
-        };
+        let iterator = ShardIterator::decode(body).ok_or(Refused::Invalid)?;
         // A clock that stepped back does not make a token valid for longer than the step.
         if now_ms
             > iterator
@@ -96,6 +98,26 @@ impl ShardIterator {
             });
         }
         Ok(iterator)
+    }
+
+    fn decode(body: &[u8]) -> Option<ShardIterator> {
+        let (fields, rest) = body.split_first_chunk::<32>()?;
+        let (fields, _) = fields.as_chunks::<8>();
+        let [version, log_shard, counter, minted_ms] = fields else {
+            return None;
+        };
+        let (shard, rest) = rest.split_first_chunk::<4>()?;
+        let (text_bytes, rest) = rest.split_first()?;
+        let text = rest.get(..usize::from(*text_bytes))?;
+        let (account, stream) = std::str::from_utf8(text).ok()?.split_once('/')?;
+        (u64::from_be_bytes(*version) == VERSION).then_some(ShardIterator {
+            account: account.parse().ok()?,
+            stream: stream.parse().ok()?,
+            shard: ShardId(u32::from_be_bytes(*shard)),
+            log_shard: LogShard(u64::from_be_bytes(*log_shard)),
+            counter: u64::from_be_bytes(*counter),
+            minted_ms: u64::from_be_bytes(*minted_ms),
+        })
     }
 }
 
@@ -115,6 +137,9 @@ mod tests {
 
     fn sample() -> ShardIterator {
         ShardIterator {
+            account: "000000000000".parse().unwrap(),
+            stream: "orders".parse().unwrap(),
+            shard: ShardId(7),
             log_shard: LogShard(3),
             counter: 99,
             minted_ms: 1_000_000,
@@ -129,6 +154,20 @@ mod tests {
             minted_ms: 1_000_000,
         });
         assert_eq!(ShardIterator::parse(&token, &KEY, 1_300_001), expired);
+    }
+
+    #[test]
+    fn is_as_long_as_those_of_aws() {
+        for (name_bytes, token_bytes) in [(1, 152), (13, 152), (14, 168), (128, 280)] {
+            let iterator = ShardIterator {
+                stream: "n".repeat(name_bytes).parse().unwrap(),
+                ..sample()
+            };
+            let token = iterator.mint(&KEY);
+            let bytes = base64_simd::STANDARD.decode_to_vec(&token).unwrap();
+            assert_eq!(bytes.len(), token_bytes);
+            assert_eq!(ShardIterator::parse(&token, &KEY, 1_000_000), Ok(iterator));
+        }
     }
 
     #[test]

@@ -73,9 +73,11 @@ impl Engine {
             shard: shard.to_owned(),
         };
         let id: ShardId = shard.parse().map_err(|_| shard_not_found())?;
-        let shard = stream
-            .listed_shards(now_ms)
-            .find(|shard| shard.index == id.0);
+        let shard = stream.shards.get(&id.0);
+        let is_there = |shard: &&Shard| {
+            !stream.is_creating(now_ms) && self.is_retained(&stream, shard, now_ms)
+        };
+        let shard = shard.filter(is_there);
         let shard = shard.ok_or_else(shard_not_found)?;
         let tail = self.tail(shard)?;
         let counter = match start {
@@ -94,7 +96,7 @@ impl Engine {
             Start::AfterSequence(sequence) => own_counter(arn, shard, sequence)?.saturating_add(1),
         };
         // Never beyond the tail: what appears there later must still be seen (S3).
-        Ok(self.mint(shard, counter.min(tail.next)))
+        Ok(self.mint(arn, shard, counter.min(tail.next)))
     }
 
     /// Whether `token` is an iterator that can be read from.
@@ -116,7 +118,7 @@ impl Engine {
         let now_ms = self.now_ms();
         let iterator = self.parse_iterator(token, now_ms)?;
         let catalog = self.catalog();
-        let (stream, shard) = owner(&catalog, iterator, now_ms)?;
+        let (stream, shard) = owner(&catalog, &iterator, now_ms)?;
         let log_shard = shard.log_shard();
         self.inner
             .throttle
@@ -149,7 +151,8 @@ impl Engine {
             None => iterator.counter.max(tail.next),
         };
         let caught_up = next >= tail.next;
-        let at_end = caught_up && tail.sealed;
+        // The log publishes a seal before the catalog: until it names the children, come again.
+        let at_end = caught_up && tail.sealed && !shard.is_open();
         let records = read.into_iter().map(|record| ReadRecord {
             sequence: sequence_number(shard, record.counter, record.time_ms),
             arrival_ms: record.time_ms,
@@ -162,7 +165,7 @@ impl Engine {
                 Some((_, time_ms)) if !caught_up => now_ms.saturating_sub(time_ms),
                 _ => 0,
             },
-            next_iterator: (!at_end).then(|| self.mint(shard, next)),
+            next_iterator: (!at_end).then(|| self.mint(&stream.arn, shard, next)),
             children: if at_end {
                 stream.children_of(shard.index).cloned().collect()
             } else {
@@ -171,9 +174,12 @@ impl Engine {
         })
     }
 
-    fn mint(&self, shard: &Shard, counter: u64) -> String {
+    fn mint(&self, arn: &StreamArn, shard: &Shard, counter: u64) -> String {
         let minted_ms = self.now_ms();
         let iterator = ShardIterator {
+            account: arn.account.clone(),
+            stream: arn.name.clone(),
+            shard: shard.id(),
             log_shard: shard.log_shard(),
             counter,
             minted_ms,
@@ -191,30 +197,33 @@ impl Engine {
 }
 
 /// The stream and shard of an iterator, if they are still there.
-fn owner(
-    catalog: &crate::engine::catalog::Catalog,
-    iterator: ShardIterator,
+fn owner<'a>(
+    catalog: &'a crate::engine::catalog::Catalog,
+    iterator: &ShardIterator,
     now_ms: u64,
-) -> Result<(&Arc<Stream>, &Shard), Error> {
+) -> Result<(&'a Arc<Stream>, &'a Shard), Error> {
     // A verified token whose shard is unknown belongs to a deleted stream or an expired shard.
-    let (stream, id) = catalog
+    let found = catalog
         .owner_of(iterator.log_shard)
-        .ok_or(Error::InvalidIterator)?;
-    if stream.status(now_ms).is_none() {
-        return Err(Error::StreamNotFound(stream.arn.clone()));
-    }
-    let not_found = || Error::ShardNotFound {
-        arn: stream.arn.clone(),
-        shard: id.to_string(),
-    };
-    Ok((stream, stream.shards.get(&id.0).ok_or_else(not_found)?))
+        .filter(|(stream, _)| stream.status(now_ms).is_some());
+    let shard = found.and_then(|(stream, id)| Some((stream, stream.shards.get(&id.0)?)));
+    shard.ok_or_else(|| Error::ShardGone {
+        account: iterator.account.clone(),
+        stream: iterator.stream.clone(),
+        shard: iterator.shard,
+    })
 }
 
 /// The counter of a sequence number that this shard gave out.
 fn own_counter(arn: &StreamArn, shard: &Shard, sequence: SequenceNumber) -> Result<u64, Error> {
-    let own = Parts::unpack(sequence).filter(|parts| {
-        parts.shard_index == shard.index && parts.shard_created_seconds == shard.created_seconds
-    });
+    let parts = Parts::unpack(sequence);
+    if let Some(encoded) = parts.map(|parts| ShardId(parts.shard_index))
+        && encoded != shard.id()
+    {
+        let used = shard.id();
+        return Err(Error::SequenceOfOtherShard { encoded, used });
+    }
+    let own = parts.filter(|parts| parts.shard_created_seconds == shard.created_seconds);
     let foreign = || Error::ForeignSequence {
         arn: arn.clone(),
         shard: shard.id(),

@@ -16,9 +16,13 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    /// When the transitional state ends.
+    /// When the transitional state ends. Without a delay there is none, not even for a clock that is
+    /// set back later.
     pub(super) fn settled_ms(self) -> u64 {
-        self.now_ms.saturating_add(self.state_delay_ms)
+        match self.state_delay_ms {
+            0 => 0,
+            delay_ms => self.now_ms.saturating_add(delay_ms),
+        }
     }
 }
 

@@ -1,24 +1,11 @@
 //! What leaves the retention: expired shards and whole log segments. Reads never serve older records
 //! anyway (S7); this frees their space.
 
-use crate::engine::catalog::{Catalog, Event, Stream};
+use crate::engine::catalog::{Catalog, Event, Shard, Stream};
 use crate::engine::streams::change_only;
 use crate::engine::{Engine, Error};
 use crate::log::{LogShard, Transaction};
 use millstream_wire::StreamArn;
-
-/// The closed shards of a stream whose last records have left the retention.
-fn expired_shards(stream: &Stream, now_ms: u64) -> Vec<u32> {
-    let horizon = stream.trim_horizon_ms(now_ms);
-    let closed = stream
-        .shards
-        .values()
-        .filter_map(|s| s.closed_ms.map(|at| (s.index, at)));
-    closed
-        .filter(|(_, closed_ms)| *closed_ms < horizon)
-        .map(|(index, _)| index)
-        .collect()
-}
 
 /// The oldest time whose records of `shard` must be kept; `None` if nothing of it is needed any more.
 fn keep_from_ms(catalog: &Catalog, shard: LogShard, now_ms: u64) -> Option<u64> {
@@ -31,24 +18,50 @@ fn keep_from_ms(catalog: &Catalog, shard: LogShard, now_ms: u64) -> Option<u64> 
 impl Engine {
     /// One sweep: removes what has left the retention.
     pub async fn sweep(&self) -> Result<(), Error> {
+        // Space first: on a full disk nothing else here can be written.
+        let trimmed = self.trim().await;
         self.remove_gone_streams().await?;
         let catalog = self.catalog();
         let now_ms = self.now_ms();
         for stream in catalog.stored_streams() {
-            if !expired_shards(stream, now_ms).is_empty() {
+            if !self.expired_shards(stream, now_ms).is_empty() {
                 self.expire_shards(&stream.arn).await?;
             }
         }
         let catalog = self.catalog();
-        let keep = catalog.clone();
         self.inner
             .throttle
-            .retain(|shard| keep.owner_of(shard).is_some());
-        self.inner
-            .log
-            .trim(move |shard| keep_from_ms(&catalog, shard, now_ms))
-            .await?;
+            .retain(|shard| catalog.owner_of(shard).is_some());
+        trimmed
+    }
+
+    async fn trim(&self) -> Result<(), Error> {
+        let (engine, now_ms) = (self.clone(), self.now_ms());
+        // The catalog as it is when a segment is looked at: a shard that was created since the trim
+        // began must not be taken for one that is gone.
+        let keep = move |shard| keep_from_ms(&engine.catalog(), shard, now_ms);
+        self.inner.log.trim(keep).await?;
         Ok(())
+    }
+
+    /// Whether records of the shard may still be served.
+    pub(super) fn is_retained(&self, stream: &Stream, shard: &Shard, now_ms: u64) -> bool {
+        let horizon_ms = stream.trim_horizon_ms(now_ms);
+        // A clock that was set back closes a shard before the time of its newest record.
+        let newest = || self.inner.log.tail(shard.log_shard());
+        shard
+            .closed_ms
+            .is_none_or(|closed_ms| closed_ms >= horizon_ms)
+            || newest().is_some_and(|tail| tail.last_time_ms >= horizon_ms)
+    }
+
+    /// The closed shards of a stream whose last records have left the retention.
+    fn expired_shards(&self, stream: &Stream, now_ms: u64) -> Vec<u32> {
+        let shards = stream.shards.values();
+        shards
+            .filter(|shard| !self.is_retained(stream, shard, now_ms))
+            .map(|shard| shard.index)
+            .collect()
     }
 
     async fn expire_shards(&self, arn: &StreamArn) -> Result<(), Error> {
@@ -56,7 +69,7 @@ impl Engine {
             let Some(stream) = catalog.stored_stream(arn) else {
                 return Ok(None);
             };
-            let shards = expired_shards(stream, moment.now_ms);
+            let shards = self.expired_shards(stream, moment.now_ms);
             if shards.is_empty() {
                 return Ok(None);
             }
@@ -64,7 +77,7 @@ impl Engine {
                 .shards
                 .values()
                 .filter(|shard| shards.contains(&shard.index));
-            let drop = gone.map(super::catalog::Shard::log_shard).collect();
+            let drop = gone.map(Shard::log_shard).collect();
             let event = Event::ShardsExpired {
                 arn: arn.clone(),
                 shards,

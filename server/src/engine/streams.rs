@@ -6,7 +6,7 @@ use crate::engine::{Engine, Error, Limits, RetentionChange, active};
 use crate::log::Transaction;
 use millstream_wire::limits::{
     RETENTION_DEFAULT_HOURS, RETENTION_MAX_HOURS, RETENTION_MIN_HOURS, SHARDS_PER_ACCOUNT,
-    SHARDS_PER_NODE, TAGS_PER_STREAM,
+    SHARDS_PER_NODE, SHARDS_STORED_PER_NODE, TAGS_PER_STREAM,
 };
 use millstream_wire::{HashKey, ShardId, StreamArn};
 use std::collections::BTreeMap;
@@ -39,6 +39,7 @@ impl Engine {
             }
             let requested = usize::try_from(new.shards.get()).unwrap_or(usize::MAX);
             check_shard_limit(catalog, limits, &new.arn, requested, moment)?;
+            check_stored_shards(catalog, &new.arn, requested)?;
             check_tags(&new.arn, new.tags.len())?;
             Ok(Some(creation(catalog, new, moment)))
         })
@@ -114,6 +115,7 @@ impl Engine {
             let plan = reshard::split(catalog, stream, shard, new_start, moment)
                 .map_err(|refused| refusal(arn, shard, refused))?;
             check_shard_limit(catalog, limits, arn, 1, moment)?;
+            check_stored_shards(catalog, arn, 2)?;
             Ok(Some(plan))
         })
         .await?;
@@ -128,9 +130,20 @@ impl Engine {
     ) -> Result<(), Error> {
         self.transact(|catalog, moment| {
             let stream = active(catalog, arn, moment)?;
-            let plan = reshard::merge(catalog, stream, shards, moment);
-            plan.map(Some)
-                .map_err(|refused| refusal(arn, shards.0, refused))
+            let plan =
+                reshard::merge(catalog, stream, shards, moment).map_err(
+                    |refused| match refused {
+                        // AWS has no other words for a closed shard here.
+                        reshard::Refused::Closed(_) => Error::NotAdjacent {
+                            arn: arn.clone(),
+                            first: shards.0,
+                            second: shards.1,
+                        },
+                        refused => refusal(arn, shards.0, refused),
+                    },
+                )?;
+            check_stored_shards(catalog, arn, 1)?;
+            Ok(Some(plan))
         })
         .await?;
         Ok(())
@@ -278,6 +291,21 @@ fn check_shard_limit(
             current,
             requested,
             limit,
+        });
+    }
+    Ok(())
+}
+
+/// Bounds what the catalog keeps in memory: closed shards count, and so do those of every region.
+fn check_stored_shards(catalog: &Catalog, arn: &StreamArn, requested: usize) -> Result<(), Error> {
+    let streams = catalog.stored_streams();
+    let current: usize = streams.map(|stream| stream.shards.len()).sum();
+    if current.saturating_add(requested) > SHARDS_STORED_PER_NODE {
+        return Err(Error::ShardLimit {
+            arn: arn.clone(),
+            current,
+            requested,
+            limit: SHARDS_STORED_PER_NODE,
         });
     }
     Ok(())

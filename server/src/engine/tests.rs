@@ -1,5 +1,7 @@
 //! Guarantees of the engine: over random reshards of the catalog alone, and over a log in memory.
 
+mod races;
+
 use super::catalog::{Catalog, Event, Shard, Status, Stream, StreamMode};
 use super::reshard::{self, Moment, Refused};
 use super::{Engine, Error, Limits, NewStream, PutEntry, RetentionChange, Settings, Start};
@@ -223,7 +225,7 @@ async fn a_closed_shard_ends_with_its_children() {
         .await
         .unwrap();
     let again = engine.merge_shards(&arn(), (ShardId(1), ShardId(2))).await;
-    assert!(matches!(again, Err(Error::ShardClosed { .. })), "{again:?}");
+    assert!(matches!(again, Err(Error::NotAdjacent { .. })), "{again:?}");
     let (_, children) = read_all(&engine, 2).await;
     assert_eq!(children.len(), 1);
     assert_eq!(children[0].parents().collect::<Vec<_>>(), [1, 2]);
@@ -360,7 +362,7 @@ async fn sequence_numbers_of_other_shards_are_refused() {
         .shard_iterator(&arn(), "1", Start::AfterSequence(own))
         .await;
     assert!(
-        matches!(foreign, Err(Error::ForeignSequence { .. })),
+        matches!(foreign, Err(Error::SequenceOfOtherShard { .. })),
         "{foreign:?}"
     );
 }

@@ -52,6 +52,8 @@ static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 #[derive(Debug)]
 pub struct RealDisk {
     directory: PathBuf,
+    /// Kept open: a process out of file descriptors must still be able to sync the directory.
+    opened: File,
     /// Holds the exclusive lock; released by the system when closed, however the process ends.
     _lock: File,
 }
@@ -71,12 +73,13 @@ impl RealDisk {
             move |source| Error::io(operation, &shown, source)
         };
         if !directory.exists() {
-            let mut builder = fs::DirBuilder::new();
-            builder
-                .recursive(true)
-                .mode(0o700)
-                .create(&directory)
-                .map_err(io("creating"))?;
+            create_directory(&directory).map_err(io("creating"))?;
+        }
+        if !directory.is_dir() {
+            return Err(Error::NotADataDirectory {
+                directory: shown,
+                reason: "it is a file".to_owned(),
+            });
         }
         let formatted = check_format(&directory)?;
         let lock = OpenOptions::new()
@@ -93,6 +96,7 @@ impl RealDisk {
             TryLockError::Error(source) => Error::io("locking", &shown, source),
         })?;
         let disk = RealDisk {
+            opened: File::open(&directory).map_err(io("opening"))?,
             directory,
             _lock: lock,
         };
@@ -118,6 +122,22 @@ impl RealDisk {
             .write(true)
             .open(self.directory.join(name))
     }
+}
+
+/// Creates the directory and those it lies in, and makes their names survive a power cut.
+fn create_directory(directory: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = directory
+        .ancestors()
+        .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
+        .collect();
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(directory)?;
+    for parent in missing.iter().filter_map(|path| path.parent()) {
+        // The parent of a bare name is the working directory.
+        let parent = Some(parent).filter(|path| !path.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 #[derive(PartialEq, Eq)]
@@ -209,7 +229,7 @@ impl Disk for RealDisk {
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        File::open(&self.directory)?.sync_all()
+        self.opened.sync_all()
     }
 }
 
@@ -312,6 +332,28 @@ mod tests {
         assert!(matches!(&error, Error::NotADataDirectory { .. }), "{error}");
         assert!(error.to_string().contains("thesis.tex"));
         assert_eq!(names(directory.path()), ["thesis.tex"]);
+    }
+
+    /// A process out of file descriptors must not fail here: it would poison the log.
+    #[test]
+    fn s1_a_directory_is_synced_without_opening_it_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let disk = RealDisk::open(parent.path().join("data")).unwrap();
+        fs::rename(parent.path().join("data"), parent.path().join("moved")).unwrap();
+        disk.sync_directory().unwrap();
+    }
+
+    #[test]
+    fn s8_a_file_in_the_directorys_place_is_refused_and_untouched() {
+        let parent = tempfile::tempdir().unwrap();
+        let file = parent.path().join("thesis.tex");
+        fs::write(&file, "precious").unwrap();
+        let error = RealDisk::open(&file).unwrap_err();
+        assert!(
+            matches!(&error, Error::NotADataDirectory { reason, .. } if reason == "it is a file"),
+            "{error}"
+        );
+        assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
     }
 
     #[test]

@@ -18,8 +18,8 @@ pub enum Error {
     /// A transaction creates a shard that is there already.
     #[error("log shard {} exists already", .0.0)]
     Exists(LogShard),
-    /// The queue's byte budget stayed full; try again later.
-    #[error("the log's queue of {queue_bytes} bytes has no room for {wanted_bytes} more; retry")]
+    /// The byte budget of the queue, or of reads, stayed full; try again later.
+    #[error("the log's budget of {queue_bytes} bytes has no room for {wanted_bytes} more; retry")]
     Overloaded {
         /// What the entry needed.
         wanted_bytes: usize,

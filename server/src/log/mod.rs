@@ -37,7 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use entry::Transaction;
@@ -96,6 +96,8 @@ pub struct LogConfig {
     pub tail_cache_bytes: usize,
     /// Most that is kept of sealed segments' indexes.
     pub footer_cache_bytes: usize,
+    /// Most that records read from files take until their reader is done with them.
+    pub read_bytes: usize,
 }
 
 impl Default for LogConfig {
@@ -106,6 +108,7 @@ impl Default for LogConfig {
             queue_bytes: 64 << 20,
             tail_cache_bytes: 64 << 20,
             footer_cache_bytes: 32 << 20,
+            read_bytes: 128 << 20,
         }
     }
 }
@@ -152,6 +155,8 @@ struct Inner<M> {
     id: [u8; 16],
     published: Arc<Published<M>>,
     queue: Arc<Queue<M>>,
+    read_budget: Arc<Semaphore>,
+    read_limit_bytes: usize,
     /// One trim at a time; held in blocking code only.
     trimming: Arc<Mutex<()>>,
     committer: Mutex<Option<JoinHandle<()>>>,
@@ -222,10 +227,14 @@ impl<M: Metadata> Log<M> {
             .spawn(move || committer.run())
             .map_err(|source| Error::io("starting", "the thread log-committer", source))?;
         let committer = Mutex::new(Some(thread));
+        // Permits are taken as u32.
+        let read_limit_bytes = config.read_bytes.min(1 << 31);
         Ok(Log(Arc::new(Inner {
             id,
             published,
             queue,
+            read_budget: Arc::new(Semaphore::new(read_limit_bytes)),
+            read_limit_bytes,
             trimming: Arc::default(),
             committer,
         })))
@@ -310,7 +319,7 @@ impl<M: Metadata> Log<M> {
     ///
     /// # Errors
     /// [`Error::Unknown`]; [`Error::Corrupt`] if what was written is damaged; [`Error::Io`];
-    /// [`Error::Closed`].
+    /// [`Error::Overloaded`] if other readers hold as much as they may; [`Error::Closed`].
     ///
     /// # Cancel safety
     /// Changes nothing.
@@ -332,7 +341,29 @@ impl<M: Metadata> Log<M> {
             return records;
         }
         let published = Arc::clone(&self.0.published);
-        blocking(move || published.read_blocking(request)).await
+        let planned = blocking(move || published.plan_blocking(request)).await?;
+        if planned.located.is_empty() {
+            return Ok(Vec::new());
+        }
+        let permit = Arc::new(self.read_permit(planned.len_bytes()).await?);
+        let published = Arc::clone(&self.0.published);
+        blocking(move || published.fetch_blocking(&planned, &permit)).await
+    }
+
+    /// A share of what records read from files may take; it comes back when they are dropped.
+    async fn read_permit(&self, wanted_bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let limit_bytes = self.0.read_limit_bytes;
+        // One read larger than the whole budget goes alone.
+        let permits = u32::try_from(wanted_bytes.min(limit_bytes)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.0.read_budget).acquire_many_owned(permits);
+        let overloaded = || Error::Overloaded {
+            wanted_bytes,
+            queue_bytes: limit_bytes,
+        };
+        match tokio::time::timeout(queue::PATIENCE, permit).await {
+            Ok(permit) => permit.map_err(|_| Error::Closed),
+            Err(_elapsed) => Err(overloaded()),
+        }
     }
 
     /// The counter of the first record at or after that time, or a smaller one that leads to it; the

@@ -8,8 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::log::{Appended, Error, LogShard, RecordBatch, Transaction};
 
-/// How long an append may wait for room before it is refused; overload is answered in 50 ms.
-const PATIENCE: Duration = Duration::from_millis(25);
+/// How long a call may wait for room before it is refused; overload is answered in 50 ms.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(25);
 /// What an entry costs beside its bytes, so that empty ones are bounded as well.
 const ENTRY_COST_BYTES: usize = 256;
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::log::disk::DiskFile;
 use crate::log::entry::{Run, ShardRuns};
@@ -14,10 +15,10 @@ use crate::log::{Error, LogShard, ReadLimit, ReadRecord, segment};
 
 /// A run and the segment it lies in.
 #[derive(Debug, Clone)]
-struct Located {
+pub(crate) struct Located {
     segment: u64,
     file: Arc<dyn DiskFile>,
-    run: Run,
+    pub(crate) run: Run,
 }
 
 /// What to read.
@@ -27,6 +28,35 @@ pub(crate) struct Request {
     pub(crate) from: u64,
     pub(crate) limit: ReadLimit,
     pub(crate) not_before_ms: u64,
+}
+
+/// Runs that were found and are yet to be read.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    request: Request,
+    pub(crate) located: Vec<Located>,
+}
+
+impl Planned {
+    /// Bytes that reading them takes at most.
+    pub(crate) fn len_bytes(&self) -> usize {
+        let lengths = self.located.iter().map(|located| located.run.length);
+        lengths.fold(0, |sum, length| {
+            sum.saturating_add(usize::try_from(length).unwrap_or(usize::MAX))
+        })
+    }
+}
+
+/// Bytes read from a file, with their share of the budget.
+struct Held {
+    bytes: Vec<u8>,
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Records as they are collected, within the limit; the first is taken whatever its size.
@@ -125,8 +155,8 @@ impl<M> Published<M> {
         Some(Ok(collected.records))
     }
 
-    /// Records from wherever they are.
-    pub(crate) fn read_blocking(&self, mut request: Request) -> Result<Vec<ReadRecord>, Error> {
+    /// Where the records are: finds and reads no more than indexes.
+    pub(crate) fn plan_blocking(&self, mut request: Request) -> Result<Planned, Error> {
         let mut located = self.plan_read(&request)?;
         let too_old = |located: &Located| located.run.time_ms < request.not_before_ms;
         if located.first().is_some_and(too_old) {
@@ -134,18 +164,28 @@ impl<M> Published<M> {
             request.from = request.from.max(kept);
             located = self.plan_read(&request)?;
         }
+        Ok(Planned { request, located })
+    }
+
+    /// The planned records. Their bytes keep the permit until they are dropped.
+    pub(crate) fn fetch_blocking(
+        &self,
+        planned: &Planned,
+        permit: &Arc<OwnedSemaphorePermit>,
+    ) -> Result<Vec<ReadRecord>, Error> {
+        let Planned { request, located } = planned;
         let mut collected = Collected::new(request.limit);
-        for located in &located {
+        for located in located {
             if collected.full {
                 break;
             }
-            let frame = self.frame(located)?;
-            collected.add(located, &frame, &request)?;
+            let frame = self.frame(located, permit)?;
+            collected.add(located, &frame, request)?;
         }
         Ok(collected.records)
     }
 
-    fn frame(&self, located: &Located) -> Result<Bytes, Error> {
+    fn frame(&self, located: &Located, permit: &Arc<OwnedSemaphorePermit>) -> Result<Bytes, Error> {
         let Located {
             segment: number,
             file,
@@ -164,11 +204,18 @@ impl<M> Published<M> {
         if frame.kind != Kind::Records || frame.place.segment != *number {
             return Err(corrupt("it is not a run of this segment".to_owned()));
         }
-        Ok(Bytes::from(bytes))
+        let permit = Arc::clone(permit);
+        Ok(Bytes::from_owner(Held {
+            bytes,
+            _permit: permit,
+        }))
     }
 
     fn plan_read(&self, request: &Request) -> Result<Vec<Located>, Error> {
         let mut plan = PlannedRuns::new(request);
+        // A segment that was active when it was looked into may have got more since: what lies in the
+        // segments after it must not be read in this pass, or records in between were left out (S3).
+        let last = *self.range().end();
         let mut number = self.last_segment_where(request.shard, |runs| runs.start <= plan.next)?;
         loop {
             let found_before = plan.located.len();
@@ -177,7 +224,7 @@ impl<M> Published<M> {
                     plan.extend(runs, number, &segment.file);
                 }
             })?;
-            if plan.full() || number >= *self.range().end() {
+            if plan.full() || number >= last {
                 return Ok(plan.located);
             }
             let jump = more.is_some() && plan.located.len() > found_before;
@@ -195,6 +242,8 @@ impl<M> Published<M> {
     /// First counter whose time is at least `time_ms`, or the tail's next.
     pub(crate) fn counter_at(&self, shard: LogShard, time_ms: u64) -> Result<u64, Error> {
         let next = self.tail(shard).ok_or(Error::Unknown(shard))?.next;
+        // As in `plan_read`: what was not there when the tail was taken is not looked for.
+        let last = *self.range().end();
         let mut number = self.last_segment_where(shard, |runs| runs.start_time_ms < time_ms)?;
         loop {
             let found = self.with_index(number, |_, index| {
@@ -206,9 +255,9 @@ impl<M> Published<M> {
                 runs.runs.get(at).map(|run| run.first)
             })?;
             if let Some(counter) = found.flatten() {
-                return Ok(counter);
+                return Ok(counter.min(next));
             }
-            if number >= *self.range().end() {
+            if number >= last {
                 return Ok(next);
             }
             number += 1;

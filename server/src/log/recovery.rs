@@ -6,6 +6,7 @@
 //! was told of it, and it is cut off as one.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use crate::log::disk::{Disk, DiskFile};
@@ -20,6 +21,8 @@ use crate::log::plan::{self, EPOCH_LIMIT, Shards};
 use crate::log::records::RunHead;
 use crate::log::segment::{self, as_u64};
 use crate::log::{Error, Metadata};
+
+static ZEROS: [u8; 4096] = [0; 4096];
 
 /// The log's state after its last whole commit.
 #[derive(Debug)]
@@ -54,31 +57,41 @@ pub(crate) fn recover<M: Metadata>(
     segment_bytes: u64,
     initial: &M,
 ) -> Result<Recovered<M>, Error> {
-    let numbers = list(disk)?;
-    let (Some(first), Some(last)) = (numbers.first().copied(), numbers.last().copied()) else {
-        create_first(disk, segment_bytes, initial)?;
-        return recover_from(disk, 1, 1);
-    };
-    if let Some(missing) = (first..=last).find(|number| !numbers.contains(number)) {
-        return Err(Error::corrupt(missing, 0, "the segment is missing"));
-    }
-    recover_from(disk, first, last)
-}
-
-fn list(disk: &dyn Disk) -> Result<BTreeSet<u64>, Error> {
     let names = disk
         .list()
         .map_err(|source| Error::io("listing", "segments", source))?;
-    for name in [segment::SPARE, segment::LARGE] {
-        if names.iter().any(|found| found == name) {
-            disk.remove(name)
-                .map_err(|source| Error::io("removing", name, source))?;
-        }
-    }
-    Ok(names
+    let numbers: BTreeSet<u64> = names
         .iter()
         .filter_map(|name| segment::number(name))
-        .collect())
+        .collect();
+    let ends = numbers.first().copied().zip(numbers.last().copied());
+    let recovered = if let Some((first, last)) = ends {
+        if let Some(missing) = (first..=last).find(|number| !numbers.contains(number)) {
+            return Err(Error::corrupt(missing, 0, "the segment is missing"));
+        }
+        recover_from(disk, first, last)?
+    } else {
+        create_first(disk, segment_bytes, initial)?;
+        recover_from(disk, 1, 1)?
+    };
+    remove_laid_out(disk, &names)?;
+    Ok(recovered)
+}
+
+/// Removes what was laid out for a segment and never became one. Only now: a log that is refused is
+/// left as it was.
+fn remove_laid_out(disk: &dyn Disk, names: &[String]) -> Result<(), Error> {
+    for name in [segment::SPARE, segment::LARGE] {
+        if !names.iter().any(|found| found == name) {
+            continue;
+        }
+        match disk.remove(name) {
+            // The first segment was made of it.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            removed => removed.map_err(|source| Error::io("removing", name, source))?,
+        }
+    }
+    Ok(())
 }
 
 fn create_first<M: Metadata>(disk: &dyn Disk, bytes: u64, initial: &M) -> Result<(), Error> {
@@ -209,11 +222,19 @@ fn check_sealed<M: Metadata>(
 /// Zeroes what follows `position`, so that it is never taken for frames of the future.
 fn cut(file: &dyn DiskFile, bytes: &[u8], position: u64) -> std::io::Result<()> {
     let start = usize::try_from(position).unwrap_or(usize::MAX);
-    let tail = bytes.get(start..).unwrap_or_default();
+    let tail = bytes.get(start..written_end(bytes)).unwrap_or_default();
     match tail.iter().rposition(|byte| *byte != 0) {
         Some(last) => file.write_at(&vec![0; last + 1], position),
         None => Ok(()),
     }
+}
+
+/// Where nothing but zeros follows, to within a block: most of a segment was only laid out, and is
+/// compared block by block instead of being looked at byte by byte.
+fn written_end(bytes: &[u8]) -> usize {
+    let unwritten = bytes.rchunks(ZEROS.len());
+    let unwritten = unwritten.take_while(|block| Some(*block) == ZEROS.get(..block.len()));
+    bytes.len() - unwritten.map(<[u8]>::len).sum::<usize>()
 }
 
 /// Folds the frames of the last segment.
@@ -299,7 +320,7 @@ fn newer(segment: u64, fault: Fault) -> Error {
 
 /// The greatest commit that any frame after `at` says was durable.
 fn durable_after(bytes: &[u8], at: usize, magic: Magic, segment: u64) -> Option<u64> {
-    let rest = (at + ALIGNMENT..bytes.len()).step_by(ALIGNMENT);
+    let rest = (at + ALIGNMENT..written_end(bytes)).step_by(ALIGNMENT);
     let durable = |at| {
         let bytes = bytes.get(at..).filter(|bytes| magic.begins(bytes))?;
         let frame = frame::decode(bytes, magic).ok()?;
@@ -378,5 +399,30 @@ impl<M: Metadata> State<M> {
         };
         self.index.push(shard, run);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unwritten_space_ends_at_the_block_of_the_last_byte_that_is_not_zero() {
+        for length in [0, 1, 4095, 4096, 4097, 12_288, 12_300] {
+            let mut bytes = vec![0; length];
+            assert_eq!(written_end(&bytes), 0, "{length} zeros");
+            for at in [0, 1, 4096, 8191, 8192, 12_299] {
+                if at >= length {
+                    continue;
+                }
+                bytes.fill(0);
+                bytes[at] = 1;
+                let end = written_end(&bytes);
+                assert!(
+                    end > at && end - at <= 4096,
+                    "{length} bytes, one at {at}: {end}"
+                );
+            }
+        }
     }
 }

@@ -173,7 +173,10 @@ impl<M: Metadata> Committer<M> {
             Durability::Interval(interval)
                 if self.durable < self.commit && self.published.poisoned().is_none() =>
             {
-                Some(interval)
+                // What is left of it: the oldest commit that waits has waited for some already.
+                let since = self.clock.now_ms().checked_sub(self.synced_at_ms);
+                let left = |since| interval.saturating_sub(Duration::from_millis(since));
+                Some(since.map_or(Duration::ZERO, left))
             }
             _ => None,
         }
@@ -217,7 +220,9 @@ impl<M: Metadata> Committer<M> {
         let written = if frames.is_empty() {
             Ok(None)
         } else {
-            self.write_durably(frames)
+            // A transaction is synced whatever the setting: log shards must never be numbered anew.
+            let transacts = !Arc::ptr_eq(&self.metadata, &plan.metadata);
+            self.write_durably(frames, transacts)
         };
         if let Ok(Some((offset, bytes))) = &written {
             self.metadata = Arc::clone(&plan.metadata);
@@ -246,9 +251,13 @@ impl<M: Metadata> Committer<M> {
         end <= self.capacity
     }
 
-    fn write_durably(&mut self, frames: Frames) -> Result<Option<(u64, Bytes)>, Error> {
+    fn write_durably(
+        &mut self,
+        frames: Frames,
+        transacts: bool,
+    ) -> Result<Option<(u64, Bytes)>, Error> {
         let written = self.write(frames)?;
-        if matches!(self.durability, Durability::Fsync) {
+        if transacts || matches!(self.durability, Durability::Fsync) {
             self.sync()?;
         }
         Ok(Some(written))

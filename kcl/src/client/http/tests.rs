@@ -148,7 +148,7 @@ async fn repeats_what_may_succeed_and_nothing_else() {
         ),
         (
             vec![refuse("400 X", "ProvisionedThroughputExceededException")],
-            Some(ErrorKind::Unavailable),
+            Some(ErrorKind::Throttled),
             1,
         ),
         (
@@ -217,4 +217,26 @@ async fn an_answer_without_end_is_refused() {
     let client = HttpClient::to_target(target, Duration::from_mins(1)).unwrap();
     let error = client.describe_stream("orders").await.unwrap_err();
     assert!(error.to_string().contains("longer than"), "{error}");
+}
+
+/// Goal: a large page over a slow line arrives, however long it takes: giving it up would ask for the same page for ever
+/// (K10). Method: an answer in pieces, each in time, all together not.
+#[tokio::test]
+async fn k10_a_slow_answer_that_goes_on_is_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let _ = read_request(&mut socket).await;
+        for piece in answer("200 OK", SUMMARY).as_bytes().chunks(40) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            socket.write_all(piece).await.unwrap();
+            socket.flush().await.unwrap();
+        }
+        std::future::pending::<()>().await;
+    });
+    let target = Target::resolve(Some(&url), None, "orders", &|_| None).unwrap();
+    let mut client = HttpClient::to_target(target, Duration::from_millis(400)).unwrap();
+    client.retry.attempts = 1;
+    client.describe_stream("orders").await.unwrap();
 }

@@ -38,6 +38,16 @@ pub(super) fn explain(path: &Path, fault: sqlx::Error) -> Error {
     )
 }
 
+/// Whether the file was locked by another connection, so that nothing was done.
+pub(super) fn is_busy(error: &Error) -> bool {
+    let fault = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    let code = fault
+        .and_then(sqlx::Error::as_database_error)
+        .and_then(DatabaseError::code)
+        .and_then(|code| code.parse::<i32>().ok());
+    matches!(code.map(|code| code & PRIMARY_CODE), Some(5 | 6))
+}
+
 fn advice(primary_code: i32) -> (ErrorKind, &'static str) {
     match primary_code {
         5 | 6 => (

@@ -73,7 +73,7 @@ async fn opens_again_what_it_wrote() {
         .await
         .unwrap();
     assert_eq!((mode.as_str(), version), ("wal", 1));
-    let mut writer = again.writer().await.unwrap();
+    let mut writer = again.database.writer().await.unwrap();
     let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
         .fetch_one(&mut *writer)
         .await
@@ -223,7 +223,7 @@ async fn a_damaged_database_is_refused() {
         .map(|index| new_lease(&format!("s{index}"), &[]))
         .collect();
     store.create_leases(APP, &many).await.unwrap();
-    let mut writer = store.writer().await.unwrap();
+    let mut writer = store.database.writer().await.unwrap();
     sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         .execute(&mut *writer)
         .await
@@ -511,4 +511,53 @@ async fn k11_a_cancelled_write_happens_wholly_or_not_at_all() {
         assert!(leases.iter().all(|lease| lease.key.stream == STREAM));
         store.end_shard(APP, &mine, &end).await.unwrap();
     }
+}
+
+/// Goal: heartbeats come through while all processes checkpoint as fast as they can. Method: three connections of their own,
+/// as three processes have them, with eight shards each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeats_are_not_starved_by_the_checkpoints_of_other_processes() {
+    let (_directory, path) = place();
+    let mut tasks = tokio::task::JoinSet::new();
+    let slowest = Arc::new(std::sync::Mutex::new(Duration::ZERO));
+    let until = crate::clock::now() + Duration::from_secs(2);
+    for process in 0..3 {
+        let store = SqliteLeaseStore::open(&path).await.unwrap();
+        let worker = store.register(APP, &format!("w{process}")).await.unwrap();
+        for shard in 0..8 {
+            let name = format!("{process}-{shard}");
+            store
+                .create_leases(APP, &[new_lease(&name, &[])])
+                .await
+                .unwrap();
+            let taken = store.take(APP, &worker, &[claim(&name, 0)]).await.unwrap();
+            let (store, token) = (store.clone(), token(&taken[0]));
+            tasks.spawn(async move {
+                for number in 1.. {
+                    if crate::clock::now() > until {
+                        break;
+                    }
+                    store.checkpoint(APP, &token, &at(number)).await.unwrap();
+                }
+            });
+        }
+        let slowest = Arc::clone(&slowest);
+        tasks.spawn(async move {
+            while crate::clock::now() < until {
+                let sent = crate::clock::now();
+                store.heartbeat(APP, &worker).await.unwrap();
+                let took = sent.elapsed();
+                {
+                    let mut slowest = slowest.lock().unwrap();
+                    *slowest = took.max(*slowest);
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap();
+    }
+    let slowest = *slowest.lock().unwrap();
+    assert!(slowest < Duration::from_millis(300), "{slowest:?}");
 }

@@ -39,6 +39,7 @@ fn planned(shards: &[Shard], leases: &[Lease], initial: InitialPosition) -> Sync
         leases,
         initial,
         started_ms: NOW,
+        open_at_start: &HashSet::new(),
     })
 }
 
@@ -329,4 +330,21 @@ proptest! {
             prop_assert_eq!(position, HORIZON, "{}", id);
         }
     }
+}
+
+/// Goal: a listing that leaves a shard out for a moment does not end it. Method: its ancestor is still listed, and is the
+/// first of its line, too.
+#[test]
+fn an_ancestor_is_no_heir() {
+    let gone = ShardInfo {
+        stream_name: "orders".to_owned(),
+        shard_id: "c".to_owned(),
+        position: HORIZON,
+        hash_key_range: Some(HashKeyRange::ALL),
+        parents: vec!["b".to_owned()],
+    };
+    let ancestors = [shard("a", &["expired"], true), shard("b", &["a"], true)];
+    assert_eq!(heirs(&ancestors, &gone), []);
+    let heir = shard("e", &["d"], false);
+    assert_eq!(heirs(&[ancestors[1].clone(), heir.clone()], &gone), [heir]);
 }

@@ -252,3 +252,78 @@ async fn a_hanging_processor_is_cancelled_after_the_grace_period() {
     until_processed(&kinesis, &journal, SECOND).await;
     b.stop().await.unwrap();
 }
+
+/// Goal: workers of one application on different streams are not in each other's way: a stream's free shards do not wait for
+/// workers that never come for them.
+#[tokio::test(start_paused = true)]
+async fn k8_workers_on_another_stream_have_no_share() {
+    let (kinesis, store, journal) = (
+        FakeKinesis::new(4),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
+    let (payments, other) = (FakeKinesis::new(4), Journal::default());
+    let client: Arc<dyn KinesisApi> = Arc::new(payments.clone());
+    let of_payments = Worker::builder("app", "payments")
+        .client(client)
+        .lease_store(store.clone())
+        .worker_id("p")
+        .failover_time(SECOND * 10);
+    let p = launch(of_payments, &other, "p").await;
+    tokio::time::sleep(SECOND).await;
+    let with = |id| builder(&kinesis, store.clone(), id).failover_time(SECOND * 10);
+    let a = launch(with("a"), &journal, "a").await;
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(owned_by(&store, "a").await, 4, "taken at once");
+    assert_eq!(owned_by(&store, "p").await, 4);
+    let b = launch(with("b"), &journal, "b").await;
+    tokio::time::sleep(SECOND * 3).await;
+    assert_eq!(
+        (owned_by(&store, "a").await, owned_by(&store, "b").await),
+        (2, 2)
+    );
+    a.task.abort();
+    tokio::time::sleep(SECOND * 12).await;
+    assert_eq!(owned_by(&store, "b").await, 4, "K8");
+    b.stop().await.unwrap();
+    p.stop().await.unwrap();
+}
+
+/// Goal: while one processor keeps a worker from leaving, its other shards are taken over within 500 ms. Method: one of the
+/// leaving worker's shards is in a batch that takes long.
+#[tokio::test(start_paused = true)]
+async fn k9_a_slow_processor_keeps_no_other_shard_waiting() {
+    let (kinesis, store, journal) = (
+        FakeKinesis::new(8),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
+    let with = |id| builder(&kinesis, store.clone(), id).failover_time(SECOND * 10);
+    let a = launch(with("a"), &journal, "a").await;
+    let b = launch(with("b"), &journal, "b").await;
+    tokio::time::sleep(SECOND * 5).await;
+    let leases = store.snapshot("app").await.unwrap().leases;
+    let slow = leases
+        .iter()
+        .find(|lease| lease.owner.as_deref() == Some("a"))
+        .unwrap();
+    journal.behave(|behaviour| {
+        behaviour.takes = SECOND * 20;
+        behaviour.only_shard = Some(slow.key.shard_id.clone());
+    });
+    for shard in 0..8 {
+        kinesis.put(shard, "x");
+    }
+    tokio::time::sleep(SECOND).await;
+    a.handle.shutdown();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(
+        (owned_by(&store, "a").await, owned_by(&store, "b").await),
+        (1, 7)
+    );
+    a.stop().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(owned_by(&store, "b").await, 8);
+    b.stop().await.unwrap();
+    journal.check_no_duplicates().unwrap();
+}

@@ -305,6 +305,45 @@ async fn k10_a_shard_that_outlived_the_retention_lets_its_children_start() {
     worker.stop().await.unwrap();
 }
 
+/// Goal: the same when the children have outlived it too: an application that was away for that long goes on with the oldest
+/// records there are, also under LATEST, and holds no lease that leads nowhere.
+#[tokio::test(start_paused = true)]
+async fn k4_k10_goes_on_after_generations_of_shards_outlived_the_retention() {
+    let (kinesis, store, journal) = (
+        FakeKinesis::new(1),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
+    let start = |journal: &Journal| {
+        let builder = latest(builder(&kinesis, store.clone(), "w"));
+        let journal = journal.clone();
+        async move { launch(builder, &journal, "w").await }
+    };
+    let worker = start(&journal).await;
+    tokio::time::sleep(SECOND).await;
+    kinesis.put_many(0, 5);
+    until_processed(&kinesis, &journal, SECOND).await;
+    worker.stop().await.unwrap();
+    let (lower, upper) = kinesis.split(0);
+    let grandchildren = [kinesis.split(lower), kinesis.split(upper)];
+    for gone in [0, lower, upper] {
+        kinesis.outlive(gone);
+    }
+    for (first, second) in grandchildren {
+        kinesis.put_many(first, 5);
+        kinesis.put_many(second, 5);
+    }
+    tokio::time::sleep(SECOND * 5).await;
+    let worker = start(&journal).await;
+    until_processed(&kinesis, &journal, SECOND * 40).await;
+    tokio::time::sleep(SECOND * 40).await;
+    assert_eq!(journal.count(&Event::ShardEnded), 1);
+    let leases = store.snapshot("app").await.unwrap().leases;
+    let held = leases.iter().filter(|lease| lease.owner.is_some()).count();
+    assert_eq!(held, 4, "{leases:?}");
+    worker.stop().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_missing_stream_or_store_is_said_at_the_start() {
     let (kinesis, journal) = (FakeKinesis::new(1), Journal::default());
@@ -351,4 +390,75 @@ async fn reads_no_more_often_than_kinesis_allows() {
     let reads = kinesis.reads() - before;
     assert!((40..=51).contains(&reads), "{reads} reads in 10 s");
     worker.stop().await.unwrap();
+}
+
+/// Goal: a factory that panics is called again at a decent pace, and stalls no other shard (K10).
+#[tokio::test(start_paused = true)]
+async fn k10_a_factory_that_panics_is_called_again_after_a_pause() {
+    let (kinesis, journal) = (FakeKinesis::new(2), Journal::default());
+    kinesis.put_many(0, 5);
+    kinesis.put_many(1, 5);
+    let calls = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let (inner, counted) = (journal.factory("w"), Arc::clone(&calls));
+    let worker = builder(&kinesis, MemoryLeaseStore::new(), "w")
+        .build(move |shard: &crate::ShardInfo| {
+            let broken = shard.shard_id == shard_id(0);
+            let call = counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            assert!(!broken || call > 20, "a panic on demand");
+            inner(shard)
+        })
+        .await
+        .unwrap();
+    let handle = worker.handle();
+    let task = tokio::spawn(worker.run());
+    tokio::time::sleep(SECOND * 5).await;
+    assert_eq!(journal.processed().len(), 5, "the other shard went on");
+    let calls = calls.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(calls < 12, "{calls} calls in five seconds");
+    until_processed(&kinesis, &journal, SECOND * 200).await;
+    handle.shutdown();
+    task.await.unwrap().unwrap();
+}
+
+/// Goal: under LATEST nothing that comes in after the worker was built is lost, also not from a shard that is closed before the
+/// worker first lists the shards.
+#[tokio::test(start_paused = true)]
+async fn k4_no_loss_under_latest_when_a_shard_is_closed_before_the_worker_runs() {
+    let (kinesis, journal) = (FakeKinesis::new(1), Journal::default());
+    let before = kinesis.put(0, "before the application");
+    tokio::time::sleep(SECOND * 5).await;
+    let worker = latest(builder(&kinesis, MemoryLeaseStore::new(), "w"))
+        .build(journal.factory("w"))
+        .await
+        .unwrap();
+    kinesis.put_many(0, 5);
+    let (lower, upper) = kinesis.split(0);
+    kinesis.put_many(lower, 5);
+    kinesis.put_many(upper, 5);
+    let handle = worker.handle();
+    let task = tokio::spawn(worker.run());
+    tokio::time::sleep(SECOND * 5).await;
+    handle.shutdown();
+    task.await.unwrap().unwrap();
+    journal.check_no_loss(&kinesis.put_so_far()[1..]).unwrap();
+    journal.check_order().unwrap();
+    assert!(!journal.processed().contains(&before));
+}
+
+/// Goal: a worker that cannot begin leaves no row that others would take for a worker.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_cannot_begin_leaves_nothing_behind() {
+    let (kinesis, store, journal) = (
+        FakeKinesis::new(1),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
+    let worker = builder(&kinesis, store.clone(), "w")
+        .build(journal.factory("w"))
+        .await
+        .unwrap();
+    kinesis.set_missing(true);
+    let error = worker.run().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(store.snapshot("app").await.unwrap().workers.is_empty());
 }

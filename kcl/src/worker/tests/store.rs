@@ -165,3 +165,37 @@ async fn k11_failed_calls_leave_everything_as_it_was() {
 async fn k12_a_lost_reply_is_not_a_lost_lease() {
     unreliable(|faults| faults.lose_reply_every = Some(3)).await;
 }
+
+/// Goal: when the store was out of reach for everybody, nobody takes the others for dead when it is back: they had no way to
+/// show that they live. Method: an outage of several fail-over times, many times, with either worker first to come back.
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_store_moves_no_lease() {
+    let (kinesis, memory, journal) = (
+        FakeKinesis::new(4),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
+    let store = FaultyStore::new(memory.clone());
+    let a = start(&kinesis, store.clone(), &journal, "a").await;
+    let b = start(&kinesis, store.clone(), &journal, "b").await;
+    tokio::time::sleep(SECOND * 5).await;
+    let before = memory.snapshot("app").await.unwrap().leases;
+    for outage in 1..20u32 {
+        store.set(|faults| faults.unreachable = true);
+        tokio::time::sleep(FAILOVER * outage / 3).await;
+        store.set(|faults| faults.unreachable = false);
+        kinesis.put(0, "x");
+        tokio::time::sleep(FAILOVER * 2).await;
+        let after = memory.snapshot("app").await.unwrap().leases;
+        let tokens = |leases: &[crate::lease::Lease]| -> Vec<_> {
+            leases
+                .iter()
+                .map(|l| (l.owner.clone(), l.counter))
+                .collect()
+        };
+        assert_eq!(tokens(&before), tokens(&after), "outage {outage}");
+    }
+    until_processed(&kinesis, &journal, SECOND).await;
+    a.stop().await.unwrap();
+    b.stop().await.unwrap();
+}

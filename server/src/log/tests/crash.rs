@@ -1,9 +1,13 @@
 //! Every operation of a scripted workload fails once, and is the last one before a power cut once.
 
 use std::io::ErrorKind;
+use std::time::Duration;
 
-use crate::log::tests::{EVERYTHING, TestLog, batch, create, open, read_all, seal};
-use crate::log::{LogShard, MemoryDisk};
+use crate::log::plan::SeededBug;
+use crate::log::tests::{
+    EVERYTHING, TestLog, batch, create, open, open_with, read_all, seal, tiny,
+};
+use crate::log::{Durability, LogConfig, LogShard, MemoryDisk};
 
 /// What the workload was told.
 #[derive(Debug, Default)]
@@ -131,6 +135,34 @@ async fn s1_survives_any_single_failed_operation() {
                 let log = open(disk).unwrap_or_else(|error| panic!("{case}: {error}"));
                 check(&log, &told, &case).await;
             }
+        }
+    }
+}
+
+/// Whatever the durability setting allows records to lose, an acknowledged transaction stays: a log
+/// shard's number is never given to another shard.
+#[tokio::test]
+async fn s1_transactions_are_durable_whatever_the_setting() {
+    let hour = Duration::from_secs(3600);
+    for durability in [Durability::None, Durability::Interval(hour)] {
+        for seed in 0..20 {
+            let disk = MemoryDisk::crashable();
+            let config = LogConfig {
+                durability,
+                ..tiny()
+            };
+            let log = open_with(&disk, config, SeededBug::None).unwrap();
+            log.append(LogShard(1), batch(&["unknown"]))
+                .await
+                .unwrap_err();
+            log.commit(create("one", &[1])).await.unwrap();
+            let reopened = open_with(&disk.crash(seed), config, SeededBug::None).unwrap();
+            assert_eq!(
+                reopened.metadata().0,
+                ["one"],
+                "{durability:?}, seed {seed}"
+            );
+            assert!(reopened.tail(LogShard(1)).is_some());
         }
     }
 }

@@ -102,6 +102,29 @@ async fn s8_flipped_bit_is_refused() {
     assert!(told > all / 3, "{told} of {all} flips were told");
 }
 
+/// A log that is refused is left as it was found, the space laid out for its next segment included.
+#[tokio::test]
+async fn s8_what_is_refused_is_left_as_it_was() {
+    let (mut contents, _, _) = small_log().await;
+    contents.insert(segment::SPARE.to_owned(), vec![0; 900]);
+    contents.insert(segment::LARGE.to_owned(), vec![0; 2000]);
+    let last = contents
+        .keys()
+        .rfind(|name| segment::number(name).is_some());
+    let last = last.unwrap().clone();
+    contents.get_mut(&last).unwrap()[50] ^= 1;
+    let disk = MemoryDisk::with_contents(contents.clone());
+    let error = open(&disk).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    assert!(disk.contents() == contents, "files were changed");
+
+    // What is opened needs none of it: it lays out its own.
+    contents.get_mut(&last).unwrap()[50] ^= 1;
+    let disk = MemoryDisk::with_contents(contents);
+    drop(open(&disk).unwrap());
+    assert!(!disk.contents().contains_key(segment::LARGE));
+}
+
 /// Cutting a file short, or taking one away.
 #[tokio::test]
 async fn s8_missing_and_shortened_segments_are_refused() {

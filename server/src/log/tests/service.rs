@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{ManualClock, SystemClock};
 use crate::log::plan::SeededBug;
+use crate::log::reader::Request;
 use crate::log::tests::{
     EVERYTHING, Events, NOW_MS, TestLog, batch, create, open, open_with, read_all, seal, texts,
     tiny,
@@ -323,6 +324,31 @@ async fn an_interval_syncs_by_itself() {
     assert_eq!(texts(&open(&disk.crash(0)).unwrap(), 1).await, ["soon"]);
 }
 
+/// A commit shortly before the interval is over is synced when it is over, not a whole interval later.
+#[tokio::test]
+async fn an_interval_counts_from_the_last_sync() {
+    let disk = MemoryDisk::crashable();
+    let clock = ManualClock::at(NOW_MS);
+    let config = LogConfig {
+        durability: Durability::Interval(Duration::from_mins(10)),
+        ..tiny()
+    };
+    let shared = Arc::clone(&clock);
+    let log = Log::open(Arc::new(disk.clone()), config, shared, Events::default()).unwrap();
+    clock.advance_ms(599_995);
+    log.commit(create("create", &[1])).await.unwrap();
+    let name = segment::name(1);
+    let survives = |seed| disk.crash(seed).contents()[&name] == disk.contents()[&name];
+    let synced = async {
+        while !(0..20).all(survives) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), synced)
+        .await
+        .expect("the sync is due five milliseconds after the commit");
+}
+
 /// Everything that was accepted is finished by `close`; what comes later is refused.
 #[tokio::test]
 async fn s10_close_finishes_what_was_accepted() {
@@ -522,4 +548,77 @@ async fn a_real_directory_keeps_what_it_was_given() {
     let log = start().unwrap();
     let left = texts(&log, 1).await;
     assert!(expected.ends_with(&left) && left.len() < expected.len());
+}
+
+/// A reader at the tip while every few commits begin a segment: what was appended between two looks
+/// into the index is not passed by.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s3_no_record_is_passed_by_where_segments_change() {
+    const RECORDS: u32 = 6_000;
+    let config = LogConfig {
+        segment_bytes: 1024,
+        tail_cache_bytes: 0,
+        ..tiny()
+    };
+    let log = with_shard_one(&MemoryDisk::new(), config).await;
+    let reader = {
+        let published = Arc::clone(&log.0.published);
+        let permit = Arc::clone(&log.0.read_budget);
+        let permit = Arc::new(permit.try_acquire_owned().unwrap());
+        std::thread::spawn(move || {
+            let (mut from, mut seen) = (0, 0);
+            while seen < RECORDS {
+                let request = Request {
+                    shard: ONE,
+                    from,
+                    limit: EVERYTHING,
+                    not_before_ms: 0,
+                };
+                let planned = published.plan_blocking(request).unwrap();
+                for record in published.fetch_blocking(&planned, &permit).unwrap() {
+                    assert!(
+                        from == 0 || record.counter == from,
+                        "{} after {from}",
+                        record.counter
+                    );
+                    from = record.counter + 1;
+                    seen += 1;
+                }
+            }
+        })
+    };
+    for _ in 0..RECORDS {
+        log.append(ONE, batch(&[&"x".repeat(300)])).await.unwrap();
+    }
+    tokio::task::spawn_blocking(move || reader.join().unwrap())
+        .await
+        .unwrap();
+}
+
+/// Records read from files hold their share of a budget until they are dropped; who finds none is told.
+#[tokio::test]
+async fn s6_what_readers_hold_is_bounded() {
+    let config = LogConfig {
+        tail_cache_bytes: 0,
+        read_bytes: 1_000,
+        ..tiny()
+    };
+    let log = with_shard_one(&MemoryDisk::new(), config).await;
+    for _ in 0..3 {
+        log.append(ONE, batch(&[&"x".repeat(500)])).await.unwrap();
+    }
+    let one = ReadLimit {
+        records: 1,
+        bytes: 100,
+    };
+    let held = log.read(ONE, 0, one, 0).await.unwrap();
+    let refused = log.read(ONE, 0, one, 0).await;
+    assert!(
+        matches!(refused, Err(Error::Overloaded { .. })),
+        "{refused:?}"
+    );
+    drop(held);
+    assert_eq!(log.read(ONE, 0, one, 0).await.unwrap().len(), 1);
+    let larger_than_the_budget = log.read(ONE, 0, EVERYTHING, 0).await.unwrap();
+    assert_eq!(larger_than_the_budget.len(), 3);
 }

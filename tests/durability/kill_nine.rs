@@ -1,0 +1,245 @@
+//! S1 and S2: kill -9 at any instant loses nothing that was acknowledged and reuses no number.
+
+use crate::SERVER;
+use crate::reshard::{Resharder, open_ranges, reshards_hold};
+use crate::segment_file::{leave_little_room, segments};
+use serde_json::json;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+use support::check::{Violation, extends, stream_is_whole, tiles};
+use support::client::{CallError, RawClient, text};
+use support::history::{Acked, ReadShard, Sequence, Written};
+use support::load::{Load, Shape};
+use support::process::Process;
+use support::reader::{read_on, read_stream, shard_of};
+use support::{ServerProcess, alone, scaled, seeded};
+use tokio::time::Instant;
+
+const STREAM: &str = "kill-nine";
+/// The resharder works in every third cycle.
+const RESHARD_EVERY: usize = 3;
+/// The longest pause from one reshard to the next.
+const RESHARD_PAUSE: Duration = Duration::from_millis(100);
+
+/// Everything read so far. After each cycle it reads on from where it was, so that a check costs what
+/// the cycle wrote, and whatever was read once must still be there at the end.
+#[derive(Debug, Default)]
+struct Witness {
+    shards: BTreeMap<String, ReadShard>,
+    places: HashMap<Written, (String, Sequence)>,
+}
+
+impl Witness {
+    async fn read_on(&mut self, client: &RawClient) -> Result<(), CallError> {
+        for listed in client.list_shards(STREAM).await? {
+            let now = shard_of(&listed);
+            let known = self.shards.entry(now.shard.clone()).or_insert(ReadShard {
+                closed: false,
+                ..now.clone()
+            });
+            if known.closed {
+                continue;
+            }
+            let mut input = json!({"StreamName": STREAM, "ShardId": now.shard});
+            match known.records.last() {
+                None => input["ShardIteratorType"] = json!("TRIM_HORIZON"),
+                Some(last) => {
+                    input["ShardIteratorType"] = json!("AFTER_SEQUENCE_NUMBER");
+                    input["StartingSequenceNumber"] = json!(last.sequence.as_str());
+                }
+            }
+            let output = client.call("GetShardIterator", &input).await?;
+            let new = read_on(client, text(&output, "ShardIterator"), now.closed).await?;
+            for record in &new {
+                let place = (now.shard.clone(), record.sequence.clone());
+                let before = self.places.insert(record.written.clone(), place);
+                assert_eq!(before, None, "S2: {record:?} is there twice");
+            }
+            known.records.extend(new);
+            known.closed = now.closed;
+        }
+        Ok(())
+    }
+
+    fn has(&self, acked: &[Acked]) -> Result<(), Violation> {
+        for ack in acked {
+            let expected = (ack.shard.clone(), ack.sequence.clone());
+            match self.places.get(&ack.written) {
+                Some(found) if *found == expected => {}
+                found => return Err(format!("S1: {ack:?} is at {found:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    fn shards(&self) -> Vec<ReadShard> {
+        self.shards.values().cloned().collect()
+    }
+}
+
+/// What kind of lives the server leads.
+#[derive(Debug)]
+struct Lives {
+    name: &'static str,
+    flags: &'static [&'static str],
+    cycles: usize,
+    /// How long one takes, milliseconds.
+    length_ms: Range<u64>,
+    /// Splits and merges are under way in every third.
+    resharding: bool,
+    /// Each begins with an active segment that is nearly full.
+    rotating: bool,
+}
+
+/// What came of them.
+#[derive(Debug)]
+struct Outcome {
+    acked: usize,
+    reshards: usize,
+    shards: usize,
+    segments: usize,
+}
+
+/// Starts the server and kills it, most times before it is ready: amid its recovery.
+async fn die_at_the_start(server: &ServerProcess, after: Duration) {
+    let data = server.data().display().to_string();
+    let arguments = ["serve", "--port", "0", "--data-dir", &data].map(str::to_owned);
+    let mut process = Process::spawn(Path::new(SERVER), &arguments, &[]);
+    tokio::time::sleep(after).await;
+    process.kill9().await;
+}
+
+async fn live_and_die(lives: &Lives) -> Outcome {
+    let mut random = seeded(lives.name);
+    let mut server = ServerProcess::start_with(SERVER, lives.flags).await;
+    let client = server.client();
+    client.create_stream(STREAM, 4).await;
+    let shape = Shape {
+        writers: 16,
+        pause: Duration::from_millis(10),
+        batch: 4,
+    };
+    let load = Load::start(&client, STREAM, shape);
+    let mut resharder = Resharder::new(&client, STREAM, random.fork());
+    let mut witness = Witness::default();
+    let mut checked = 0;
+    let mut restarts = Vec::new();
+    for cycle in 0..lives.cycles {
+        let length = Duration::from_millis(random.u64(lives.length_ms.clone()));
+        if lives.resharding && cycle % RESHARD_EVERY == 1 {
+            let task = tokio::spawn(resharder.until_unanswered(RESHARD_PAUSE));
+            tokio::time::sleep(length).await;
+            server.kill9().await;
+            resharder = task.await.unwrap();
+        } else {
+            tokio::time::sleep(length).await;
+            server.kill9().await;
+        }
+        if lives.rotating {
+            leave_little_room(server.data(), random.usize(..20_000));
+        }
+        if cycle % RESHARD_EVERY == 2 {
+            die_at_the_start(&server, Duration::from_millis(random.u64(..120))).await;
+        }
+        let began = Instant::now();
+        server.restart().await;
+        restarts.push(began.elapsed());
+
+        let new = load.acked_since(checked);
+        checked += new.len();
+        witness.read_on(&client).await.unwrap();
+        let listed = client.list_shards(STREAM).await.unwrap();
+        let verdict = witness
+            .has(&new)
+            .and_then(|()| tiles(&open_ranges(&listed)))
+            .and_then(|()| reshards_hold(resharder.acked(), &listed));
+        verdict.unwrap_or_else(|wrong| panic!("cycle {cycle}: {wrong}"));
+    }
+
+    let (acked, refusals) = load.stop().await;
+    assert_eq!(refusals, [], "nothing but the kills came in between");
+    let whole = read_stream(&client, STREAM).await.unwrap();
+    stream_is_whole(&acked, &whole).unwrap();
+    extends(&witness.shards(), &whole).unwrap();
+    restarts.sort_unstable();
+    let (median, longest) = (restarts[restarts.len() / 2], restarts[restarts.len() - 1]);
+    let outcome = Outcome {
+        acked: acked.len(),
+        reshards: resharder.acked().len(),
+        shards: whole.len(),
+        segments: segments(server.data()).len(),
+    };
+    println!(
+        "kill -9, {}: {} cycles, {outcome:?}, lost 0; restart median {median:?}, longest {longest:?}",
+        lives.name, lives.cycles
+    );
+    assert!(outcome.acked >= lives.cycles * 10, "hardly a load");
+    outcome
+}
+
+/// Kills the server again and again under 16 writers, some of the time amid splits and merges, some of the
+/// time a second time while it starts. After every restart what was acknowledged since the last one is read back; at the end all of it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s1_s2_kill_nine() {
+    let _alone = alone().await;
+    let lives = Lives {
+        name: "s1_s2_kill_nine",
+        flags: &["--limits", "off"],
+        cycles: scaled(25, 1000),
+        length_ms: 50..500,
+        resharding: true,
+        rotating: false,
+    };
+    let outcome = live_and_die(&lives).await;
+    assert!(
+        outcome.reshards >= lives.cycles / RESHARD_EVERY,
+        "{outcome:?}: hardly any reshards"
+    );
+    assert!(
+        outcome.shards >= 4 + outcome.reshards,
+        "{outcome:?}: a reshard leaves one shard more at least"
+    );
+}
+
+/// The same around the change from one segment to the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s1_s2_kill_nine_amid_rotation() {
+    let _alone = alone().await;
+    let lives = Lives {
+        name: "s1_s2_kill_nine_amid_rotation",
+        flags: &["--limits", "off"],
+        cycles: scaled(15, 300),
+        length_ms: 5..150,
+        resharding: true,
+        rotating: true,
+    };
+    let outcome = live_and_die(&lives).await;
+    assert!(
+        outcome.segments >= lives.cycles / 4,
+        "{outcome:?}: hardly any rotation"
+    );
+}
+
+/// Where a power cut may lose something by choice, a killed process still loses nothing: what was written is
+/// with the system.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s1_s2_kill_nine_without_syncs() {
+    const MODES: [&[&str]; 2] = [
+        &["--limits", "off", "--durability", "none"],
+        &["--limits", "off", "--durability", "interval=50"],
+    ];
+    let _alone = alone().await;
+    for flags in MODES {
+        let lives = Lives {
+            name: "s1_s2_kill_nine_without_syncs",
+            flags,
+            cycles: scaled(5, 100),
+            length_ms: 50..300,
+            resharding: true,
+            rotating: false,
+        };
+        live_and_die(&lives).await;
+    }
+}
