@@ -11,6 +11,6 @@ async fn cbor_of_another_make_and_boto3_over_tls() {
     let certificate = certificate.display().to_string();
     let arguments = [server.url(), certificate];
     let arguments = [arguments[0].as_str(), arguments[1].as_str()];
-    let said = python::script("encodings.py", &arguments, Duration::from_secs(120)).await;
+    let said = python::script("encodings.py", &arguments, Duration::from_mins(2)).await;
     assert_eq!(said.trim(), "ok");
 }

@@ -15,7 +15,7 @@ async fn the_java_sdk_speaks_cbor_over_every_kind_of_connection() {
         [jars.join("*"), certificate, program].map(|path| path.display().to_string());
     let arguments = ["-cp", &jars, &program, &server.url(), &certificate];
     let java = Path::new("java");
-    let ended = python::run(java, &arguments, &[], Duration::from_secs(180)).await;
+    let ended = python::run(java, &arguments, &[], Duration::from_mins(3)).await;
     assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
     let ways: Vec<&str> = ended.stdout.lines().collect();
     assert_eq!(
