@@ -71,8 +71,8 @@ async fn serve(settings: Settings, stop_with_stdin: bool) -> Result<(), Failure>
 
 fn start_failure(error: &StartError) -> Failure {
     let kind = match error {
-        StartError::PublicAddress(_) => FailureKind::Usage,
-        StartError::Log(_) => FailureKind::Data,
+        StartError::PublicAddress(_) | StartError::Tls(_) => FailureKind::Usage,
+        StartError::Log(_) | StartError::KeptTls(_) => FailureKind::Data,
         StartError::Listen { .. } | StartError::Stream { .. } => FailureKind::Runtime,
     };
     Failure {

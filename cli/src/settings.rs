@@ -3,7 +3,7 @@
 
 use crate::Failure;
 use clap::{Args, ValueEnum};
-use millstream_server::{Config, DataLocation, Durability, Limits, StartStream};
+use millstream_server::{Config, DataLocation, Durability, Limits, StartStream, TlsSource};
 use millstream_wire::{AccountId, Region, StreamName};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::ffi::OsString;
@@ -74,6 +74,12 @@ struct Layer {
     /// Listen on an address that is not loopback although no signature is checked.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     allow_public: Option<bool>,
+    /// TLS certificate in PEM form, with those that vouch for it [default: one of the server's own].
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of the TLS certificate in PEM form.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
     /// How logs look on standard error [default: text].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -313,6 +319,8 @@ impl Layer {
             region: self.region.or(other.region),
             account: self.account.or(other.account),
             allow_public: self.allow_public.or(other.allow_public),
+            tls_cert: self.tls_cert.or(other.tls_cert),
+            tls_key: self.tls_key.or(other.tls_key),
             log_format: self.log_format.or(other.log_format),
         }
     }
@@ -331,6 +339,12 @@ impl Layer {
             (_, Some(path)) => DataLocation::Directory(path),
             (_, None) => defaults.data,
         };
+        let tls = match (self.tls_cert, self.tls_key) {
+            (None, None) => defaults.tls,
+            (Some(certificate), Some(key)) => TlsSource::Files { certificate, key },
+            (Some(_), None) => return Err("tls-cert is set without tls-key; set both".to_owned()),
+            (None, Some(_)) => return Err("tls-key is set without tls-cert; set both".to_owned()),
+        };
         let config = Config {
             host: self.host.unwrap_or(defaults.host),
             port: self.port.unwrap_or(defaults.port),
@@ -342,6 +356,7 @@ impl Layer {
             region: self.region.unwrap_or(defaults.region),
             streams: self.streams.map_or(defaults.streams, |list| list.0),
             allow_public: self.allow_public.unwrap_or(defaults.allow_public),
+            tls,
             log: defaults.log,
         };
         Ok(Settings {

@@ -32,6 +32,8 @@ pub struct Config {
     pub streams: Vec<StartStream>,
     /// Listen on a non-loopback address although no signature is checked.
     pub allow_public: bool,
+    /// The certificate shown to clients that speak TLS on the same port, default one of its own.
+    pub tls: TlsSource,
     /// Sizes of the log.
     pub log: LogConfig,
 }
@@ -43,6 +45,21 @@ pub enum DataLocation {
     Directory(PathBuf),
     /// Memory, bounded, gone at the end: for tests.
     Ephemeral,
+}
+
+/// Where the TLS certificate comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum TlsSource {
+    /// Made at the first start for the names of this machine, kept with the data.
+    #[default]
+    SelfSigned,
+    /// Given in PEM form: a certificate that clients trust anyway.
+    Files {
+        /// The certificate, then those that vouch for it.
+        certificate: PathBuf,
+        /// Its private key.
+        key: PathBuf,
+    },
 }
 
 /// A stream to create at start.
@@ -77,6 +94,7 @@ impl Default for Config {
             region: "us-east-1".parse().expect("a region"),
             streams: Vec::new(),
             allow_public: false,
+            tls: TlsSource::default(),
             log: LogConfig::default(),
         }
     }

@@ -126,7 +126,7 @@ impl ApiError {
         )
     }
 
-    /// The body is not a JSON object.
+    /// The body is not a structure.
     pub fn malformed_body() -> ApiError {
         ApiError::new(ErrorCode::Serialization, "")
     }
@@ -134,15 +134,6 @@ impl ApiError {
     /// No such operation.
     pub fn unknown_operation() -> ApiError {
         ApiError::new(ErrorCode::UnknownOperation, "")
-    }
-
-    /// The body is CBOR. The text is ours.
-    pub fn cbor_not_served() -> ApiError {
-        ApiError::new(
-            ErrorCode::Serialization,
-            "application/x-amz-cbor-1.1 is not served. Send application/x-amz-json-1.1 \
-             (Java SDK: set AWS_CBOR_DISABLE=true).",
-        )
     }
 
     /// No credentials at all.

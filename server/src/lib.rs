@@ -17,8 +17,9 @@ pub mod error;
 pub mod http;
 pub mod log;
 mod start;
+pub mod tls;
 
-pub use config::{Config, DataLocation, StartStream};
+pub use config::{Config, DataLocation, StartStream, TlsSource};
 pub use engine::Limits;
 pub use log::Durability;
 pub use start::{Server, StartError};

@@ -2,11 +2,14 @@
 
 use crate::api;
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Config, DataLocation, EPHEMERAL_MAX_BYTES, EPHEMERAL_SEGMENT_BYTES};
+use crate::config::{
+    Config, DataLocation, EPHEMERAL_MAX_BYTES, EPHEMERAL_SEGMENT_BYTES, TlsSource,
+};
 use crate::engine::catalog::{Catalog, StreamMode};
 use crate::engine::{self, Engine, NewStream};
 use crate::http;
 use crate::log::{self, Disk, Log, LogConfig, MemoryDisk, RealDisk};
+use crate::tls::{self, Identity, TlsError};
 use millstream_wire::StreamArn;
 use millstream_wire::limits::RECORD_DEFAULT_MAX_BYTES;
 use std::collections::BTreeMap;
@@ -40,6 +43,12 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Log(#[from] log::Error),
+    /// The given TLS certificate cannot be used.
+    #[error(transparent)]
+    Tls(TlsError),
+    /// The TLS certificate in the data directory cannot be used.
+    #[error("{0}; remove both files to have new ones made")]
+    KeptTls(TlsError),
     /// A start-up stream cannot be created.
     #[error("cannot create the stream {name}: {source}")]
     Stream {
@@ -56,6 +65,7 @@ pub enum StartError {
 pub struct Server {
     address: SocketAddr,
     engine: Engine,
+    certificate_pem: String,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -79,7 +89,20 @@ impl Server {
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
 
+        // Before the data directory is touched: a wrong setting is no reason to make one.
+        let given = match &config.tls {
+            TlsSource::SelfSigned => None,
+            TlsSource::Files { certificate, key } => {
+                Some(Identity::from_files(certificate, key).map_err(StartError::Tls)?)
+            }
+        };
         let log = open_log(&config, Arc::clone(&clock)).await?;
+        let Identity {
+            config: tls,
+            certificate_pem,
+        } = given
+            .map_or_else(|| own_identity(&config), Ok)
+            .map_err(StartError::KeptTls)?;
         let settings = engine::Settings {
             limits: config.limits,
             state_delay_ms: config.state_delay_ms,
@@ -88,7 +111,10 @@ impl Server {
         create_streams(&engine, &config).await?;
 
         let stop = CancellationToken::new();
-        let http_config = http::HttpConfig::new(config.account, config.region);
+        let http_config = http::HttpConfig {
+            tls: Some(tls),
+            ..http::HttpConfig::new(config.account, config.region)
+        };
         let service = api::Api::new(engine.clone());
         let serving = stop.clone();
         let serve = async move {
@@ -103,6 +129,7 @@ impl Server {
         Ok(Server {
             address,
             engine,
+            certificate_pem,
             stop,
             tasks,
         })
@@ -116,6 +143,11 @@ impl Server {
     /// The endpoint for clients.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The certificate that it shows to clients that speak TLS, in PEM form.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
     }
 
     /// The stream service behind it.
@@ -140,6 +172,33 @@ impl Drop for Server {
         self.stop.cancel();
         for task in &self.tasks {
             task.abort();
+        }
+    }
+}
+
+/// The server's own certificate, for the names a client may reach it by.
+fn own_identity(config: &Config) -> Result<Identity, TlsError> {
+    let mut names = vec![
+        "localhost".to_owned(),
+        "*.localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+        // What it is called in a container's network, and what a container calls its host.
+        "millstream".to_owned(),
+        "kinesis".to_owned(),
+        "host.docker.internal".to_owned(),
+        format!("kinesis.{}.amazonaws.com", config.region),
+    ];
+    if !config.host.is_loopback() && !config.host.is_unspecified() {
+        names.push(config.host.to_string());
+    }
+    match &config.data {
+        DataLocation::Ephemeral => Identity::for_this_run(&names),
+        DataLocation::Directory(path) => {
+            let identity = Identity::kept_in(path, &names)?;
+            let certificate = path.join(tls::CERTIFICATE_FILE);
+            tracing::info!(certificate = %certificate.display(), "TLS is served on the same port");
+            Ok(identity)
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Unmodified third-party clients against the real binary: boto3 with a whole table of data, boto3 with
-//! bad input, and the AWS command line.
+//! bad input, the AWS command line, CBOR by another encoder, boto3 over TLS, and
+//! the Java SDK.
 //!
 //! They are installed into a virtual environment under the target directory. What cannot be installed
 //! fails the tests and says why; nothing is skipped.
 
 mod aws_cli;
 mod carriers;
+mod encodings;
 mod flights;
+mod java;
 mod python;
 
 /// The product's binary.

@@ -8,6 +8,8 @@
 //! never on each other.
 
 pub mod b64;
+pub mod cbor;
+pub mod encoding;
 pub mod error_code;
 pub mod hash_key;
 pub mod limits;
@@ -16,6 +18,7 @@ pub mod operation;
 pub mod sequence;
 pub mod shapes;
 
+pub use encoding::Encoding;
 pub use error_code::ErrorCode;
 pub use hash_key::{HashKey, HashKeyRange};
 pub use names::{AccountId, Region, ShardId, StreamArn, StreamName};

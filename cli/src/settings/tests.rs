@@ -54,7 +54,7 @@ fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
 fn every_source_reads_every_setting() {
     let line = "--host ::1 --port 1 --data-dir /d --durability interval=20 --limits off \
         --streams a:1,b:2 --state-delay 5 --region eu-west-1 --account 123456789012 \
-        --allow-public --log-format json";
+        --allow-public --tls-cert /c.pem --tls-key /k.pem --log-format json";
     let environment = [
         ("MILLSTREAM_HOST", "::1"),
         ("MILLSTREAM_PORT", "1"),
@@ -66,6 +66,8 @@ fn every_source_reads_every_setting() {
         ("MILLSTREAM_REGION", "eu-west-1"),
         ("MILLSTREAM_ACCOUNT", "123456789012"),
         ("MILLSTREAM_ALLOW_PUBLIC", "true"),
+        ("MILLSTREAM_TLS_CERT", "/c.pem"),
+        ("MILLSTREAM_TLS_KEY", "/k.pem"),
         ("MILLSTREAM_LOG_FORMAT", "json"),
     ];
     let file = r#"
@@ -79,6 +81,8 @@ fn every_source_reads_every_setting() {
         region = "eu-west-1"
         account = "123456789012"
         allow-public = true
+        tls-cert = "/c.pem"
+        tls-key = "/k.pem"
         log-format = "json"
     "#;
     let words: Vec<&str> = line.split_whitespace().collect();
@@ -101,6 +105,11 @@ fn every_source_reads_every_setting() {
     assert_eq!(config.region.as_str(), "eu-west-1");
     assert_eq!(config.account.as_str(), "123456789012");
     assert!(config.allow_public);
+    let tls = TlsSource::Files {
+        certificate: "/c.pem".into(),
+        key: "/k.pem".into(),
+    };
+    assert_eq!(config.tls, tls);
     assert_eq!(from_line.log_format, LogFormat::Json);
     let expected = format!("{from_line:?}");
     assert_eq!(
@@ -111,6 +120,16 @@ fn every_source_reads_every_setting() {
         format!("{:?}", resolve(&[], &[], Some(file)).unwrap()),
         expected
     );
+}
+
+#[test]
+fn a_certificate_comes_with_its_key() {
+    let own = resolve(&[], &[], None).unwrap().config.tls;
+    assert_eq!(own, TlsSource::SelfSigned);
+    let refused = resolve(&["--tls-cert", "/c.pem"], &[], None).unwrap_err();
+    assert_eq!(refused, "tls-cert is set without tls-key; set both");
+    let refused = resolve(&[], &[("MILLSTREAM_TLS_KEY", "/k.pem")], None).unwrap_err();
+    assert_eq!(refused, "tls-key is set without tls-cert; set both");
 }
 
 #[test]

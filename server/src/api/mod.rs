@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::error::{ApiError, Named};
 use bytes::Bytes;
 use millstream_wire::shapes::{self, Empty, Request};
-use millstream_wire::{AccountId, Operation, Region, StreamArn, StreamName};
+use millstream_wire::{AccountId, Encoding, Operation, Region, StreamArn, StreamName};
 use serde::{Deserialize, Serialize};
 
 /// A request whose operation and caller are known; its body has not been looked at yet.
@@ -25,7 +25,9 @@ use serde::{Deserialize, Serialize};
 pub struct Call {
     /// What is asked for.
     pub operation: Operation,
-    /// The JSON body, as it was sent. Memory that is accounted for is held as long as this is.
+    /// How the body is encoded, and the answer shall be.
+    pub encoding: Encoding,
+    /// The body, as it was sent. Memory that is accounted for is held as long as this is.
     pub body: Bytes,
     /// Who asks.
     pub caller: Caller,
@@ -44,7 +46,7 @@ pub struct Caller {
 
 /// Runs calls.
 pub trait Dispatch: Send + Sync + 'static {
-    /// The JSON body of the answer, empty where the operation has nothing to say.
+    /// The body of the answer in the encoding of the call, empty where the operation has nothing to say.
     ///
     /// # Errors
     /// What the operation failed with.
@@ -85,7 +87,12 @@ impl Api {
 
 impl Dispatch for Api {
     async fn dispatch(&self, call: Call) -> Result<Vec<u8>, ApiError> {
-        let answer = run(&self.engine, call.operation, &call.caller, &call.body).await;
+        let body = Body {
+            encoding: call.encoding,
+            bytes: &call.body,
+        };
+        let output = run(&self.engine, call.operation, &call.caller, body).await;
+        let answer = output.and_then(|output| output.encode(call.encoding));
         if let Err(error) = &answer
             && error.code == millstream_wire::ErrorCode::InternalFailure
         {
@@ -99,13 +106,20 @@ impl Dispatch for Api {
     }
 }
 
-/// Runs an operation and gives the JSON body of its answer; empty for operations without output.
+/// A request's body, which only [`parse`] looks into.
+#[derive(Clone, Copy)]
+struct Body<'b> {
+    encoding: Encoding,
+    bytes: &'b [u8],
+}
+
+/// Runs an operation.
 async fn run(
     engine: &Engine,
     operation: Operation,
     caller: &Caller,
-    body: &[u8],
-) -> Result<Vec<u8>, ApiError> {
+    body: Body<'_>,
+) -> Result<Box<dyn Output>, ApiError> {
     match operation {
         Operation::AddTagsToStream => json(tags::add_tags(engine, caller, parse(body)?).await),
         Operation::CreateStream => json(stream::create_stream(engine, caller, parse(body)?).await),
@@ -196,23 +210,24 @@ async fn settings_and_resources(
     }
 }
 
-fn parse<'de, R: Request + Deserialize<'de>>(body: &'de [u8]) -> Result<R, ApiError> {
-    Ok(shapes::parse(body)?)
+/// The only reader of bodies.
+fn parse<'de, R: Request + Deserialize<'de>>(body: Body<'de>) -> Result<R, ApiError> {
+    Ok(shapes::parse_as(body.encoding, body.bytes)?)
 }
 
-/// The JSON of an output.
-fn json<T: Output>(result: Result<T, ApiError>) -> Result<Vec<u8>, ApiError> {
-    result?.encode()
+/// An output that is still to be encoded.
+fn json<T: Output + 'static>(result: Result<T, ApiError>) -> Result<Box<dyn Output>, ApiError> {
+    Ok(Box::new(result?))
 }
 
 /// What an operation answers with.
-trait Output {
+trait Output: Send {
     /// The body.
-    fn encode(&self) -> Result<Vec<u8>, ApiError>;
+    fn encode(&self, encoding: Encoding) -> Result<Vec<u8>, ApiError>;
 }
 
 impl Output for Empty {
-    fn encode(&self) -> Result<Vec<u8>, ApiError> {
+    fn encode(&self, _: Encoding) -> Result<Vec<u8>, ApiError> {
         Ok(Vec::new())
     }
 }
@@ -220,8 +235,8 @@ impl Output for Empty {
 macro_rules! outputs {
     ($($output:ident,)+) => {
         $(impl Output for shapes::$output {
-            fn encode(&self) -> Result<Vec<u8>, ApiError> {
-                to_json(self)
+            fn encode(&self, encoding: Encoding) -> Result<Vec<u8>, ApiError> {
+                encode(self, encoding)
             }
         })+
     };
@@ -246,8 +261,9 @@ outputs! {
     UpdateStreamWarmThroughputResponse,
 }
 
-fn to_json<T: Serialize>(output: &T) -> Result<Vec<u8>, ApiError> {
-    serde_json::to_vec(output).map_err(|error| {
+/// The only writer of answers.
+fn encode<T: Serialize>(output: &T, encoding: Encoding) -> Result<Vec<u8>, ApiError> {
+    encoding.encode(output).map_err(|error| {
         tracing::error!(%error, "an answer could not be encoded");
         ApiError::internal()
     })

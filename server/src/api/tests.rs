@@ -51,6 +51,7 @@ impl Service {
     async fn call(&self, operation: Operation, body: Value) -> Result<Value, ApiError> {
         let call = Call {
             operation,
+            encoding: millstream_wire::Encoding::Json,
             body: body.to_string().into(),
             caller: Caller {
                 account: "000000000000".parse().unwrap(),

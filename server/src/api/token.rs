@@ -3,6 +3,7 @@
 
 use crate::api::shard::Filter;
 use crate::error::ApiError;
+use millstream_wire::Encoding;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +30,7 @@ pub(super) struct ListStreamsToken {
 }
 
 pub(super) fn encode<T: Serialize>(token: &T) -> Result<String, ApiError> {
-    let json = crate::api::to_json(token)?;
+    let json = crate::api::encode(token, Encoding::Json)?;
     Ok(base64_simd::STANDARD.encode_to_string(&json))
 }
 

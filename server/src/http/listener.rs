@@ -1,4 +1,5 @@
-//! Accepts connections, caps them, serves them as HTTP/1.1 or HTTP/2, and lets them finish.
+//! Accepts connections, caps them, serves them as HTTP/1.1 or HTTP/2, plain or over TLS, and lets them
+//! finish.
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -9,9 +10,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::HttpConfig;
@@ -19,6 +23,8 @@ use super::request::Shared;
 use super::stall::WriteStall;
 use crate::api::Dispatch;
 
+/// The first byte of a TLS connection. No HTTP method begins with it.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// Pause after a failed accept, such as one without a free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Requests one HTTP/2 connection may have under way.
@@ -97,13 +103,50 @@ async fn connection<D: Dispatch>(
         return;
     }
     let config = &shared.config;
+    let begun = async {
+        let mut first = [0];
+        let peeked = timeout(config.header_read_timeout, stream.peek(&mut first)).await;
+        // Not a byte, for whatever reason, is nothing to serve.
+        matches!(peeked, Ok(Ok(1))).then_some(first[0])
+    };
+    let first = tokio::select! {
+        first = begun => first,
+        () = shutdown.cancelled() => return,
+    };
+    let tls = config.tls.as_ref();
+    let tls = tls.filter(|_| first == Some(TLS_HANDSHAKE));
+    let stream = WriteStall::new(stream, config.write_stall_timeout);
+    match (first, tls) {
+        (None, _) => {}
+        (Some(_), None) => serve_http(stream, shared, shutdown).await,
+        (Some(_), Some(tls)) => {
+            let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
+            let handshake = timeout(config.tls_handshake_timeout, handshake);
+            tokio::select! {
+                done = handshake => match done {
+                    Ok(Ok(stream)) => serve_http(stream, shared, shutdown).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                    Err(_) => tracing::debug!("a TLS handshake took too long"),
+                },
+                () = shutdown.cancelled() => {}
+            }
+        }
+    }
+}
+
+async fn serve_http<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    shared: Arc<Shared<D>>,
+    shutdown: CancellationToken,
+) {
+    let config = &shared.config;
     let spoke = AtomicBool::new(false);
     let service = service_fn(|request| {
         spoke.store(true, Ordering::Relaxed);
         let shared = Arc::clone(&shared);
         async move { Ok::<_, Infallible>(shared.answer(request).await) }
     });
-    let io = TokioIo::new(WriteStall::new(stream, config.write_stall_timeout));
+    let io = TokioIo::new(stream);
     let builder = builder(config);
     let mut connection = pin!(builder.serve_connection(io, service));
     // Until the first bytes tell HTTP/1.1 from HTTP/2, no timeout of either applies.

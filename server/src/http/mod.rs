@@ -14,7 +14,9 @@ mod stall;
 mod tests;
 
 use millstream_wire::{AccountId, Region};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio_rustls::rustls;
 
 pub use listener::serve;
 
@@ -35,6 +37,10 @@ pub struct HttpConfig {
     pub max_response_bytes: usize,
     /// How long a request waits for its share of these bytes.
     pub admission_wait: Duration,
+    /// What clients that speak TLS are shown; without it there is no TLS.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// How long a TLS handshake may take.
+    pub tls_handshake_timeout: Duration,
     /// How long a connection may take to send a request's head, idle time included, and how long
     /// it may be silent before its first one.
     pub header_read_timeout: Duration,
@@ -60,6 +66,8 @@ impl HttpConfig {
             max_request_bytes: 128 * MIB,
             max_response_bytes: 128 * MIB,
             admission_wait: Duration::from_millis(50),
+            tls: None,
+            tls_handshake_timeout: Duration::from_secs(10),
             header_read_timeout: Duration::from_secs(10),
             body_read_timeout: Duration::from_secs(30),
             write_stall_timeout: Duration::from_secs(30),

@@ -5,10 +5,9 @@
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_TYPE, EXPECT, HeaderMap};
+use hyper::header::{EXPECT, HeaderMap};
 use hyper::{Method, Request, StatusCode};
-use millstream_wire::{ErrorCode, Operation};
-use serde::de::IgnoredAny;
+use millstream_wire::{Encoding, ErrorCode, Operation};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::response::{Answer, CBOR, Head, JSON, PLAIN_JSON, held};
+use super::response::{Answer, Head, PLAIN_JSON, content_type, held};
 use super::{HttpConfig, admin, auth};
 use crate::api::{Call, Caller, Dispatch};
 use crate::error::ApiError;
@@ -135,8 +134,7 @@ impl<D: Dispatch> Shared<D> {
         body: Bytes,
     ) -> Result<Call, Box<Answer>> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let content_type = text(CONTENT_TYPE.as_str()).unwrap_or_default();
-        let content_type = content_type.split(';').next().unwrap_or_default().trim();
+        let content_type = content_type(headers);
         let target = text("x-amz-target").unwrap_or_default();
         let operation = Operation::from_target(target);
         if body.is_empty() {
@@ -144,36 +142,30 @@ impl<D: Dispatch> Shared<D> {
                 Some(_) => ErrorCode::Serialization,
                 None => ErrorCode::UnknownOperation,
             };
-            return Err(Box::new(match content_type {
-                JSON => head.error(&ApiError::new(code, "")),
-                _ => head.cbor_error(code),
-            }));
+            // To a client of no encoding that is known, AWS answers in CBOR.
+            let encoding = Encoding::from_content_type(content_type).unwrap_or(Encoding::Cbor);
+            return Err(Box::new(head.error_in(encoding, &ApiError::new(code, ""))));
         }
-        match content_type {
-            JSON => {}
-            PLAIN_JSON if is_json_object(&body) => {
+        let encoding = match (Encoding::from_content_type(content_type), content_type) {
+            (Some(encoding), _) => encoding,
+            (None, PLAIN_JSON) if Encoding::Json.is_structure(&body) => {
                 return Err(Box::new(head.wrapped_error(ErrorCode::UnknownOperation)));
             }
-            PLAIN_JSON => return Err(Box::new(head.wrapped_error(ErrorCode::Serialization))),
-            CBOR if operation.is_some() => {
-                return Err(Box::new(head.error(&ApiError::cbor_not_served())));
+            (None, PLAIN_JSON) => {
+                return Err(Box::new(head.wrapped_error(ErrorCode::Serialization)));
             }
-            CBOR => return Err(Box::new(head.error(&ApiError::unknown_operation()))),
-            _ if target
-                .split_once('.')
-                .is_some_and(|(service, name)| !service.is_empty() && !name.is_empty()) =>
-            {
+            (None, _) if names_an_operation(target) => {
                 return Err(Box::new(head.unknown_operation_xml()));
             }
-            _ => return Err(Box::new(head.not_authorized())),
-        }
+            (None, _) => return Err(Box::new(head.not_authorized())),
+        };
         let named = operation.ok_or_else(ApiError::unknown_operation);
         let signed = named.and_then(|operation| {
             auth::signed_region(headers, query).map(|region| (operation, region))
         });
         let (operation, region) = signed.map_err(|error| {
-            // A body that is no object comes first; on the way to success the operation finds out.
-            let first = if is_json_object(&body) {
+            // A body that is no structure comes first; on the way to success the operation finds out.
+            let first = if encoding.is_structure(&body) {
                 error
             } else {
                 ApiError::malformed_body()
@@ -185,6 +177,7 @@ impl<D: Dispatch> Shared<D> {
         let caller = Caller { account, region };
         Ok(Call {
             operation,
+            encoding,
             body,
             caller,
             request_id: head.request_id.clone(),
@@ -232,9 +225,11 @@ async fn discard(mut body: Incoming, max_bytes: usize) {
     let _ = timeout(DISCARD_TIME, read).await;
 }
 
-fn is_json_object(body: &[u8]) -> bool {
-    body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
-        && serde_json::from_slice::<IgnoredAny>(body).is_ok()
+/// Whether a target has the form `SERVICE.OPERATION`.
+fn names_an_operation(target: &str) -> bool {
+    target
+        .split_once('.')
+        .is_some_and(|(service, name)| !service.is_empty() && !name.is_empty())
 }
 
 /// The future's output, or `None` where it panicked. A panic is a fault of one request; the

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
-use millstream_wire::{ErrorCode, b64};
-use serde_json::Value;
+use millstream_wire::{Encoding, ErrorCode, b64};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::ApiError;
@@ -13,8 +14,6 @@ use crate::error::ApiError;
 /// An answer.
 pub(super) type Answer = Response<Full<Bytes>>;
 
-pub(super) const JSON: &str = "application/x-amz-json-1.1";
-pub(super) const CBOR: &str = "application/x-amz-cbor-1.1";
 pub(super) const PLAIN_JSON: &str = "application/json";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
@@ -27,6 +26,8 @@ const EXPOSED: &str = "x-amzn-RequestId,x-amzn-ErrorType,x-amz-request-id,x-amz-
 pub(super) struct Head {
     /// The id in `x-amzn-RequestId`.
     pub(super) request_id: String,
+    /// How the request is encoded, as far as it says so.
+    encoding: Encoding,
     has_origin: bool,
 }
 
@@ -35,6 +36,7 @@ impl Head {
     pub(super) fn new(headers: &HeaderMap) -> Head {
         Head {
             request_id: random_uuid(),
+            encoding: Encoding::from_content_type(content_type(headers)).unwrap_or_default(),
             has_origin: headers.contains_key(header::ORIGIN),
         }
     }
@@ -79,23 +81,21 @@ impl Head {
             Some(permit) => held(body, permit),
             None => Bytes::from(body),
         };
-        self.typed(StatusCode::OK, JSON, body)
+        self.typed(StatusCode::OK, self.encoding.content_type(), body)
+    }
+
+    /// A failure, in AWS's envelope and the request's encoding.
+    pub(super) fn error(&self, error: &ApiError) -> Answer {
+        self.error_in(self.encoding, error)
     }
 
     /// A failure, in AWS's envelope.
-    pub(super) fn error(&self, error: &ApiError) -> Answer {
+    pub(super) fn error_in(&self, encoding: Encoding, error: &ApiError) -> Answer {
         let status =
             StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let message = (!error.message.is_empty()).then_some(error.message.as_str());
-        let name = error.code.name();
-        let body = match message {
-            None => format!(r#"{{"__type":"{name}"}}"#),
-            Some(message) => {
-                let key = message_key(error.code);
-                format!(r#"{{"__type":"{name}","{key}":{}}}"#, Value::from(message))
-            }
-        };
-        self.typed(status, JSON, body)
+        // Two texts: both encodings have them.
+        let body = encoding.encode(&Envelope(error)).unwrap_or_default();
+        self.typed(status, encoding.content_type(), body)
     }
 
     /// The older envelope of `application/json`, in which nothing ever succeeds.
@@ -106,20 +106,6 @@ impl Head {
             r#"{{"Output":{{"__type":"com.amazon.coral.service#{name}","{key}":null}},"Version":"1.0"}}"#
         );
         self.typed(StatusCode::OK, PLAIN_JSON, body)
-    }
-
-    /// An error without a message, as a CBOR map.
-    pub(super) fn cbor_error(&self, code: ErrorCode) -> Answer {
-        let name = code.name();
-        let mut body = b"\xbf\x66__type".to_vec();
-        match u8::try_from(name.len()) {
-            Ok(len @ 0..24) => body.push(0x60 | len),
-            Ok(len) => body.extend([0x78, len]),
-            Err(_) => body.push(0x60),
-        }
-        body.extend_from_slice(name.as_bytes());
-        body.push(0xff);
-        self.typed(StatusCode::BAD_REQUEST, CBOR, body)
     }
 
     /// What is not a request to the service at all.
@@ -177,6 +163,29 @@ impl Head {
     pub(super) fn is_preflight(&self, method: &Method) -> bool {
         self.has_origin && method == Method::OPTIONS
     }
+}
+
+/// What an error is to a client: `{"__type": CODE, "message": TEXT}`.
+struct Envelope<'e>(&'e ApiError);
+
+impl Serialize for Envelope<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Envelope(error) = self;
+        let mut members = serializer.serialize_map(None)?;
+        members.serialize_entry("__type", error.code.name())?;
+        if !error.message.is_empty() {
+            members.serialize_entry(message_key(error.code), &error.message)?;
+        }
+        members.end()
+    }
+}
+
+/// The `Content-Type` of a request without its parameters.
+pub(super) fn content_type(headers: &HeaderMap) -> &str {
+    let given = headers.get(header::CONTENT_TYPE);
+    let given = given.and_then(|value| value.to_str().ok());
+    let given = given.unwrap_or_default();
+    given.split(';').next().unwrap_or_default().trim()
 }
 
 /// What AWS calls the message: with a capital for this one code.

@@ -98,7 +98,7 @@ mod value;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Operation;
+use crate::{Encoding, Operation, cbor};
 
 pub use account::{
     AccountSettingsResponse, Commitment, CommitmentInput, DescribeAccountSettingsRequest,
@@ -235,8 +235,8 @@ pub enum Refused {
     /// A type differs from the declared one (`SerializationException`).
     #[error("{0}")]
     Type(String),
-    /// The body is not a JSON object; AWS gives no message (`SerializationException`).
-    #[error("the body is not a JSON object of the operation's shape")]
+    /// The body is not a structure; AWS gives no message (`SerializationException`).
+    #[error("the body is not a structure of the operation's shape")]
     Malformed,
     /// A member is outside its constraint (`ValidationException`).
     #[error("{0}")]
@@ -256,6 +256,23 @@ pub fn decode<'de, R: Request + Deserialize<'de>>(body: &'de [u8]) -> Result<R, 
         .map_err(|_| types::explain(body, R::MEMBERS).map_or(Refused::Malformed, Refused::Type))
 }
 
+/// Reads a body in an encoding into the request's struct, borrowing from the body where the struct
+/// does.
+///
+/// # Errors
+/// [`Refused::Type`] or [`Refused::Malformed`].
+pub fn decode_as<'de, R>(encoding: Encoding, body: &'de [u8]) -> Result<R, Refused>
+where
+    R: Request + Deserialize<'de>,
+{
+    match encoding {
+        Encoding::Json => decode(body),
+        Encoding::Cbor => cbor::from_slice(body).map_err(|_| {
+            types::explain_cbor(body, R::MEMBERS).map_or(Refused::Malformed, Refused::Type)
+        }),
+    }
+}
+
 /// Checks a request against its table.
 ///
 /// # Errors
@@ -269,7 +286,18 @@ pub fn validate<R: Request>(request: &R) -> Result<(), Refused> {
 /// # Errors
 /// As [`decode`], then as [`validate`].
 pub fn parse<'de, R: Request + Deserialize<'de>>(body: &'de [u8]) -> Result<R, Refused> {
-    let request = decode(body)?;
+    parse_as(Encoding::Json, body)
+}
+
+/// Reads and checks a body in an encoding.
+///
+/// # Errors
+/// As [`decode_as`], then as [`validate`].
+pub fn parse_as<'de, R>(encoding: Encoding, body: &'de [u8]) -> Result<R, Refused>
+where
+    R: Request + Deserialize<'de>,
+{
+    let request = decode_as(encoding, body)?;
     validate(&request)?;
     Ok(request)
 }

@@ -15,14 +15,26 @@ use crate::limits::ECHO_MAX_CHARS;
 /// AWS's message for the first member of `body` whose type is not the declared one; `None` where the
 /// body is not JSON, not an object, or has nothing AWS has a message for.
 pub(crate) fn explain(body: &[u8], members: &'static [Member]) -> Option<String> {
+    walk(&mut serde_json::Deserializer::from_slice(body), members)
+}
+
+/// The same for a CBOR body.
+pub(crate) fn explain_cbor(body: &[u8], members: &'static [Member]) -> Option<String> {
+    if !crate::cbor::is_map(body) {
+        return None;
+    }
+    walk(&mut crate::cbor::Reader::new(body), members)
+}
+
+fn walk<'de, D: Deserializer<'de>>(body: D, members: &'static [Member]) -> Option<String> {
     let found = RefCell::new(None);
-    let mut text = serde_json::Deserializer::from_slice(body);
     let root = Seed {
         constraint: &Constraint::structure(members),
         found: &found,
+        blobs_are_text: body.is_human_readable(),
     };
     // The result only says whether the walk was cut short; what it found is in `found`.
-    let _ = root.deserialize(&mut text);
+    let _ = root.deserialize(body);
     found.into_inner()
 }
 
@@ -30,6 +42,7 @@ pub(crate) fn explain(body: &[u8], members: &'static [Member]) -> Option<String>
 struct Seed<'s> {
     constraint: &'s Constraint,
     found: &'s RefCell<Option<String>>,
+    blobs_are_text: bool,
 }
 
 const LIST_MISPLACED: &str = "Start of list found where not expected";
@@ -37,6 +50,8 @@ const STRUCTURE_MISPLACED: &str = "Start of structure or map found where not exp
 const JAVA_NUMBER: &str = "class com.amazon.coral.value.json.numbers.TruncatingBigNumber";
 const JAVA_BOOLEAN: &str = "class java.lang.Boolean";
 const JAVA_STRING: &str = "class java.lang.String";
+const JAVA_BYTES: &str = "class java.nio.HeapByteBuffer";
+const JAVA_DATE: &str = "class java.util.Date";
 
 impl<'s> Seed<'s> {
     fn refuse<T, E: de::Error>(self, message: impl Into<String>) -> Result<T, E> {
@@ -119,11 +134,26 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 let shown = echo.to_uppercase();
                 self.refuse(format!("'{shown}' can not be converted to an Boolean"))
             }
-            Kind::Blob => match b64::check(text) {
+            Kind::Blob if self.blobs_are_text => match b64::check(text) {
                 Ok(()) => Ok(()),
                 Err(error) => self.refuse(error.explain(text)),
             },
             _ => self.scalar(JAVA_STRING),
+        }
+    }
+
+    fn visit_bytes<E: de::Error>(self, _: &[u8]) -> Result<(), E> {
+        match self.constraint.kind {
+            Kind::Blob => Ok(()),
+            _ => self.scalar(JAVA_BYTES),
+        }
+    }
+
+    /// CBOR's timestamp, by its tag.
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
+        match self.constraint.kind {
+            Kind::Timestamp => value.deserialize_any(self),
+            _ => self.scalar(JAVA_DATE),
         }
     }
 

@@ -310,25 +310,48 @@ impl Serialize for Timestamp {
     }
 }
 
+/// What stands for a time where the encoding is not text: a tag, and in it a number.
+struct TagVisitor;
+
+impl<'de> Visitor<'de> for TagVisitor {
+    type Value = Timestamp;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a timestamp")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, number: D) -> Result<Timestamp, D::Error> {
+        number.deserialize_any(MillisVisitor)
+    }
+}
+
+struct MillisVisitor;
+
+impl Visitor<'_> for MillisVisitor {
+    type Value = Timestamp;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("milliseconds since 1970")
+    }
+
+    fn visit_i64<E: de::Error>(self, millis: i64) -> Result<Timestamp, E> {
+        Ok(Timestamp { millis })
+    }
+
+    fn visit_u64<E: de::Error>(self, millis: u64) -> Result<Timestamp, E> {
+        Ok(Timestamp::from_millis(millis))
+    }
+
+    // No SDK sends a fraction; whoever does means seconds, as the standard says.
+    fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<Timestamp, E> {
+        Ok(Timestamp::from_seconds(seconds))
+    }
+}
+
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if !deserializer.is_human_readable() {
-            struct MillisVisitor;
-            impl<'de> Visitor<'de> for MillisVisitor {
-                type Value = Timestamp;
-
-                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                    f.write_str("a timestamp")
-                }
-
-                fn visit_newtype_struct<D: Deserializer<'de>>(
-                    self,
-                    deserializer: D,
-                ) -> Result<Timestamp, D::Error> {
-                    i64::deserialize(deserializer).map(|millis| Timestamp { millis })
-                }
-            }
-            return deserializer.deserialize_newtype_struct(Self::NEWTYPE, MillisVisitor);
+            return deserializer.deserialize_newtype_struct(Self::NEWTYPE, TagVisitor);
         }
         f64::deserialize(deserializer).map(Timestamp::from_seconds)
     }

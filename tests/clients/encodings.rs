@@ -1,0 +1,16 @@
+//! CBOR by a third party's encoder, and boto3 over TLS with the server's own certificate.
+
+use crate::{SERVER, python};
+use std::time::Duration;
+use support::ServerProcess;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cbor_of_another_make_and_boto3_over_tls() {
+    let server = ServerProcess::start(SERVER).await;
+    let certificate = server.data().join("tls-certificate.pem");
+    let certificate = certificate.display().to_string();
+    let arguments = [server.url(), certificate];
+    let arguments = [arguments[0].as_str(), arguments[1].as_str()];
+    let said = python::script("encodings.py", &arguments, Duration::from_mins(2)).await;
+    assert_eq!(said.trim(), "ok");
+}
