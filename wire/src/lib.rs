@@ -18,6 +18,6 @@ pub mod shapes;
 
 pub use error_code::ErrorCode;
 pub use hash_key::{HashKey, HashKeyRange};
-pub use names::{AccountId, Region, ShardId, StreamArn, StreamName};
+pub use names::{AccountId, ConsumerArn, ConsumerName, Region, ShardId, StreamArn, StreamName};
 pub use operation::Operation;
 pub use sequence::SequenceNumber;

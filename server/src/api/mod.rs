@@ -1,10 +1,13 @@
 //! One function per operation: typed input, engine call, typed output. No locks, no files, no HTTP.
 
+mod consumer;
 mod put;
 mod read;
 mod shard;
 mod stream;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use crate::engine::Engine;
@@ -107,6 +110,10 @@ async fn run(
             json(stream::decrease_retention(engine, caller, parse(body)?).await)
         }
         Operation::DeleteStream => json(stream::delete_stream(engine, caller, parse(body)?).await),
+        Operation::DeregisterStreamConsumer => {
+            json(consumer::deregister(engine, &parse(body)?).await)
+        }
+        Operation::DescribeStreamConsumer => json(consumer::describe(engine, &parse(body)?)),
         Operation::DescribeStream => json(stream::describe_stream(engine, caller, &parse(body)?)),
         Operation::DescribeStreamSummary => json(stream::describe_stream_summary(
             engine,
@@ -121,11 +128,13 @@ async fn run(
             json(stream::increase_retention(engine, caller, parse(body)?).await)
         }
         Operation::ListShards => json(shard::list_shards(engine, caller, &parse(body)?)),
+        Operation::ListStreamConsumers => json(consumer::list(engine, &parse(body)?)),
         Operation::ListStreams => json(stream::list_streams(engine, caller, &parse(body)?)),
         Operation::ListTagsForStream => json(tags::list_tags(engine, caller, &parse(body)?)),
         Operation::MergeShards => json(shard::merge_shards(engine, caller, parse(body)?).await),
         Operation::PutRecord => json(put::put_record(engine, caller, parse(body)?).await),
         Operation::PutRecords => json(put::put_records(engine, caller, parse(body)?).await),
+        Operation::RegisterStreamConsumer => json(consumer::register(engine, parse(body)?).await),
         Operation::RemoveTagsFromStream => {
             json(tags::remove_tags(engine, caller, parse(body)?).await)
         }
@@ -167,15 +176,18 @@ macro_rules! outputs {
 }
 
 outputs! {
+    DescribeStreamConsumerResponse,
     DescribeStreamResponse,
     DescribeStreamSummaryResponse,
     GetRecordsResponse,
     GetShardIteratorResponse,
     ListShardsResponse,
+    ListStreamConsumersResponse,
     ListStreamsResponse,
     ListTagsForStreamResponse,
     PutRecordResponse,
     PutRecordsResponse,
+    RegisterStreamConsumerResponse,
 }
 
 fn to_json<T: Serialize>(output: &T) -> Result<Vec<u8>, ApiError> {

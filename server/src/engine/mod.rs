@@ -5,6 +5,7 @@
 //! a reshard (S5).
 
 pub mod catalog;
+mod consumers;
 mod error;
 mod iterator;
 mod put;
@@ -13,10 +14,11 @@ mod reshard;
 mod retention;
 mod streams;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod throttle;
 
-pub use error::{Error, RetentionChange};
+pub use consumers::NewConsumer;
+pub use error::{ConsumerError, Error, RetentionChange};
 pub use put::{Placed, PutEntry, Refusal};
 pub use read::{Page, Start};
 pub use streams::NewStream;

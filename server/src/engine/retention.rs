@@ -32,6 +32,7 @@ impl Engine {
     /// One sweep: removes what has left the retention.
     pub async fn sweep(&self) -> Result<(), Error> {
         self.remove_gone_streams().await?;
+        self.remove_gone_consumers().await?;
         let catalog = self.catalog();
         let now_ms = self.now_ms();
         for stream in catalog.stored_streams() {

@@ -13,15 +13,15 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-const NOW_MS: u64 = 1_750_000_000_000;
+pub(crate) const NOW_MS: u64 = 1_750_000_000_000;
 
-fn arn() -> StreamArn {
+pub(crate) fn arn() -> StreamArn {
     "arn:aws:kinesis:us-east-1:000000000000:stream/orders"
         .parse()
         .unwrap()
 }
 
-fn new_stream(shards: u32) -> NewStream {
+pub(crate) fn new_stream(shards: u32) -> NewStream {
     NewStream {
         arn: arn(),
         shards: NonZeroU32::new(shards).unwrap(),
@@ -31,7 +31,11 @@ fn new_stream(shards: u32) -> NewStream {
     }
 }
 
-fn engine_with(clock: &Arc<ManualClock>, disk: &MemoryDisk, settings: Settings) -> Engine {
+pub(crate) fn engine_with(
+    clock: &Arc<ManualClock>,
+    disk: &MemoryDisk,
+    settings: Settings,
+) -> Engine {
     let config = LogConfig {
         segment_bytes: 1 << 20,
         ..LogConfig::default()
@@ -45,7 +49,7 @@ fn engine_with(clock: &Arc<ManualClock>, disk: &MemoryDisk, settings: Settings) 
     Engine::new(log.unwrap(), clock.clone(), settings)
 }
 
-fn engine(limits: Limits) -> (Engine, Arc<ManualClock>) {
+pub(crate) fn engine(limits: Limits) -> (Engine, Arc<ManualClock>) {
     let clock = ManualClock::at(NOW_MS);
     let settings = Settings {
         limits,
@@ -54,7 +58,7 @@ fn engine(limits: Limits) -> (Engine, Arc<ManualClock>) {
     (engine_with(&clock, &MemoryDisk::new(), settings), clock)
 }
 
-async fn put_one(engine: &Engine, key: &str, data: &'static [u8]) -> super::Placed {
+pub(crate) async fn put_one(engine: &Engine, key: &str, data: &'static [u8]) -> super::Placed {
     let blob = Blob::from(data);
     let entry = PutEntry {
         partition_key: key,

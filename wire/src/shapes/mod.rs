@@ -77,6 +77,7 @@ macro_rules! shape {
 }
 
 mod constraint;
+mod consumer;
 mod lenient;
 mod open_enum;
 mod put;
@@ -94,9 +95,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::Operation;
 
+pub use consumer::{
+    Consumer, ConsumerDescription, DeregisterStreamConsumerRequest, DescribeStreamConsumerRequest,
+    DescribeStreamConsumerResponse, ListStreamConsumersRequest, ListStreamConsumersResponse,
+    RegisterStreamConsumerRequest, RegisterStreamConsumerResponse,
+};
 pub use open_enum::{
-    EncryptionType, RecordDistributionStrategy, ShardFilterType, ShardIteratorType, StreamMode,
-    StreamStatus,
+    ConsumerStatus, EncryptionType, RecordDistributionStrategy, ShardFilterType, ShardIteratorType,
+    StreamMode, StreamStatus,
 };
 pub use put::{
     PutRecordRequest, PutRecordResponse, PutRecordsRequest, PutRecordsRequestEntry,
@@ -146,17 +152,21 @@ requests! {
     CreateStreamRequest = CreateStream,
     DecreaseStreamRetentionPeriodRequest = DecreaseStreamRetentionPeriod,
     DeleteStreamRequest = DeleteStream,
+    DeregisterStreamConsumerRequest = DeregisterStreamConsumer,
+    DescribeStreamConsumerRequest = DescribeStreamConsumer,
     DescribeStreamRequest = DescribeStream,
     DescribeStreamSummaryRequest = DescribeStreamSummary,
     GetRecordsRequest = GetRecords,
     GetShardIteratorRequest = GetShardIterator,
     IncreaseStreamRetentionPeriodRequest = IncreaseStreamRetentionPeriod,
     ListShardsRequest = ListShards,
+    ListStreamConsumersRequest = ListStreamConsumers,
     ListStreamsRequest = ListStreams,
     ListTagsForStreamRequest = ListTagsForStream,
     MergeShardsRequest = MergeShards,
     PutRecordRequest<'_> = PutRecord,
     PutRecordsRequest<'_> = PutRecords,
+    RegisterStreamConsumerRequest = RegisterStreamConsumer,
     RemoveTagsFromStreamRequest = RemoveTagsFromStream,
     SplitShardRequest = SplitShard,
 }
