@@ -428,6 +428,11 @@ impl ApiError {
         )
     }
 
+    /// A subscription's kind of position needs a member and does not have it. The text is ours.
+    pub fn position_needs(member: &str, kind: &ShardIteratorType) -> ApiError {
+        ApiError::invalid(format!("StartingPosition of type {kind} needs a {member}."))
+    }
+
     /// `AT_TIMESTAMP` with a time to come.
     pub fn timestamp_in_future(timestamp_ms: i64, now_ms: u64) -> ApiError {
         ApiError::invalid(format!(
@@ -443,12 +448,23 @@ impl ApiError {
         named: Named<'_>,
         fault: SequenceFault,
     ) -> ApiError {
+        ApiError::bad_sequence_in("GetShardIterator", number, shard, named, fault)
+    }
+
+    /// As [`ApiError::bad_starting_sequence`], in another operation.
+    pub fn bad_sequence_in(
+        used_in: &str,
+        number: &str,
+        shard: ShardId,
+        named: Named<'_>,
+        fault: SequenceFault,
+    ) -> ApiError {
         let why = match fault {
             SequenceFault::Malformed => ".",
             SequenceFault::Foreign => " because it did not come from this stream.",
         };
         ApiError::invalid(format!(
-            "StartingSequenceNumber {number} used in GetShardIterator on shard {shard} in {named} \
+            "StartingSequenceNumber {number} used in {used_in} on shard {shard} in {named} \
              is invalid{why}"
         ))
     }

@@ -6,6 +6,7 @@
 
 mod aws_cli;
 mod carriers;
+mod fanout;
 mod flights;
 mod python;
 

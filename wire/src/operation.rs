@@ -58,6 +58,7 @@ operations! {
     RegisterStreamConsumer,
     RemoveTagsFromStream,
     SplitShard,
+    SubscribeToShard,
 }
 
 impl fmt::Display for Operation {

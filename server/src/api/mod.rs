@@ -5,10 +5,13 @@ mod put;
 mod read;
 mod shard;
 mod stream;
+mod subscribe;
 mod tags;
 #[cfg(test)]
 mod tests;
 mod token;
+
+pub use subscribe::{Event, Events};
 
 use crate::engine::Engine;
 use crate::error::{ApiError, Named};
@@ -41,7 +44,7 @@ pub struct Caller {
 
 /// Runs calls.
 pub trait Dispatch: Send + Sync + 'static {
-    /// The JSON body of the answer, empty where the operation has nothing to say.
+    /// The answer.
     ///
     /// # Errors
     /// What the operation failed with.
@@ -49,7 +52,7 @@ pub trait Dispatch: Send + Sync + 'static {
     /// # Cancel safety
     /// The future is dropped when the client goes away. What it has handed on must finish, or not
     /// happen at all, without it.
-    fn dispatch(&self, call: Call) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send;
+    fn dispatch(&self, call: Call) -> impl Future<Output = Result<Answer, ApiError>> + Send;
 
     /// Whether calls can succeed at the moment, for `GET /ready`.
     fn is_ready(&self) -> bool {
@@ -57,14 +60,23 @@ pub trait Dispatch: Send + Sync + 'static {
     }
 }
 
-impl<F, Answer> Dispatch for F
+impl<F, Outcome> Dispatch for F
 where
-    F: Fn(Call) -> Answer + Send + Sync + 'static,
-    Answer: Future<Output = Result<Vec<u8>, ApiError>> + Send,
+    F: Fn(Call) -> Outcome + Send + Sync + 'static,
+    Outcome: Future<Output = Result<Vec<u8>, ApiError>> + Send,
 {
-    fn dispatch(&self, call: Call) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send {
-        self(call)
+    async fn dispatch(&self, call: Call) -> Result<Answer, ApiError> {
+        self(call).await.map(Answer::Body)
     }
+}
+
+/// What a call is answered with.
+#[derive(Debug)]
+pub enum Answer {
+    /// The JSON body, empty where the operation has nothing to say.
+    Body(Vec<u8>),
+    /// Events as they come.
+    Events(Box<Events>),
 }
 
 /// The operations over an engine.
@@ -81,8 +93,14 @@ impl Api {
 }
 
 impl Dispatch for Api {
-    async fn dispatch(&self, call: Call) -> Result<Vec<u8>, ApiError> {
-        let answer = run(&self.engine, call.operation, &call.caller, &call.body).await;
+    async fn dispatch(&self, call: Call) -> Result<Answer, ApiError> {
+        let answer = if call.operation == Operation::SubscribeToShard {
+            let events = subscribe::subscribe(&self.engine, parse(&call.body)?).await;
+            events.map(|events| Answer::Events(Box::new(events)))
+        } else {
+            let body = run(&self.engine, call.operation, &call.caller, &call.body).await;
+            body.map(Answer::Body)
+        };
         if let Err(error) = &answer
             && error.code == millstream_wire::ErrorCode::InternalFailure
         {

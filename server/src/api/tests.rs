@@ -39,8 +39,10 @@ impl Fixture {
             },
             request_id: String::new(),
         };
-        let answer = self.api.dispatch(call).await?;
-        Ok(String::from_utf8(answer).unwrap())
+        match self.api.dispatch(call).await? {
+            Answer::Body(body) => Ok(String::from_utf8(body).unwrap()),
+            Answer::Events(_) => panic!("{operation} gave events"),
+        }
     }
 
     #[track_caller]

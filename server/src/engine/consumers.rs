@@ -44,22 +44,27 @@ impl Engine {
         stream: &StreamArn,
         name: &ConsumerName,
     ) -> Result<(), Error> {
-        self.transact(|catalog, moment| {
-            let (_, consumer) = find(catalog, stream, name, moment.now_ms)?;
-            let (arn, name) = (stream.clone(), name.clone());
-            match consumer.status(moment.now_ms) {
-                Some(Status::Deleting) | None => Ok(None),
-                Some(_) if moment.state_delay_ms == 0 => {
-                    Ok(Some(change_only(&Event::ConsumerRemoved { arn, name })))
+        let catalog = self
+            .transact(|catalog, moment| {
+                let (_, consumer) = find(catalog, stream, name, moment.now_ms)?;
+                let (arn, name) = (stream.clone(), name.clone());
+                match consumer.status(moment.now_ms) {
+                    Some(Status::Deleting) | None => Ok(None),
+                    Some(_) if moment.state_delay_ms == 0 => {
+                        Ok(Some(change_only(&Event::ConsumerRemoved { arn, name })))
+                    }
+                    Some(_) => Ok(Some(change_only(&Event::ConsumerDeregistering {
+                        arn,
+                        name,
+                        gone_ms: moment.settled_ms(),
+                    }))),
                 }
-                Some(_) => Ok(Some(change_only(&Event::ConsumerDeregistering {
-                    arn,
-                    name,
-                    gone_ms: moment.settled_ms(),
-                }))),
-            }
-        })
-        .await?;
+            })
+            .await?;
+        if let Some(stored) = catalog.stored_stream(stream) {
+            let shards = stored.log_shards();
+            self.inner.subscriptions.end_consumer(&shards, name);
+        }
         Ok(())
     }
 

@@ -13,6 +13,7 @@ mod read;
 mod reshard;
 mod retention;
 mod streams;
+mod subscription;
 #[cfg(test)]
 pub(crate) mod tests;
 mod throttle;
@@ -20,8 +21,9 @@ mod throttle;
 pub use consumers::NewConsumer;
 pub use error::{ConsumerError, Error, RetentionChange};
 pub use put::{Placed, PutEntry, Refusal};
-pub use read::{Page, Start};
+pub use read::{Page, ReadRecord, Start};
 pub use streams::NewStream;
+pub use subscription::{Pushed, Subscription, Target};
 pub use throttle::Limits;
 
 use crate::clock::SharedClock;
@@ -30,6 +32,7 @@ use catalog::{Catalog, Status, Stream};
 use millstream_wire::StreamArn;
 use reshard::Moment;
 use std::sync::Arc;
+use subscription::Subscriptions;
 use throttle::Throttle;
 
 /// Settings of the engine.
@@ -53,6 +56,7 @@ struct Inner {
     clock: SharedClock,
     settings: Settings,
     throttle: Throttle,
+    subscriptions: Arc<Subscriptions>,
     /// Held from the plan of a metadata change until it is durable, so that plans never race. A tokio
     /// mutex because it is held across the commit.
     metadata_turn: Arc<tokio::sync::Mutex<()>>,
@@ -66,6 +70,7 @@ impl Engine {
             clock,
             settings,
             throttle: Throttle::new(settings.limits),
+            subscriptions: Arc::default(),
             metadata_turn: Arc::default(),
         };
         Engine {

@@ -45,6 +45,7 @@ impl Engine {
         self.inner
             .throttle
             .retain(|shard| keep.owner_of(shard).is_some());
+        self.inner.subscriptions.forget_old();
         self.inner
             .log
             .trim(move |shard| keep_from_ms(&catalog, shard, now_ms))

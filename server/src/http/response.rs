@@ -1,17 +1,18 @@
 //! An outcome becomes status, headers and body. The only encoder of errors.
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use millstream_wire::{ErrorCode, b64};
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::event_stream::{self, EventBody};
 use crate::error::ApiError;
 
 /// An answer.
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Either<Full<Bytes>, EventBody>>;
 
 pub(super) const JSON: &str = "application/x-amz-json-1.1";
 pub(super) const CBOR: &str = "application/x-amz-cbor-1.1";
@@ -40,7 +41,7 @@ impl Head {
     }
 
     fn bare(&self, status: StatusCode, body: impl Into<Bytes>) -> Answer {
-        let mut answer = Response::new(Full::new(body.into()));
+        let mut answer = Response::new(Either::Left(Full::new(body.into())));
         *answer.status_mut() = status;
         let headers = answer.headers_mut();
         insert(headers, REQUEST_ID, &self.request_id);
@@ -80,6 +81,13 @@ impl Head {
             None => Bytes::from(body),
         };
         self.typed(StatusCode::OK, JSON, body)
+    }
+
+    /// Events as they come.
+    pub(super) fn events(&self, events: EventBody) -> Answer {
+        let mut answer = self.typed(StatusCode::OK, event_stream::CONTENT_TYPE, "");
+        *answer.body_mut() = Either::Right(events);
+        answer
     }
 
     /// A failure, in AWS's envelope.

@@ -12,12 +12,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{HttpConfig, serve};
-use crate::api::{Call, Dispatch};
+use crate::api::{Answer, Call, Dispatch};
 use crate::error::ApiError;
 
-const AUTHORIZED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=A/20150101/eu-west-1/kinesis/aws4_request, \
+pub(super) const AUTHORIZED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=A/20150101/eu-west-1/kinesis/aws4_request, \
                           SignedHeaders=host, Signature=b\r\nX-Amz-Date: 20150101T000000Z\r\n";
-const JSON: &str = "Content-Type: application/x-amz-json-1.1\r\n";
+pub(super) const JSON: &str = "Content-Type: application/x-amz-json-1.1\r\n";
 const LIST: &str = "X-Amz-Target: Kinesis_20131202.ListStreams\r\n";
 
 /// `ListStreams` tells what arrived, `PutRecord` and `PutRecords` are decoded, `DescribeStream`
@@ -57,20 +57,20 @@ async fn fake(call: Call) -> Result<Vec<u8>, ApiError> {
 
 static GATE: Semaphore = Semaphore::const_new(0);
 
-struct Server {
-    address: SocketAddr,
-    shutdown: CancellationToken,
-    task: JoinHandle<std::io::Result<()>>,
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    pub(super) shutdown: CancellationToken,
+    pub(super) task: JoinHandle<std::io::Result<()>>,
 }
 
-fn config() -> HttpConfig {
+pub(super) fn config() -> HttpConfig {
     HttpConfig::new(
         "000000000000".parse().unwrap(),
         "us-east-1".parse().unwrap(),
     )
 }
 
-async fn start_with<D: Dispatch>(dispatch: D, config: HttpConfig) -> Server {
+pub(super) async fn start_with<D: Dispatch>(dispatch: D, config: HttpConfig) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
@@ -339,7 +339,7 @@ async fn browsers_are_told_that_they_may() {
 async fn health_and_readiness_are_answered() {
     struct Starting;
     impl Dispatch for Starting {
-        async fn dispatch(&self, _: Call) -> Result<Vec<u8>, ApiError> {
+        async fn dispatch(&self, _: Call) -> Result<Answer, ApiError> {
             Err(ApiError::internal())
         }
         fn is_ready(&self) -> bool {

@@ -84,6 +84,7 @@ mod put;
 mod read;
 mod shard;
 mod stream;
+mod subscribe;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -123,6 +124,7 @@ pub use stream::{
     ListStreamsRequest, ListStreamsResponse, StreamDescription, StreamDescriptionSummary,
     StreamModeDetails, StreamModeDetailsInput, StreamSummary, WarmThroughput,
 };
+pub use subscribe::{StartingPosition, SubscribeToShardEvent, SubscribeToShardRequest};
 pub use tags::{
     AddTagsToStreamRequest, ListTagsForStreamRequest, ListTagsForStreamResponse,
     RemoveTagsFromStreamRequest, Tag,
@@ -169,6 +171,7 @@ requests! {
     RegisterStreamConsumerRequest = RegisterStreamConsumer,
     RemoveTagsFromStreamRequest = RemoveTagsFromStream,
     SplitShardRequest = SplitShard,
+    SubscribeToShardRequest = SubscribeToShard,
 }
 
 /// Why a body is not a request; the text is AWS's message.
