@@ -1,16 +1,15 @@
-//! What an operation can fail with, as AWS says it. The only file with message texts.
+//! What an operation can fail with, as AWS says it. The only module with message texts.
 //!
 //! Source: kinesalite's texts, which were compared with AWS. A text without such a source says so.
 
-use crate::engine::{self, ConsumerError, Refusal, RetentionChange};
+mod consumer;
+
+use crate::engine::{self, Refusal, RetentionChange};
 use crate::log;
 use millstream_wire::hash_key::HashKeyRange;
 use millstream_wire::limits::{RETENTION_MAX_HOURS, RETENTION_MIN_HOURS, TAGS_PER_STREAM};
 use millstream_wire::shapes::{Refused, ShardIteratorType, StreamStatus};
-use millstream_wire::{
-    AccountId, ConsumerArn, ConsumerName, ErrorCode, HashKey, Region, ShardId, StreamArn,
-    StreamName,
-};
+use millstream_wire::{AccountId, ErrorCode, HashKey, Region, ShardId, StreamArn, StreamName};
 use std::fmt;
 
 /// A failure on its way to the client: a code and its message.
@@ -283,98 +282,6 @@ impl ApiError {
         )
     }
 
-    /// The stream has no such consumer. The text is ours: AWS's is not recorded.
-    pub fn consumer_not_found(name: &ConsumerName, named: Named<'_>) -> ApiError {
-        ApiError::not_found(format!("Consumer {name} in {named} not found."))
-    }
-
-    /// The stream has a consumer of that name. The text is ours: AWS's is not recorded.
-    pub fn consumer_exists(name: &ConsumerName, named: Named<'_>) -> ApiError {
-        ApiError::new(
-            ErrorCode::ResourceInUse,
-            format!("Consumer {name} in {named} already exists."),
-        )
-    }
-
-    /// The consumer must be `ACTIVE` for this. Source: an error of AWS in a public issue
-    /// (cloudformation-coverage-roadmap 2442).
-    pub fn consumer_not_active(consumer: &ConsumerArn) -> ApiError {
-        ApiError::new(
-            ErrorCode::ResourceInUse,
-            format!(
-                "Consumer {} with creation timestamp {} under stream {} and account {} is not in \
-                 ACTIVE status.",
-                consumer.name,
-                consumer.created_seconds,
-                consumer.stream.name,
-                consumer.stream.account
-            ),
-        )
-    }
-
-    /// The stream's consumers keep it. Source: errors of AWS in public issues
-    /// (terraform-provider-aws 8420, aws-nuke 497).
-    pub fn stream_has_consumers(named: Named<'_>) -> ApiError {
-        let Named { stream, account } = named;
-        ApiError::new(
-            ErrorCode::ResourceInUse,
-            format!(
-                "DeleteStream can't delete {account}:{stream} because there are consumers associated \
-                 with this data stream. To delete {stream} anyway, set the EnforceConsumerDeletion \
-                 parameter to true to force the deletion of all the consumers that are associated \
-                 with it."
-            ),
-        )
-    }
-
-    /// The stream would have too many consumers. The text is ours: AWS's is not recorded.
-    pub fn too_many_consumers(limit: usize, named: Named<'_>) -> ApiError {
-        ApiError::limit_exceeded(format!(
-            "No more than {limit} consumers can be registered with {named}."
-        ))
-    }
-
-    /// The stream has too many consumers in `CREATING`. The text is ours: AWS's is not recorded.
-    pub fn too_many_creating(limit: usize, named: Named<'_>) -> ApiError {
-        ApiError::limit_exceeded(format!(
-            "No more than {limit} consumers of {named} can be in status CREATING at the same time."
-        ))
-    }
-
-    /// The consumer has another subscription to the shard. Source: an error of AWS in a public issue
-    /// (amazon-kinesis-client 391).
-    pub fn subscription_exists(consumer: &ConsumerArn, shard: ShardId) -> ApiError {
-        let ConsumerArn { stream, name, .. } = consumer;
-        ApiError::new(
-            ErrorCode::ResourceInUse,
-            format!(
-                "Another active subscription exists for this consumer: {}:{}:{shard}:{name}",
-                stream.account, stream.name
-            ),
-        )
-    }
-
-    /// The consumer subscribes to the shard more than once a second. The text is ours.
-    pub fn subscribes_too_fast(consumer: &ConsumerArn, shard: ShardId) -> ApiError {
-        ApiError::limit_exceeded(format!(
-            "Rate exceeded for SubscribeToShard of consumer {} to shard {shard} in {}.",
-            consumer.name,
-            Named::from(&consumer.stream)
-        ))
-    }
-
-    /// Neither the consumer's ARN nor its stream and name were given. The text is ours.
-    pub fn consumer_not_named() -> ApiError {
-        ApiError::invalid(
-            "Either ConsumerARN or both StreamARN and ConsumerName should be provided.",
-        )
-    }
-
-    /// ARN and name name different consumers. The text is ours: AWS's is not recorded.
-    pub fn consumer_named_twice() -> ApiError {
-        ApiError::invalid("ConsumerARN, StreamARN and ConsumerName must name the same consumer.")
-    }
-
     /// Another quota would be exceeded, or an operation is called too fast.
     pub fn limit_exceeded(message: impl Into<String>) -> ApiError {
         ApiError::new(ErrorCode::LimitExceeded, message)
@@ -426,11 +333,6 @@ impl ApiError {
             "Must specify timestampInMillis parameter for iterator of type AT_TIMESTAMP. Current \
              request has no timestamp parameter.",
         )
-    }
-
-    /// A subscription's kind of position needs a member and does not have it. The text is ours.
-    pub fn position_needs(member: &str, kind: &ShardIteratorType) -> ApiError {
-        ApiError::invalid(format!("StartingPosition of type {kind} needs a {member}."))
     }
 
     /// `AT_TIMESTAMP` with a time to come.
@@ -582,11 +484,6 @@ impl ApiError {
         ApiError::invalid("NextToken and StreamName cannot be provided together.")
     }
 
-    /// `ListStreamConsumers` with a creation time and a token. The text is ours.
-    pub fn list_consumers_token_and_time() -> ApiError {
-        ApiError::invalid("NextToken and StreamCreationTimestamp cannot be provided together.")
-    }
-
     /// A page token that is none of ours. The text is ours: AWS's is not recorded.
     pub fn invalid_next_token() -> ApiError {
         ApiError::invalid("Invalid NextToken.")
@@ -713,33 +610,6 @@ impl From<engine::Error> for ApiError {
             Error::Consumer(error) => error.into(),
             Error::Overloaded => ApiError::overloaded(),
             Error::Log(error) => ApiError::of_log(&error),
-        }
-    }
-}
-
-impl From<ConsumerError> for ApiError {
-    fn from(error: ConsumerError) -> Self {
-        match error {
-            ConsumerError::NotFound { stream, name } => {
-                ApiError::consumer_not_found(&name, Named::from(&stream))
-            }
-            ConsumerError::Exists { stream, name } => {
-                ApiError::consumer_exists(&name, Named::from(&stream))
-            }
-            ConsumerError::NotActive { consumer, .. } => ApiError::consumer_not_active(&consumer),
-            ConsumerError::Limit { stream, limit } => {
-                ApiError::too_many_consumers(limit, Named::from(&stream))
-            }
-            ConsumerError::Creating { stream, limit } => {
-                ApiError::too_many_creating(limit, Named::from(&stream))
-            }
-            ConsumerError::KeepStream(arn) => ApiError::stream_has_consumers(Named::from(&arn)),
-            ConsumerError::Subscribed { consumer, shard } => {
-                ApiError::subscription_exists(&consumer, shard)
-            }
-            ConsumerError::SubscribesTooFast { consumer, shard } => {
-                ApiError::subscribes_too_fast(&consumer, shard)
-            }
         }
     }
 }

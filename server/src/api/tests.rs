@@ -2,9 +2,7 @@
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::engine::tests::{NOW_MS, engine_with};
-use crate::engine::{Limits, Settings};
-use crate::log::MemoryDisk;
+use crate::engine::{Limits, tests::engine};
 use millstream_wire::ErrorCode;
 use std::sync::Arc;
 
@@ -17,12 +15,8 @@ struct Fixture {
 
 impl Fixture {
     async fn new(limits: Limits) -> Fixture {
-        let clock = ManualClock::at(NOW_MS);
-        let settings = Settings {
-            limits,
-            state_delay_ms: 0,
-        };
-        let api = Api::new(engine_with(&clock, &MemoryDisk::new(), settings));
+        let (engine, clock) = engine(limits);
+        let api = Api::new(engine);
         let fixture = Fixture { api, clock };
         let create = r#"{"StreamName":"orders","ShardCount":1}"#;
         assert_eq!(fixture.call("CreateStream", create).await.unwrap(), "");

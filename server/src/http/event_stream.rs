@@ -147,6 +147,3 @@ fn frame(message_type: &'static str, name: &'static str, payload: Vec<u8>) -> Ve
     }
     bytes
 }
-
-#[cfg(test)]
-mod tests;

@@ -15,9 +15,9 @@ use super::{HttpConfig, serve};
 use crate::api::{Answer, Call, Dispatch};
 use crate::error::ApiError;
 
-pub(super) const AUTHORIZED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=A/20150101/eu-west-1/kinesis/aws4_request, \
+const AUTHORIZED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=A/20150101/eu-west-1/kinesis/aws4_request, \
                           SignedHeaders=host, Signature=b\r\nX-Amz-Date: 20150101T000000Z\r\n";
-pub(super) const JSON: &str = "Content-Type: application/x-amz-json-1.1\r\n";
+const JSON: &str = "Content-Type: application/x-amz-json-1.1\r\n";
 const LIST: &str = "X-Amz-Target: Kinesis_20131202.ListStreams\r\n";
 
 /// `ListStreams` tells what arrived, `PutRecord` and `PutRecords` are decoded, `DescribeStream`
@@ -57,20 +57,20 @@ async fn fake(call: Call) -> Result<Vec<u8>, ApiError> {
 
 static GATE: Semaphore = Semaphore::const_new(0);
 
-pub(super) struct Server {
-    pub(super) address: SocketAddr,
-    pub(super) shutdown: CancellationToken,
-    pub(super) task: JoinHandle<std::io::Result<()>>,
+struct Server {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    task: JoinHandle<std::io::Result<()>>,
 }
 
-pub(super) fn config() -> HttpConfig {
+fn config() -> HttpConfig {
     HttpConfig::new(
         "000000000000".parse().unwrap(),
         "us-east-1".parse().unwrap(),
     )
 }
 
-pub(super) async fn start_with<D: Dispatch>(dispatch: D, config: HttpConfig) -> Server {
+async fn start_with<D: Dispatch>(dispatch: D, config: HttpConfig) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();

@@ -1,25 +1,29 @@
 //! Subscriptions over real sockets: raw bytes over HTTP/1.1, and HTTP/2 through a client.
 
-use super::*;
-use crate::api::Api;
-use crate::clock::SystemClock;
-use crate::engine::catalog::Catalog;
-use crate::engine::{Engine, Limits, Settings};
-use crate::http::tests::{AUTHORIZED, JSON as JSON_HEADER, Server, config, start_with};
-use crate::log::{Log, LogConfig, MemoryDisk};
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by failing"
+)]
+
+use millstream_server::engine::{PutEntry, Start};
+use millstream_server::{Config, DataLocation, Limits, Server};
+use millstream_wire::shapes::Blob;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-const STREAM: &str = "arn:aws:kinesis:eu-west-1:000000000000:stream/orders";
+const HEADERS: &str = "Content-Type: application/x-amz-json-1.1\r\nX-Amz-Date: 20150101T000000Z\r\n\
+                       Authorization: AWS4-HMAC-SHA256 Credential=A/20150101/us-east-1/kinesis/aws4_request, \
+                       SignedHeaders=host, Signature=b\r\n";
+const STREAM: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
 const LIMIT: Duration = Duration::from_secs(10);
 
-#[test]
-fn a_frame_is_these_bytes() {
-    let bytes = frame("event", "initial-response", b"{}".to_vec());
-    let mut expected = vec![0, 0, 0, 0, 0, 0, 0, 0];
+/// The first frame of every subscription, put together by hand.
+fn initial_response() -> Vec<u8> {
     let mut headers = Vec::new();
     for (name, value) in [
         (":message-type", "event"),
@@ -33,13 +37,13 @@ fn a_frame_is_these_bytes() {
         headers.extend(value.as_bytes());
     }
     let total = u32::try_from(12 + headers.len() + 2 + 4).unwrap();
-    expected[..4].copy_from_slice(&total.to_be_bytes());
-    expected[4..].copy_from_slice(&u32::try_from(headers.len()).unwrap().to_be_bytes());
-    expected.extend(crc32(&expected).to_be_bytes());
-    expected.extend(headers);
-    expected.extend(b"{}");
-    expected.extend(crc32(&expected).to_be_bytes());
-    assert_eq!(bytes, expected);
+    let mut frame = total.to_be_bytes().to_vec();
+    frame.extend(u32::try_from(headers.len()).unwrap().to_be_bytes());
+    frame.extend(crc32(&frame).to_be_bytes());
+    frame.extend(headers);
+    frame.extend(b"{}");
+    frame.extend(crc32(&frame).to_be_bytes());
+    frame
 }
 
 /// CRC-32 (IEEE), bit by bit: not the code under test.
@@ -100,26 +104,19 @@ fn is_event(headers: &[(String, String)]) -> bool {
 
 struct Fixture {
     server: Server,
-    engine: Engine,
     consumer: String,
 }
 
 async fn fixture() -> Fixture {
-    let log = Log::open(
-        std::sync::Arc::new(MemoryDisk::new()),
-        LogConfig::default(),
-        std::sync::Arc::new(SystemClock),
-        Catalog::default(),
-    );
-    let settings = Settings {
+    let config = Config {
+        port: 0,
+        data: DataLocation::Ephemeral,
         limits: Limits::Off,
-        state_delay_ms: 0,
+        ..Config::default()
     };
-    let engine = Engine::new(log.unwrap(), std::sync::Arc::new(SystemClock), settings);
-    let server = start_with(Api::new(engine.clone()), config()).await;
+    let server = Server::start(config).await.unwrap();
     let mut fixture = Fixture {
         server,
-        engine,
         consumer: String::new(),
     };
     let create = json!({"StreamName": "orders", "ShardCount": 1});
@@ -136,7 +133,7 @@ async fn fixture() -> Fixture {
 fn request(target: &str, body: &Value) -> String {
     let body = body.to_string();
     format!(
-        "POST / HTTP/1.1\r\nHost: x\r\n{JSON_HEADER}{AUTHORIZED}X-Amz-Target: Kinesis_20131202.{target}\r\n\
+        "POST / HTTP/1.1\r\nHost: x\r\n{HEADERS}X-Amz-Target: Kinesis_20131202.{target}\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     )
@@ -144,7 +141,7 @@ fn request(target: &str, body: &Value) -> String {
 
 impl Fixture {
     async fn call(&self, target: &str, body: &Value) -> Value {
-        let mut stream = TcpStream::connect(self.server.address).await.unwrap();
+        let mut stream = TcpStream::connect(self.server.local_addr()).await.unwrap();
         let request = request(target, body).replace("Host: x", "Host: x\r\nConnection: close");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
@@ -169,7 +166,7 @@ impl Fixture {
 
     /// A subscription over HTTP/1.1 whose first frame has been read.
     async fn subscribe(&self) -> Chunked {
-        let mut stream = TcpStream::connect(self.server.address).await.unwrap();
+        let mut stream = TcpStream::connect(self.server.local_addr()).await.unwrap();
         let request = request("SubscribeToShard", &self.subscription());
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut chunked = Chunked {
@@ -188,9 +185,14 @@ impl Fixture {
         ] {
             assert!(head.contains(header), "{header:?} in {head}");
         }
-        let (headers, payload) = chunked.frame().await.unwrap();
-        assert_eq!(headers, typed("event", ":event-type", "initial-response"));
-        assert_eq!(payload, json!({}));
+        let golden = initial_response();
+        while chunked.bytes.len() < golden.len() {
+            chunked.chunk().await;
+        }
+        assert_eq!(
+            chunked.bytes.drain(..golden.len()).collect::<Vec<_>>(),
+            golden
+        );
         chunked
     }
 }
@@ -245,13 +247,17 @@ impl Chunked {
                 assert!(self.bytes.is_empty(), "a frame was cut");
                 return None;
             }
-            let len = usize::from_str_radix(&self.line().await, 16).unwrap();
-            while self.raw.len() < len + 2 {
-                self.more().await;
-            }
-            self.bytes.extend(self.raw.drain(..len + 2).take(len));
-            self.ended = len == 0;
+            self.chunk().await;
         }
+    }
+
+    async fn chunk(&mut self) {
+        let len = usize::from_str_radix(&self.line().await, 16).unwrap();
+        while self.raw.len() < len + 2 {
+            self.more().await;
+        }
+        self.bytes.extend(self.raw.drain(..len + 2).take(len));
+        self.ended = len == 0;
     }
 
     async fn event(&mut self) -> Value {
@@ -308,7 +314,7 @@ async fn events_over_http_2_are_pushed_as_records_come() {
         .build()
         .unwrap();
     let mut answer = client
-        .post(format!("http://{}/", fixture.server.address))
+        .post(format!("http://{}/", fixture.server.local_addr()))
         .header("Content-Type", "application/x-amz-json-1.1")
         .header("X-Amz-Target", "Kinesis_20131202.SubscribeToShard")
         .header("Authorization", "AWS4-HMAC-SHA256 Credential=A/20150101/eu-west-1/kinesis/aws4_request, SignedHeaders=host, Signature=b")
@@ -318,7 +324,10 @@ async fn events_over_http_2_are_pushed_as_records_come() {
         .await
         .unwrap();
     assert_eq!(answer.version(), reqwest::Version::HTTP_2);
-    assert_eq!(answer.headers()["content-type"], CONTENT_TYPE);
+    assert_eq!(
+        answer.headers()["content-type"],
+        "application/vnd.amazon.eventstream"
+    );
     let mut bytes = Vec::new();
     let mut frames = Vec::new();
     while frames.len() < 3 {
@@ -352,13 +361,14 @@ async fn free_again(fixture: &Fixture) {
     let consumer = fixture.consumer.parse().unwrap();
     let free = async {
         loop {
-            let start = crate::engine::Start::Latest;
+            let start = Start::Latest;
             let target = fixture
-                .engine
+                .server
+                .engine()
                 .subscription_target(&consumer, "0", start)
                 .await
                 .unwrap();
-            if fixture.engine.subscribe(target).is_ok() {
+            if fixture.server.engine().subscribe(target).is_ok() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -375,7 +385,9 @@ async fn a_client_that_goes_away_leaves_its_place() {
     let mut events = fixture.subscribe().await;
     events.event().await;
     let again = request("SubscribeToShard", &fixture.subscription());
-    let mut stream = TcpStream::connect(fixture.server.address).await.unwrap();
+    let mut stream = TcpStream::connect(fixture.server.local_addr())
+        .await
+        .unwrap();
     stream.write_all(again.as_bytes()).await.unwrap();
     let mut answer = vec![0; 4096];
     let read = stream.read(&mut answer).await.unwrap();
@@ -415,30 +427,57 @@ async fn a_shutdown_ends_subscriptions_as_http_says() {
     let fixture = fixture().await;
     let mut events = fixture.subscribe().await;
     events.event().await;
-    fixture.server.shutdown.cancel();
-    assert_eq!(events.frame().await, None);
-    timeout(Duration::from_secs(3), fixture.server.task)
-        .await
-        .expect("the server does not wait for subscribers")
-        .unwrap()
-        .unwrap();
+    let stopped = timeout(Duration::from_secs(3), fixture.server.shutdown());
+    let (stopped, last) = tokio::join!(stopped, events.frame());
+    stopped.expect("the server does not wait for subscribers");
+    assert_eq!(last, None);
 }
 
-/// A client that reads nothing makes the server read nothing: its memory is a buffer and an event.
+/// What a client does not take is not read for it: most of the backlog is still unread when the stream
+/// goes away.
 #[tokio::test]
 async fn a_client_that_takes_nothing_is_not_read_for() {
+    const RECORDS: usize = 40;
     let fixture = fixture().await;
-    let large = millstream_wire::b64::encode(&vec![7; 1_000_000]);
-    for _ in 0..30 {
-        fixture.put(&large).await;
+    let data = vec![7; 1_000_000];
+    let blob = Blob::from(&data[..]);
+    let entry = PutEntry {
+        partition_key: "k",
+        explicit_hash_key: None,
+        data: &blob,
+    };
+    let arn = STREAM.parse().unwrap();
+    for _ in 0..RECORDS {
+        fixture
+            .server
+            .engine()
+            .put(&arn, &[entry])
+            .await
+            .unwrap()
+            .remove(0)
+            .unwrap();
     }
     let mut events = fixture.subscribe().await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    fixture
+        .server
+        .engine()
+        .delete_stream_and_consumers(&arn)
+        .await
+        .unwrap();
     let mut records = 0;
-    while records < 30 {
-        let event = events.event().await;
-        let count = event["Records"].as_array().unwrap().len();
-        assert_eq!(count, 1, "a mebibyte at a time");
-        records += count;
+    loop {
+        let (headers, payload) = events.frame().await.unwrap();
+        if !is_event(&headers) {
+            let gone = typed("exception", ":exception-type", "ResourceNotFoundException");
+            assert_eq!(headers, gone, "{payload}");
+            break;
+        }
+        records += payload["Records"].as_array().unwrap().len();
     }
+    assert_eq!(events.frame().await, None);
+    assert!(
+        (1..RECORDS / 2).contains(&records),
+        "{records} of {RECORDS} were read ahead"
+    );
 }
