@@ -1,7 +1,9 @@
-//! What an operation can fail with, as AWS says it. The only place with message texts; those about
-//! settings of streams and accounts are in `error/settings.rs`.
+//! What an operation can fail with, as AWS says it. The only module with message texts; those about
+//! consumers, and about settings of streams and accounts, are in its own modules.
 //!
 //! Source: kinesalite's texts, which were compared with AWS. A text without such a source says so.
+
+mod consumer;
 
 use crate::engine::{self, Refusal, RetentionChange};
 use crate::log;
@@ -347,12 +349,23 @@ impl ApiError {
         named: Named<'_>,
         fault: SequenceFault,
     ) -> ApiError {
+        ApiError::bad_sequence_in("GetShardIterator", number, shard, named, fault)
+    }
+
+    /// As [`ApiError::bad_starting_sequence`], in another operation.
+    pub fn bad_sequence_in(
+        used_in: &str,
+        number: &str,
+        shard: ShardId,
+        named: Named<'_>,
+        fault: SequenceFault,
+    ) -> ApiError {
         let why = match fault {
             SequenceFault::Malformed => ".",
             SequenceFault::Foreign => " because it did not come from this stream.",
         };
         ApiError::invalid(format!(
-            "StartingSequenceNumber {number} used in GetShardIterator on shard {shard} in {named} \
+            "StartingSequenceNumber {number} used in {used_in} on shard {shard} in {named} \
              is invalid{why}"
         ))
     }
@@ -603,6 +616,7 @@ impl From<engine::Error> for ApiError {
             }
             Error::Throttled { arn, shard } => ApiError::throttled(shard, Named::from(&arn)),
             Error::Setting { arn, refused } => ApiError::of_setting(&refused, Named::from(&arn)),
+            Error::Consumer(error) => error.into(),
             Error::Overloaded => ApiError::overloaded(),
             Error::Log(error) => ApiError::of_log(&error),
         }

@@ -8,6 +8,7 @@
 mod aws_cli;
 mod carriers;
 mod encodings;
+mod fanout;
 mod flights;
 mod java;
 mod python;

@@ -21,6 +21,6 @@ pub mod shapes;
 pub use encoding::Encoding;
 pub use error_code::ErrorCode;
 pub use hash_key::{HashKey, HashKeyRange};
-pub use names::{AccountId, Region, ShardId, StreamArn, StreamName};
+pub use names::{AccountId, ConsumerArn, ConsumerName, Region, ShardId, StreamArn, StreamName};
 pub use operation::Operation;
 pub use sequence::SequenceNumber;

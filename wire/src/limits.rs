@@ -70,3 +70,22 @@ pub const ECHO_MAX_CHARS: usize = 4_096;
 pub const TAG_MAP_MAX_COUNT: usize = 200;
 /// Tag keys in one request at most (model: `TagKeyList`).
 pub const TAG_KEYS_MAX_COUNT: usize = 50;
+/// Consumers registered with one stream at most (quotas).
+pub const CONSUMERS_PER_STREAM: usize = 20;
+/// Consumers of one stream that may be CREATING at a time (model: `RegisterStreamConsumer`).
+pub const CONSUMERS_CREATING: usize = 5;
+/// Consumers of one stream where AWS's limits are switched off: a bound on memory.
+pub const CONSUMERS_PER_STREAM_UNLIMITED: usize = 10_000;
+/// Seconds a subscription to a shard lasts (model: `SubscribeToShard`).
+pub const SUBSCRIPTION_SECONDS: u64 = 300;
+/// Seconds for which a new subscription cannot be taken over (model: `SubscribeToShard`).
+pub const SUBSCRIPTION_TAKEOVER_SECONDS: u64 = 5;
+/// Seconds between two events of a subscription at most (observed on AWS).
+pub const SUBSCRIPTION_EVENT_SECONDS: u64 = 5;
+/// SubscribeToShard calls per second for one consumer and shard (model).
+pub const SUBSCRIBE_CALLS_PER_SECOND: u64 = 1;
+/// Bytes of records in one event of a subscription at most; one record may be larger. The number is
+/// ours: it is what one subscriber may hold in memory.
+pub const SUBSCRIPTION_EVENT_MAX_BYTES: usize = 1_048_576;
+/// Seconds a ListStreamConsumers page token lives (model: `ListStreamConsumersInput`).
+pub const LIST_CONSUMERS_TOKEN_TTL_SECONDS: u64 = 300;

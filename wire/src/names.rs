@@ -83,6 +83,15 @@ text_name!(
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 );
 
+text_name!(
+    /// A consumer's name (model: `ConsumerName`).
+    ConsumerName,
+    "consumer name",
+    "1 to 128 letters, digits, '_', '.' or '-'",
+    |text| (1..=128).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+);
+
 /// A stream's ARN: `arn:aws:kinesis:REGION:ACCOUNT:stream/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamArn {
@@ -124,6 +133,48 @@ impl FromStr for StreamArn {
             region,
             account,
             name: name.parse().map_err(|_| refused())?,
+        })
+    }
+}
+
+/// A consumer's ARN: `arn:aws:kinesis:REGION:ACCOUNT:stream/NAME/consumer/CONSUMER:SECONDS`. The seconds
+/// tell a consumer from an earlier one of its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConsumerArn {
+    /// The stream it reads.
+    pub stream: StreamArn,
+    /// Its name.
+    pub name: ConsumerName,
+    /// When it was registered, seconds since 1970.
+    pub created_seconds: u64,
+}
+
+impl fmt::Display for ConsumerArn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ConsumerArn {
+            stream,
+            name,
+            created_seconds,
+        } = self;
+        write!(f, "{stream}/consumer/{name}:{created_seconds}")
+    }
+}
+
+impl FromStr for ConsumerArn {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let expected = "arn:aws:kinesis:REGION:ACCOUNT:stream/NAME/consumer/CONSUMER:SECONDS";
+        let refused = || invalid("consumer ARN", text, expected);
+        let (stream, consumer) = text.split_once("/consumer/").ok_or_else(refused)?;
+        let (name, seconds) = consumer.rsplit_once(':').ok_or_else(refused)?;
+        if !seconds.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(refused());
+        }
+        Ok(ConsumerArn {
+            stream: stream.parse().map_err(|_| refused())?,
+            name: name.parse().map_err(|_| refused())?,
+            created_seconds: seconds.parse().map_err(|_| refused())?,
         })
     }
 }
@@ -175,6 +226,28 @@ mod tests {
             assert!(text.parse::<ShardId>().is_err(), "{text}");
         }
         assert_eq!(ShardId(7).to_string(), "shardId-000000000007");
+    }
+
+    #[test]
+    fn consumer_arn_round_trips_and_refuses_streams() {
+        let text = "arn:aws:kinesis:us-east-1:000000000000:stream/a/consumer/b.c-1:1750000000";
+        let arn: ConsumerArn = text.parse().unwrap();
+        assert_eq!(arn.to_string(), text);
+        assert_eq!(
+            (arn.stream.name.as_str(), arn.name.as_str()),
+            ("a", "b.c-1")
+        );
+        for text in [
+            "",
+            "arn:aws:kinesis:us-east-1:000000000000:stream/a",
+            "arn:aws:kinesis:us-east-1:000000000000:stream/a/consumer/b",
+            "arn:aws:kinesis:us-east-1:000000000000:stream/a/consumer/:1",
+            "arn:aws:kinesis:us-east-1:000000000000:stream/a/consumer/b:",
+            "arn:aws:kinesis:us-east-1:000000000000:stream/a/consumer/b:+1",
+            "arn:aws:kinesis:us-east-1:000000000000:stream/a/consumer/b:99999999999999999999",
+        ] {
+            assert!(text.parse::<ConsumerArn>().is_err(), "{text}");
+        }
     }
 
     #[test]

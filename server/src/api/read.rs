@@ -1,7 +1,8 @@
 //! GetShardIterator and GetRecords.
 
 use crate::api::{Caller, named, shard::key_range, stream_arn};
-use crate::engine::{Engine, Error, Page, Start};
+use crate::engine::catalog::Shard;
+use crate::engine::{Engine, Error, Page, ReadRecord, Start};
 use crate::error::{ApiError, SequenceFault};
 use millstream_wire::limits::GET_RECORDS_MAX_COUNT;
 use millstream_wire::shapes::{
@@ -100,14 +101,28 @@ pub(super) async fn get_records(
 }
 
 fn response(page: Page) -> GetRecordsResponse {
-    let records = page.records.into_iter().map(|record| Record {
+    GetRecordsResponse {
+        records: page.records.into_iter().map(record).collect(),
+        millis_behind_latest: Some(page.millis_behind_latest),
+        child_shards: children(&page.children),
+        next_shard_iterator: page.next_iterator,
+    }
+}
+
+/// A record as it is shown.
+pub(super) fn record(record: ReadRecord) -> Record {
+    Record {
         sequence_number: record.sequence,
         approximate_arrival_timestamp: Some(Timestamp::from_millis(record.arrival_ms)),
         partition_key: record.partition_key().to_owned(),
         data: record.data,
         encryption_type: record.encrypted.then_some(EncryptionType::Kms),
-    });
-    let children = page.children.iter().map(|child| ChildShard {
+    }
+}
+
+/// The children of a closed shard as they are shown, if there are any.
+pub(super) fn children(children: &[Shard]) -> Option<Vec<ChildShard>> {
+    let shown = children.iter().map(|child| ChildShard {
         shard_id: child.id().to_string(),
         parent_shards: child
             .parents()
@@ -115,11 +130,5 @@ fn response(page: Page) -> GetRecordsResponse {
             .collect(),
         hash_key_range: key_range(child),
     });
-    let children: Vec<_> = children.collect();
-    GetRecordsResponse {
-        records: records.collect(),
-        millis_behind_latest: Some(page.millis_behind_latest),
-        child_shards: (!children.is_empty()).then_some(children),
-        next_shard_iterator: page.next_iterator,
-    }
+    (!children.is_empty()).then(|| shown.collect())
 }

@@ -90,7 +90,11 @@ pub(super) async fn delete_stream(
         request.stream_name.as_deref(),
         request.stream_arn.as_deref(),
     )?;
-    engine.delete_stream(&arn).await?;
+    if request.enforce_consumer_deletion == Some(true) {
+        engine.delete_stream_and_consumers(&arn).await?;
+    } else {
+        engine.delete_stream(&arn).await?;
+    }
     Ok(Empty {})
 }
 
@@ -206,7 +210,7 @@ pub(super) fn describe_stream_summary(
             } else {
                 count(stream.open_shard_count())
             },
-            consumer_count: Some(0),
+            consumer_count: Some(count(stream.listed_consumers(now_ms).count())),
             warm_throughput: warm_throughput(engine, &stream),
             max_record_size_in_kib: Some(count(stream.max_record_bytes / 1024)),
             channel_count: Some(0),

@@ -1,6 +1,6 @@
 //! What a client sees: JSON in, JSON or AWS's error out, over an engine in memory.
 
-use crate::api::{Api, Call, Caller, Dispatch};
+use crate::api::{Answer, Api, Call, Caller, Dispatch};
 use crate::clock::ManualClock;
 use crate::engine::tests::{MemoryDisk, engine_with};
 use crate::engine::{Engine, Limits, Settings};
@@ -9,6 +9,7 @@ use millstream_wire::{ErrorCode, HashKey, HashKeyRange, Operation, hash_key};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+mod consumer;
 mod settings;
 
 const NOW_MS: u64 = 1_750_000_000_000;
@@ -60,7 +61,10 @@ impl Service {
             request_id: String::new(),
         };
         let answer = self.api.dispatch(call).await?;
-        Ok(match answer.as_slice() {
+        let Answer::Body(body) = answer else {
+            panic!("{operation} gave events");
+        };
+        Ok(match body.as_slice() {
             [] => Value::Null,
             json => serde_json::from_slice(json).unwrap(),
         })

@@ -21,6 +21,18 @@ pub(super) struct ListShardsToken {
     pub(super) minted_ms: u64,
 }
 
+/// The next page of ListStreamConsumers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListConsumersToken {
+    /// The stream.
+    pub(super) arn: String,
+    /// The last consumer of the page before.
+    pub(super) after_consumer: String,
+    /// When the token was made, milliseconds since 1970.
+    pub(super) minted_ms: u64,
+}
+
 /// The next page of ListStreams.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

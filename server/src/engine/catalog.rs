@@ -1,11 +1,14 @@
-//! The catalog: streams, shards and tags as a fold over metadata events. Pure; owns no clock and no I/O.
+//! The catalog: streams, shards, consumers and tags as a fold over metadata events. Pure; owns no clock and no I/O.
 //!
 //! Invariant S4: after every event the open shards of a stream tile the hash key space. It is asserted
 //! before an event is written (by the plan) and after it is read (here).
 
 use crate::engine::options::{Commitment, Options, Setting};
 use crate::log::{LogShard, Metadata, MetadataError};
-use millstream_wire::{AccountId, HashKey, HashKeyRange, Region, ShardId, StreamArn, hash_key};
+use millstream_wire::{
+    AccountId, ConsumerArn, ConsumerName, HashKey, HashKeyRange, Region, ShardId, StreamArn,
+    hash_key,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,6 +55,9 @@ pub struct Stream {
     /// Its other settings.
     #[serde(default)]
     pub options: Options,
+    /// Its registered consumers, by name.
+    #[serde(default)]
+    pub consumers: BTreeMap<String, Consumer>,
     /// Open shards in the order of their ranges.
     #[serde(skip)]
     pub(super) open: Vec<(HashKey, u32)>,
@@ -150,6 +156,49 @@ impl Shard {
     }
 }
 
+/// A registered consumer of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consumer {
+    /// Its name.
+    #[serde(with = "text")]
+    pub name: ConsumerName,
+    /// When it was registered, milliseconds since 1970.
+    pub created_ms: u64,
+    /// A state change that takes time, if one was begun.
+    pub change: Option<Change>,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+impl Consumer {
+    /// Its state at `now_ms`; `None` once it is gone.
+    pub fn status(&self, now_ms: u64) -> Option<Status> {
+        status(self.change, now_ms)
+    }
+
+    /// Its ARN, as a consumer of `stream`.
+    pub fn arn(&self, stream: &StreamArn) -> ConsumerArn {
+        ConsumerArn {
+            stream: stream.clone(),
+            name: self.name.clone(),
+            created_seconds: self.created_ms / 1_000,
+        }
+    }
+}
+
+/// The state at `now_ms` of what is ACTIVE unless a change says otherwise; `None` once it is gone.
+fn status(change: Option<Change>, now_ms: u64) -> Option<Status> {
+    match change {
+        Some(change) if now_ms < change.until_ms => Some(change.status),
+        Some(Change {
+            status: Status::Deleting,
+            ..
+        }) => None,
+        _ => Some(Status::Active),
+    }
+}
+
 /// What changes the catalog; persisted, so variants and fields are only ever added.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
@@ -234,6 +283,34 @@ pub enum Event {
         /// Shards that are gone.
         shards: Vec<u32>,
     },
+    /// A consumer was registered, in place of one of its name that was gone.
+    ConsumerRegistered {
+        /// Its stream.
+        #[serde(with = "text")]
+        arn: StreamArn,
+        /// The consumer.
+        consumer: Consumer,
+    },
+    /// A consumer is going away; it is gone when its change is over.
+    ConsumerDeregistering {
+        /// Its stream.
+        #[serde(with = "text")]
+        arn: StreamArn,
+        /// Its name.
+        #[serde(with = "text")]
+        name: ConsumerName,
+        /// When it is gone.
+        gone_ms: u64,
+    },
+    /// A consumer is gone.
+    ConsumerRemoved {
+        /// Its stream.
+        #[serde(with = "text")]
+        arn: StreamArn,
+        /// Its name.
+        #[serde(with = "text")]
+        name: ConsumerName,
+    },
 }
 
 impl Event {
@@ -243,17 +320,49 @@ impl Event {
     }
 }
 
+fn deleting(gone_ms: u64) -> Change {
+    Change {
+        status: Status::Deleting,
+        until_ms: gone_ms,
+    }
+}
+
 impl Stream {
+    fn register(&mut self, consumer: Consumer) {
+        self.consumers.insert(consumer.name.to_string(), consumer);
+    }
+
+    fn deregister(&mut self, name: &ConsumerName, gone_ms: u64) -> Result<(), MetadataError> {
+        let unknown = || MetadataError(format!("{} has no consumer {name}", self.arn));
+        let consumer = self.consumers.get_mut(name.as_str()).ok_or_else(unknown)?;
+        consumer.change = Some(deleting(gone_ms));
+        Ok(())
+    }
+
+    fn retain_hours(&mut self, hours: u32, active_ms: u64) {
+        self.retention_hours = hours;
+        self.change = Some(Change {
+            status: Status::Updating,
+            until_ms: active_ms,
+        });
+    }
+
     /// Its state at `now_ms`; `None` once it is gone.
     pub fn status(&self, now_ms: u64) -> Option<Status> {
-        match self.change {
-            Some(change) if now_ms < change.until_ms => Some(change.status),
-            Some(Change {
-                status: Status::Deleting,
-                ..
-            }) => None,
-            _ => Some(Status::Active),
-        }
+        status(self.change, now_ms)
+    }
+
+    /// The consumer of that name, unless it is gone at `now_ms`.
+    pub fn consumer(&self, name: &ConsumerName, now_ms: u64) -> Option<&Consumer> {
+        let stored = self.consumers.get(name.as_str());
+        stored.filter(|consumer| consumer.status(now_ms).is_some())
+    }
+
+    /// The consumers that are there at `now_ms`, by name.
+    pub fn listed_consumers(&self, now_ms: u64) -> impl Iterator<Item = &Consumer> {
+        self.consumers
+            .values()
+            .filter(move |consumer| consumer.status(now_ms).is_some())
     }
 
     /// The open shard that owns `key`.
@@ -398,11 +507,7 @@ impl Catalog {
         match event {
             Event::StreamCreated(stream) => self.create(*stream),
             Event::StreamDeleting { arn, gone_ms } => {
-                let change = Change {
-                    status: Status::Deleting,
-                    until_ms: gone_ms,
-                };
-                self.existing(&arn)?.change = Some(change);
+                self.existing(&arn)?.change = Some(deleting(gone_ms));
                 Ok(())
             }
             Event::StreamRemoved { arn } => {
@@ -423,12 +528,7 @@ impl Catalog {
                 hours,
                 active_ms,
             } => {
-                let stream = self.existing(&arn)?;
-                stream.retention_hours = hours;
-                stream.change = Some(Change {
-                    status: Status::Updating,
-                    until_ms: active_ms,
-                });
+                self.existing(&arn)?.retain_hours(hours, active_ms);
                 Ok(())
             }
             Event::TagsChanged { arn, set, remove } => {
@@ -452,6 +552,16 @@ impl Catalog {
                 Ok(())
             }
             Event::Several(events) => events.into_iter().try_for_each(|one| self.fold(one)),
+            Event::ConsumerRegistered { arn, consumer } => {
+                self.existing(&arn).map(|stream| stream.register(consumer))
+            }
+            Event::ConsumerDeregistering { arn, name, gone_ms } => {
+                self.existing(&arn)?.deregister(&name, gone_ms)
+            }
+            Event::ConsumerRemoved { arn, name } => {
+                self.existing(&arn)?.consumers.remove(name.as_str());
+                Ok(())
+            }
             Event::ShardsExpired { arn, shards } => {
                 let stream = self.existing(&arn)?;
                 stream.shards.retain(|index, _| !shards.contains(index));

@@ -4,7 +4,8 @@
 use crate::engine::catalog::Status;
 use crate::log;
 use millstream_wire::{
-    AccountId, HashKey, HashKeyRange, SequenceNumber, ShardId, StreamArn, StreamName,
+    AccountId, ConsumerArn, ConsumerName, HashKey, HashKeyRange, SequenceNumber, ShardId,
+    StreamArn, StreamName,
 };
 
 /// Why an operation did not happen. Unless it says otherwise, nothing has changed.
@@ -167,12 +168,80 @@ pub enum Error {
         /// Why.
         refused: crate::engine::SettingError,
     },
+    /// A consumer or a subscription stands in the way.
+    #[error(transparent)]
+    Consumer(#[from] ConsumerError),
     /// The server has as much queued as it may hold.
     #[error("the server's write queue is full")]
     Overloaded,
     /// The log failed.
     #[error("log: {0}")]
     Log(#[source] log::Error),
+}
+
+/// What can be wrong with a consumer or its subscriptions.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConsumerError {
+    /// The stream has no such consumer.
+    #[error("stream {stream} has no consumer {name}")]
+    NotFound {
+        /// The stream.
+        stream: StreamArn,
+        /// The consumer.
+        name: ConsumerName,
+    },
+    /// The stream has a consumer of that name.
+    #[error("stream {stream} has a consumer {name} already")]
+    Exists {
+        /// The stream.
+        stream: StreamArn,
+        /// The consumer.
+        name: ConsumerName,
+    },
+    /// The consumer's state does not allow it.
+    #[error("consumer {consumer} is {}, not ACTIVE", status.name())]
+    NotActive {
+        /// The consumer.
+        consumer: ConsumerArn,
+        /// Its state.
+        status: Status,
+    },
+    /// The stream would have more consumers than it may.
+    #[error("stream {stream} has {limit} consumers and may not have more")]
+    Limit {
+        /// The stream.
+        stream: StreamArn,
+        /// The limit.
+        limit: usize,
+    },
+    /// The stream would have more consumers in CREATING than it may.
+    #[error("stream {stream} has {limit} consumers in CREATING and may not have more")]
+    Creating {
+        /// The stream.
+        stream: StreamArn,
+        /// The limit.
+        limit: usize,
+    },
+    /// The stream has consumers, which keep it from being deleted.
+    #[error("stream {0} has registered consumers")]
+    KeepStream(StreamArn),
+    /// Another subscription of the consumer to the shard is too young to be taken over, or has taken
+    /// this one over.
+    #[error("consumer {consumer} has another subscription to shard {shard}")]
+    Subscribed {
+        /// The consumer.
+        consumer: ConsumerArn,
+        /// The shard.
+        shard: ShardId,
+    },
+    /// Subscriptions of the consumer to the shard come too fast.
+    #[error("consumer {consumer} subscribes to shard {shard} too often")]
+    SubscribesTooFast {
+        /// The consumer.
+        consumer: ConsumerArn,
+        /// The shard.
+        shard: ShardId,
+    },
 }
 
 /// The two operations on the retention.

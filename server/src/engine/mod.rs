@@ -5,6 +5,7 @@
 //! a reshard (S5).
 
 pub mod catalog;
+mod consumers;
 mod error;
 mod iterator;
 pub mod options;
@@ -15,17 +16,20 @@ mod retention;
 mod scale;
 mod settings;
 mod streams;
+mod subscription;
 #[cfg(test)]
 pub(crate) mod tests;
 mod throttle;
 
-pub use error::{Error, RetentionChange};
+pub use consumers::NewConsumer;
+pub use error::{ConsumerError, Error, RetentionChange};
 pub use put::{Placed, PutEntry, Refusal};
-pub use read::{Page, Start};
+pub use read::{Page, ReadRecord, Start};
 pub use settings::{
     AccountLimits, MetricsChange, SettingError, ShardBound, WarmThroughput, shards_for,
 };
 pub use streams::NewStream;
+pub use subscription::{Pushed, Subscription, Target};
 pub use throttle::Limits;
 
 use crate::clock::SharedClock;
@@ -35,6 +39,7 @@ use millstream_wire::StreamArn;
 use reshard::Moment;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use subscription::Subscriptions;
 use throttle::Throttle;
 
 /// Settings of the engine.
@@ -60,6 +65,7 @@ struct Inner {
     throttle: Throttle,
     /// Records that the service spreads over shards, counted.
     spread: AtomicU64,
+    subscriptions: Arc<Subscriptions>,
     /// Held from the plan of a metadata change until it is durable, so that plans never race. A tokio
     /// mutex because it is held across the commit.
     metadata_turn: Arc<tokio::sync::Mutex<()>>,
@@ -74,6 +80,7 @@ impl Engine {
             settings,
             throttle: Throttle::new(settings.limits),
             spread: AtomicU64::new(0),
+            subscriptions: Arc::default(),
             metadata_turn: Arc::default(),
         };
         Engine {

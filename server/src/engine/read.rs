@@ -60,6 +60,25 @@ pub struct Page {
     pub children: Vec<Shard>,
 }
 
+/// What a read finds: records and where they end.
+#[derive(Debug, Clone)]
+pub(super) struct Slice {
+    /// Records in order.
+    pub records: Vec<ReadRecord>,
+    /// Bytes of their keys and data.
+    pub bytes: u64,
+    /// How far its end is behind the tip, milliseconds.
+    pub millis_behind_latest: u64,
+    /// The counter to go on with.
+    pub next: u64,
+    /// The time of the last record before `next`, milliseconds since 1970; 0 if there was none.
+    pub last_time_ms: u64,
+    /// Whether this is the end of a closed shard.
+    pub at_end: bool,
+    /// The children of a closed shard, at its end.
+    pub children: Vec<Shard>,
+}
+
 impl Engine {
     /// A token for reading a shard from `start`.
     pub async fn shard_iterator(
@@ -75,12 +94,31 @@ impl Engine {
             shard: shard.to_owned(),
         };
         let id: ShardId = shard.parse().map_err(|_| shard_not_found())?;
-        let shard = stream.shards.get(&id.0);
-        let is_there = |shard: &&Shard| {
-            !stream.is_creating(now_ms) && self.is_retained(&stream, shard, now_ms)
-        };
-        let shard = shard.filter(is_there);
+        let shard = self.readable_shard(&stream, id, now_ms);
         let shard = shard.ok_or_else(shard_not_found)?;
+        let counter = self.position(&stream, shard, start).await?;
+        Ok(self.mint(arn, shard, counter))
+    }
+
+    /// A shard of the stream that may be read from.
+    pub(super) fn readable_shard<'s>(
+        &self,
+        stream: &'s Stream,
+        id: ShardId,
+        now_ms: u64,
+    ) -> Option<&'s Shard> {
+        let shard = stream.shards.get(&id.0);
+        shard.filter(|shard| !stream.is_creating(now_ms) && self.is_retained(stream, shard, now_ms))
+    }
+
+    /// The first counter to read for `start`.
+    pub(super) async fn position(
+        &self,
+        stream: &Stream,
+        shard: &Shard,
+        start: Start,
+    ) -> Result<u64, Error> {
+        let (arn, now_ms) = (&stream.arn, self.now_ms());
         let tail = self.tail(shard)?;
         let counter = match start {
             Start::TrimHorizon => 0,
@@ -94,11 +132,41 @@ impl Engine {
                     .counter_at(shard.log_shard(), given_ms)
                     .await?
             }
-            Start::AtSequence(sequence) => own_counter(arn, shard, sequence)?,
+            Start::AtSequence(sequence) => {
+                let counter = own_counter(arn, shard, sequence)?;
+                self.at_or_after(stream, shard, sequence, counter).await?
+            }
             Start::AfterSequence(sequence) => own_counter(arn, shard, sequence)?.saturating_add(1),
         };
         // Never beyond the tail: what appears there later must still be seen (S3).
-        Ok(self.mint(arn, shard, counter.min(tail.next)))
+        Ok(counter.min(tail.next))
+    }
+
+    /// The counter of the first record at or after a number that says `counter`: a continuation number
+    /// lies between the record of its counter and the next.
+    async fn at_or_after(
+        &self,
+        stream: &Stream,
+        shard: &Shard,
+        sequence: SequenceNumber,
+        counter: u64,
+    ) -> Result<u64, Error> {
+        let one = ReadLimit {
+            records: 1,
+            bytes: 1,
+        };
+        let horizon_ms = stream.trim_horizon_ms(self.now_ms());
+        let log = &self.inner.log;
+        let read = log
+            .read(shard.log_shard(), counter, one, horizon_ms)
+            .await?;
+        let is_before = |record: &log::ReadRecord| {
+            record.counter == counter && sequence_number(shard, counter, record.time_ms) < sequence
+        };
+        Ok(match read.first() {
+            Some(record) if is_before(record) => counter.saturating_add(1),
+            _ => counter,
+        })
     }
 
     /// Whether `token` is an iterator that can be read from.
@@ -129,28 +197,44 @@ impl Engine {
                 arn: stream.arn.clone(),
                 shard: shard.id(),
             })?;
-        // The tail is read before the records: a page can then only be more complete than it says.
-        let tail = self.tail(shard)?;
         let limit = ReadLimit {
             records: limit.min(GET_RECORDS_MAX_COUNT),
             bytes: GET_RECORDS_MAX_BYTES,
         };
+        let slice = self.slice(stream, shard, iterator.counter, limit).await?;
+        self.inner.throttle.end_read(log_shard, slice.bytes);
+        Ok(Page {
+            records: slice.records,
+            millis_behind_latest: slice.millis_behind_latest,
+            next_iterator: (!slice.at_end).then(|| self.mint(&stream.arn, shard, slice.next)),
+            children: slice.children,
+        })
+    }
+
+    /// Reads from a counter on: what every way of reading shares.
+    pub(super) async fn slice(
+        &self,
+        stream: &Stream,
+        shard: &Shard,
+        from: u64,
+        limit: ReadLimit,
+    ) -> Result<Slice, Error> {
+        let now_ms = self.now_ms();
+        let log_shard = shard.log_shard();
+        // The tail is read before the records: a page can then only be more complete than it says.
+        let tail = self.tail(shard)?;
         let horizon_ms = stream.trim_horizon_ms(now_ms);
         let read = self
             .inner
             .log
-            .read(log_shard, iterator.counter, limit, horizon_ms)
+            .read(log_shard, from, limit, horizon_ms)
             .await?;
         let bytes: usize = read.iter().map(log::ReadRecord::len_bytes).sum();
-        self.inner
-            .throttle
-            .end_read(log_shard, u64::try_from(bytes).unwrap_or(u64::MAX));
-
         let last = read.last().map(|record| (record.counter, record.time_ms));
         let next = match last {
             Some((counter, _)) => counter + 1,
             // Nothing readable up to the tail: go on there.
-            None => iterator.counter.max(tail.next),
+            None => from.max(tail.next),
         };
         let caught_up = next >= tail.next;
         // The log publishes a seal before the catalog: until it names the children, come again.
@@ -162,13 +246,16 @@ impl Engine {
             data: record.data.clone(),
             record,
         });
-        Ok(Page {
+        Ok(Slice {
             records: records.collect(),
+            bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
             millis_behind_latest: match last {
                 Some((_, time_ms)) if !caught_up => now_ms.saturating_sub(time_ms),
                 _ => 0,
             },
-            next_iterator: (!at_end).then(|| self.mint(&stream.arn, shard, next)),
+            next,
+            last_time_ms: last.map_or(tail.last_time_ms, |(_, time_ms)| time_ms),
+            at_end,
             children: if at_end {
                 stream.children_of(shard.index).cloned().collect()
             } else {

@@ -21,6 +21,7 @@ impl Engine {
         // Space first: on a full disk nothing else here can be written.
         let trimmed = self.trim().await;
         self.remove_gone_streams().await?;
+        self.remove_gone_consumers().await?;
         let catalog = self.catalog();
         let now_ms = self.now_ms();
         for stream in catalog.stored_streams() {
@@ -32,6 +33,7 @@ impl Engine {
         self.inner
             .throttle
             .retain(|shard| catalog.owner_of(shard).is_some());
+        self.inner.subscriptions.forget_old();
         trimmed
     }
 

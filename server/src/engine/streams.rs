@@ -1,6 +1,7 @@
 //! Changes to streams: create, delete, split, merge, retention, tags.
 
 use crate::engine::catalog::{Catalog, Change, Event, Shard, Status, Stream, StreamMode};
+use crate::engine::error::ConsumerError;
 use crate::engine::options::Options;
 use crate::engine::reshard::{self, Moment};
 use crate::engine::{Engine, Error, Limits, RetentionChange, active, settings};
@@ -87,14 +88,33 @@ impl Engine {
         Ok(())
     }
 
-    /// Deletes a stream in any state but DELETING.
+    /// Deletes a stream in any state but DELETING. Its registered consumers keep it.
     pub async fn delete_stream(&self, arn: &StreamArn) -> Result<(), Error> {
+        self.delete(arn, |stream, now_ms| {
+            stream.listed_consumers(now_ms).next().is_none()
+        })
+        .await
+    }
+
+    /// Deletes a stream and its consumers.
+    pub async fn delete_stream_and_consumers(&self, arn: &StreamArn) -> Result<(), Error> {
+        self.delete(arn, |_, _| true).await
+    }
+
+    async fn delete(
+        &self,
+        arn: &StreamArn,
+        may_go: impl Fn(&Stream, u64) -> bool,
+    ) -> Result<(), Error> {
         self.transact(|catalog, moment| {
             let not_found = || Error::StreamNotFound(arn.clone());
             let stream = catalog.stream(arn, moment.now_ms).ok_or_else(not_found)?;
             match stream.status(moment.now_ms) {
                 // Deleting a stream that is being deleted already changes nothing.
                 Some(Status::Deleting) | None => Ok(None),
+                Some(_) if !may_go(stream, moment.now_ms) => {
+                    Err(ConsumerError::KeepStream(arn.clone()).into())
+                }
                 Some(_) if moment.state_delay_ms == 0 => Ok(Some(removal(stream))),
                 Some(_) => {
                     let gone_ms = moment.settled_ms();
@@ -251,6 +271,7 @@ pub(super) fn creation_event(new: NewStream, shards: Vec<Shard>, moment: Moment)
             .collect(),
         next_shard: new.shards.get(),
         options: Options::default(),
+        consumers: BTreeMap::new(),
         open: Vec::new(),
     }))
 }
@@ -330,7 +351,7 @@ pub(super) fn check_stored_shards(
     Ok(())
 }
 
-fn check_tags(arn: &StreamArn, count: usize) -> Result<(), Error> {
+pub(super) fn check_tags(arn: &StreamArn, count: usize) -> Result<(), Error> {
     if count > TAGS_PER_STREAM {
         return Err(Error::TooManyTags {
             arn: arn.clone(),

@@ -18,15 +18,15 @@ use std::sync::Arc;
 
 mod settings;
 
-const NOW_MS: u64 = 1_750_000_000_000;
+pub(crate) const NOW_MS: u64 = 1_750_000_000_000;
 
-fn arn() -> StreamArn {
+pub(crate) fn arn() -> StreamArn {
     "arn:aws:kinesis:us-east-1:000000000000:stream/orders"
         .parse()
         .unwrap()
 }
 
-fn new_stream(shards: u32) -> NewStream {
+pub(crate) fn new_stream(shards: u32) -> NewStream {
     NewStream {
         arn: arn(),
         shards: NonZeroU32::new(shards).unwrap(),
@@ -55,7 +55,7 @@ pub(crate) fn engine_with(
     Engine::new(log.unwrap(), clock.clone(), settings)
 }
 
-fn engine(limits: Limits) -> (Engine, Arc<ManualClock>) {
+pub(crate) fn engine(limits: Limits) -> (Engine, Arc<ManualClock>) {
     let clock = ManualClock::at(NOW_MS);
     let settings = Settings {
         limits,
@@ -64,7 +64,7 @@ fn engine(limits: Limits) -> (Engine, Arc<ManualClock>) {
     (engine_with(&clock, &MemoryDisk::new(), settings), clock)
 }
 
-async fn put_one(engine: &Engine, key: &str, data: &'static [u8]) -> super::Placed {
+pub(crate) async fn put_one(engine: &Engine, key: &str, data: &'static [u8]) -> super::Placed {
     let blob = Blob::from(data);
     let entry = PutEntry {
         partition_key: key,

@@ -98,7 +98,7 @@ impl ApiError {
     }
 }
 
-fn limit_exceeded(message: String) -> ApiError {
+pub(super) fn limit_exceeded(message: String) -> ApiError {
     ApiError::new(ErrorCode::LimitExceeded, message)
 }
 

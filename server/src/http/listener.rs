@@ -55,7 +55,7 @@ pub async fn serve<D: Dispatch>(
         config.max_connections.min(Semaphore::MAX_PERMITS),
     ));
     let drain_timeout = config.drain_timeout;
-    let shared = Arc::new(Shared::new(dispatch, config));
+    let shared = Arc::new(Shared::new(dispatch, config, shutdown.clone()));
     let mut connections = JoinSet::new();
     loop {
         let accepted = async {

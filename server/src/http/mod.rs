@@ -6,6 +6,7 @@
 
 mod admin;
 mod auth;
+mod event_stream;
 mod listener;
 mod request;
 mod response;

@@ -15,10 +15,12 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
+use super::event_stream::EventBody;
 use super::response::{Answer, Head, PLAIN_JSON, content_type, held};
 use super::{HttpConfig, admin, auth};
-use crate::api::{Call, Caller, Dispatch};
+use crate::api::{self, Call, Caller, Dispatch};
 use crate::error::ApiError;
 
 /// How long a refused body is still read.
@@ -31,15 +33,17 @@ pub(super) struct Shared<D> {
     pub(super) config: HttpConfig,
     request_bytes: Arc<Semaphore>,
     response_bytes: Arc<Semaphore>,
+    shutdown: CancellationToken,
 }
 
 impl<D: Dispatch> Shared<D> {
-    pub(super) fn new(dispatch: D, config: HttpConfig) -> Self {
+    pub(super) fn new(dispatch: D, config: HttpConfig, shutdown: CancellationToken) -> Self {
         let budget = |bytes: usize| Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
         Shared {
             dispatch,
             request_bytes: budget(config.max_request_bytes.max(config.max_body_bytes)),
             response_bytes: budget(config.max_response_bytes),
+            shutdown,
             config,
         }
     }
@@ -192,8 +196,16 @@ impl<D: Dispatch> Shared<D> {
             Err(ApiError::internal())
         });
         match outcome {
-            Ok(body) if body.is_empty() => head.output(body, None),
-            Ok(body) => match self.admit(&self.response_bytes, body.len()).await {
+            Ok(api::Answer::Events(events)) => {
+                let budget = (
+                    Arc::clone(&self.response_bytes),
+                    self.config.max_response_bytes,
+                );
+                head.events(EventBody::new(*events, budget, self.shutdown.clone()))
+            }
+            Ok(api::Answer::Body(body)) if body.is_empty() => head.output(body, None),
+            Ok(api::Answer::Body(body)) => match self.admit(&self.response_bytes, body.len()).await
+            {
                 Some(permit) => head.output(body, Some(permit)),
                 None => head.error(&ApiError::overloaded()),
             },

@@ -1,7 +1,7 @@
 //! An outcome becomes status, headers and body. The only encoder of errors.
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use millstream_wire::{Encoding, ErrorCode, b64};
@@ -9,10 +9,11 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::event_stream::{self, EventBody};
 use crate::error::ApiError;
 
 /// An answer.
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Either<Full<Bytes>, EventBody>>;
 
 pub(super) const PLAIN_JSON: &str = "application/json";
 
@@ -42,7 +43,7 @@ impl Head {
     }
 
     fn bare(&self, status: StatusCode, body: impl Into<Bytes>) -> Answer {
-        let mut answer = Response::new(Full::new(body.into()));
+        let mut answer = Response::new(Either::Left(Full::new(body.into())));
         *answer.status_mut() = status;
         let headers = answer.headers_mut();
         insert(headers, REQUEST_ID, &self.request_id);
@@ -87,6 +88,13 @@ impl Head {
     /// A failure, in AWS's envelope and the request's encoding.
     pub(super) fn error(&self, error: &ApiError) -> Answer {
         self.error_in(self.encoding, error)
+    }
+
+    /// Events as they come.
+    pub(super) fn events(&self, events: EventBody) -> Answer {
+        let mut answer = self.typed(StatusCode::OK, event_stream::CONTENT_TYPE, "");
+        *answer.body_mut() = Either::Right(events);
+        answer
     }
 
     /// A failure, in AWS's envelope.

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{HttpConfig, serve};
-use crate::api::{Call, Dispatch};
+use crate::api::{Answer, Call, Dispatch};
 use crate::error::ApiError;
 
 const AUTHORIZED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=A/20150101/eu-west-1/kinesis/aws4_request, \
@@ -331,7 +331,7 @@ async fn browsers_are_told_that_they_may() {
 async fn health_and_readiness_are_answered() {
     struct Starting;
     impl Dispatch for Starting {
-        async fn dispatch(&self, _: Call) -> Result<Vec<u8>, ApiError> {
+        async fn dispatch(&self, _: Call) -> Result<Answer, ApiError> {
             Err(ApiError::internal())
         }
         fn is_ready(&self) -> bool {

@@ -104,7 +104,8 @@ impl<M> Published<M> {
     }
 
     /// Publishes a commit written at `offset` of the active segment: first the bytes and where they
-    /// are, then the tails, then the metadata.
+    /// are, then new shards, then the metadata, then the tails: who sees that a shard is sealed finds
+    /// what came after it in the metadata.
     pub(crate) fn publish(&self, plan: &mut Plan<M>, offset: u64, bytes: Bytes, shards: &Shards) {
         let number = self.segments().active.number;
         self.tail_cache().push(number, offset, bytes);
@@ -121,13 +122,20 @@ impl<M> Published<M> {
                 segments.active.index.push(shard, run);
             }
         }
-        if !(plan.created.is_empty() && plan.dropped.is_empty()) {
+        if !plan.created.is_empty() {
             let mut tails = self.shards.write().unwrap_or_else(PoisonError::into_inner);
             for shard in &plan.created {
                 if shards.contains_key(shard) {
                     tails.insert(*shard, watch::Sender::new(Tail::default()));
                 }
             }
+        }
+        *self
+            .metadata
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::clone(&plan.metadata);
+        if !plan.dropped.is_empty() {
+            let mut tails = self.shards.write().unwrap_or_else(PoisonError::into_inner);
             for shard in &plan.dropped {
                 tails.remove(shard);
             }
@@ -140,10 +148,6 @@ impl<M> Published<M> {
                 }
             }
         }
-        *self
-            .metadata
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::clone(&plan.metadata);
     }
 
     /// Makes `next` the active segment; the one before is sealed.

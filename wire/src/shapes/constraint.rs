@@ -149,6 +149,13 @@ pub(super) static SHARD_ID: Constraint = STREAM_NAME;
 pub(super) static STREAM_ARN: Constraint = Constraint::new(Kind::Text)
     .len(1, 2048)
     .pattern(r"arn:aws.*:kinesis:.*:\d{12}:stream/\S+", is_stream_arn);
+/// Model: `ConsumerName`.
+pub(super) static CONSUMER_NAME: Constraint = STREAM_NAME;
+/// Model: `ConsumerARN`.
+pub(super) static CONSUMER_ARN: Constraint = Constraint::new(Kind::Text).len(1, 2048).pattern(
+    r"^(arn):aws.*:kinesis:.*:\d{12}:.*stream\/[a-zA-Z0-9_.-]+\/consumer\/[a-zA-Z0-9_.-]+:[0-9]+",
+    is_consumer_arn,
+);
 /// Model: `StreamId`.
 pub(super) static STREAM_ID: Constraint = Constraint::new(Kind::Text)
     .len(1, 24)
@@ -176,7 +183,7 @@ pub(super) static SHARD_ITERATOR_TYPE: Constraint = Constraint::one_of(&[
 ]);
 /// Model: `NextToken`.
 pub(super) static NEXT_TOKEN: Constraint = Constraint::new(Kind::Text).len(1, 1_048_576);
-/// Model: `GetRecordsInputLimit`, `DescribeStreamInputLimit`, `ListStreamsInputLimit`, `ListShardsInputLimit`.
+/// Model: `GetRecordsInputLimit`, `ListStreamConsumersInputLimit`, `DescribeStreamInputLimit`, `ListStreamsInputLimit`, `ListShardsInputLimit`.
 pub(super) static LIST_LIMIT: Constraint = Constraint::new(Kind::Integer).range(1, 10_000);
 /// Model: `ListTagsForStreamInputLimit`.
 pub(super) static LIST_TAGS_LIMIT: Constraint = Constraint::new(Kind::Integer).range(1, 50);
@@ -295,6 +302,34 @@ fn is_stream_arn(text: &str) -> bool {
     })
 }
 
+/// The end is looked at first: after it is taken off, what is left must be able to hold the rest in
+/// order, whatever the two `.*` stretch over.
+fn is_consumer_arn(text: &str) -> bool {
+    let split = || {
+        let (head, consumer) = text.rsplit_once("/consumer/")?;
+        let (name, seconds) = consumer.rsplit_once(':')?;
+        let (head, stream) = head.rsplit_once("stream/")?;
+        let rest = head.strip_prefix("arn:aws")?;
+        let service = rest.find(":kinesis:")? + ":kinesis:".len();
+        Some((name, seconds, stream, rest.get(service..)?))
+    };
+    split().is_some_and(|(name, seconds, stream, rest)| {
+        // `.*:\d{12}:.*`: twelve digits between two colons, anywhere.
+        let bytes = rest.as_bytes();
+        let account = bytes.windows(14).any(|window| {
+            window.first() == Some(&b':')
+                && window.last() == Some(&b':')
+                && window[1..13].iter().all(u8::is_ascii_digit)
+        });
+        account
+            && is_name(name)
+            && is_name(stream)
+            && !seconds.is_empty()
+            && seconds.bytes().all(|b| b.is_ascii_digit())
+            && !rest.contains('\n')
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -318,6 +353,30 @@ mod tests {
             "arn:aws:kinesis:us-east-1:0000000000é0:stream/a",
         ] {
             assert!(!is_stream_arn(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn consumer_arns_match_as_the_expression_does() {
+        for text in [
+            "arn:aws:kinesis:us-east-1:000000000000:stream/a/consumer/b:1",
+            "arn:aws-cn:kinesis:cn-north-1:123456789012:x/stream/a/consumer/b.c:0",
+            "arn:aws:kinesis::123456789012:stream/a/consumer/b:1",
+        ] {
+            assert!(is_consumer_arn(text), "{text}");
+        }
+        for text in [
+            "",
+            "arn:aws:kinesis:us-east-1:000000000000:stream/a",
+            "arn:aws:kinesis:us-east-1:000000000000:stream/a/consumer/b",
+            "arn:aws:kinesis:us-east-1:000000000000:stream/a/consumer/b:",
+            "arn:aws:kinesis:us-east-1:000000000000:stream/a/consumer/b:1x",
+            "arn:aws:kinesis:us-east-1:000000000000:stream//consumer/b:1",
+            "arn:aws:kinesis:us-east-1:00000000000:stream/a/consumer/b:1",
+            "arn:aws:kinesis:000000000000:stream/a/consumer/b:1",
+            "arn:aws:sqs:us-east-1:000000000000:stream/a/consumer/b:1",
+        ] {
+            assert!(!is_consumer_arn(text), "{text}");
         }
     }
 

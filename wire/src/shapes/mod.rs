@@ -79,6 +79,7 @@ macro_rules! shape {
 mod account;
 mod channel;
 mod constraint;
+mod consumer;
 mod lenient;
 mod open_enum;
 mod pattern;
@@ -89,6 +90,7 @@ mod resource;
 mod settings;
 mod shard;
 mod stream;
+mod subscribe;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -108,9 +110,14 @@ pub use channel::{
     CreateChannelRequest, DeleteChannelRequest, DescribeChannelRequest, ListChannelsRequest,
     UpdateChannelRequest,
 };
+pub use consumer::{
+    Consumer, ConsumerDescription, DeregisterStreamConsumerRequest, DescribeStreamConsumerRequest,
+    DescribeStreamConsumerResponse, ListStreamConsumersRequest, ListStreamConsumersResponse,
+    RegisterStreamConsumerRequest, RegisterStreamConsumerResponse,
+};
 pub use open_enum::{
-    EncryptionType, RecordDistributionStrategy, ShardFilterType, ShardIteratorType, StreamMode,
-    StreamStatus,
+    ConsumerStatus, EncryptionType, RecordDistributionStrategy, ShardFilterType, ShardIteratorType,
+    StreamMode, StreamStatus,
 };
 pub use put::{
     PutRecordRequest, PutRecordResponse, PutRecordsRequest, PutRecordsRequestEntry,
@@ -150,6 +157,7 @@ pub use stream::{
     ListStreamsRequest, ListStreamsResponse, StreamDescription, StreamDescriptionSummary,
     StreamModeDetails, StreamModeDetailsInput, StreamSummary, WarmThroughput,
 };
+pub use subscribe::{StartingPosition, SubscribeToShardEvent, SubscribeToShardRequest};
 pub use tags::{
     AddTagsToStreamRequest, ListTagsForStreamRequest, ListTagsForStreamResponse,
     RemoveTagsFromStreamRequest, Tag,
@@ -186,10 +194,12 @@ requests! {
     DeleteQueueRequest = DeleteQueue,
     DeleteResourcePolicyRequest = DeleteResourcePolicy,
     DeleteStreamRequest = DeleteStream,
+    DeregisterStreamConsumerRequest = DeregisterStreamConsumer,
     DescribeAccountSettingsRequest = DescribeAccountSettings,
     DescribeChannelRequest = DescribeChannel,
     DescribeLimitsRequest = DescribeLimits,
     DescribeQueueRequest = DescribeQueue,
+    DescribeStreamConsumerRequest = DescribeStreamConsumer,
     DescribeStreamRequest = DescribeStream,
     DescribeStreamSummaryRequest = DescribeStreamSummary,
     DisableEnhancedMonitoringRequest = DisableEnhancedMonitoring,
@@ -201,6 +211,7 @@ requests! {
     ListChannelsRequest = ListChannels,
     ListQueuesRequest = ListQueues,
     ListShardsRequest = ListShards,
+    ListStreamConsumersRequest = ListStreamConsumers,
     ListStreamsRequest = ListStreams,
     ListTagsForResourceRequest = ListTagsForResource,
     ListTagsForStreamRequest = ListTagsForStream,
@@ -210,11 +221,13 @@ requests! {
     PutResourcePolicyRequest = PutResourcePolicy,
     ReceiveDeadLetterQueueRecordsRequest = ReceiveDeadLetterQueueRecords,
     ReceiveQueueRecordsRequest = ReceiveQueueRecords,
+    RegisterStreamConsumerRequest = RegisterStreamConsumer,
     RemoveTagsFromStreamRequest = RemoveTagsFromStream,
     RestoreDeadLetterQueueRecordsRequest = RestoreDeadLetterQueueRecords,
     SplitShardRequest = SplitShard,
     StartStreamEncryptionRequest = StartStreamEncryption,
     StopStreamEncryptionRequest = StopStreamEncryption,
+    SubscribeToShardRequest = SubscribeToShard,
     TagResourceRequest = TagResource,
     UntagResourceRequest = UntagResource,
     UpdateAccountSettingsRequest = UpdateAccountSettings,

@@ -95,6 +95,18 @@ open_enum! {
 }
 
 open_enum! {
+    /// What a consumer is doing.
+    ConsumerStatus {
+        /// Not there yet.
+        Creating = "CREATING",
+        /// Going away.
+        Deleting = "DELETING",
+        /// Ready to subscribe.
+        Active = "ACTIVE",
+    }
+}
+
+open_enum! {
     /// Who decides on the number of shards.
     StreamMode {
         /// The owner.

@@ -1,0 +1,216 @@
+//! Golden answers of the operations on consumers: a JSON body in, the exact JSON or error out.
+
+use crate::api::{Answer, Api, Call, Caller, Dispatch};
+use crate::clock::ManualClock;
+use crate::engine::{Limits, tests::engine};
+use crate::error::ApiError;
+use bytes::Bytes;
+use millstream_wire::{Encoding, ErrorCode, Operation};
+use std::sync::Arc;
+
+const STREAM: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
+
+struct Fixture {
+    api: Api,
+    clock: Arc<ManualClock>,
+}
+
+impl Fixture {
+    async fn new(limits: Limits) -> Fixture {
+        let (engine, clock) = engine(limits);
+        let api = Api::new(engine);
+        let fixture = Fixture { api, clock };
+        let create = r#"{"StreamName":"orders","ShardCount":1}"#;
+        assert_eq!(fixture.call("CreateStream", create).await.unwrap(), "");
+        fixture
+    }
+
+    async fn call(&self, operation: &str, body: &str) -> Result<String, ApiError> {
+        let call = Call {
+            operation: Operation::from_name(operation).expect(operation),
+            encoding: Encoding::Json,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            caller: Caller {
+                account: "000000000000".parse().unwrap(),
+                region: "us-east-1".parse().unwrap(),
+            },
+            request_id: String::new(),
+        };
+        match self.api.dispatch(call).await? {
+            Answer::Body(body) => Ok(String::from_utf8(body).unwrap()),
+            Answer::Events(_) => panic!("{operation} gave events"),
+        }
+    }
+
+    #[track_caller]
+    fn refused(answer: Result<String, ApiError>, code: ErrorCode, message: &str) {
+        let error = answer.unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (code, message));
+    }
+}
+
+#[tokio::test]
+async fn consumers_are_registered_described_and_taken_away() {
+    let on = Fixture::new(Limits::Aws).await;
+    let by_name = format!(r#"{{"StreamARN":"{STREAM}","ConsumerName":"a"}}"#);
+    let arn = format!("{STREAM}/consumer/a:1750000000");
+    assert_eq!(
+        on.call("RegisterStreamConsumer", &by_name).await.unwrap(),
+        format!(
+            r#"{{"Consumer":{{"ConsumerName":"a","ConsumerARN":"{arn}","ConsumerStatus":"CREATING","ConsumerCreationTimestamp":1750000000.0}}}}"#
+        )
+    );
+    let described = format!(
+        r#"{{"ConsumerDescription":{{"ConsumerName":"a","ConsumerARN":"{arn}","ConsumerStatus":"ACTIVE","ConsumerCreationTimestamp":1750000000.0,"StreamARN":"{STREAM}"}}}}"#
+    );
+    let by_arn = format!(r#"{{"ConsumerARN":"{arn}"}}"#);
+    let by_both = format!(r#"{{"StreamARN":"{STREAM}","ConsumerName":"a","ConsumerARN":"{arn}"}}"#);
+    for body in [&by_name, &by_arn, &by_both] {
+        let answer = on.call("DescribeStreamConsumer", body).await;
+        assert_eq!(answer.unwrap(), described);
+    }
+    let summary = on
+        .call("DescribeStreamSummary", r#"{"StreamName":"orders"}"#)
+        .await
+        .unwrap();
+    assert!(summary.contains(r#""ConsumerCount":1"#), "{summary}");
+    Fixture::refused(
+        on.call("RegisterStreamConsumer", &by_name).await,
+        ErrorCode::ResourceInUse,
+        "Consumer a in stream orders under account 000000000000 already exists.",
+    );
+    Fixture::refused(
+        on.call("DeleteStream", r#"{"StreamName":"orders"}"#).await,
+        ErrorCode::ResourceInUse,
+        "DeleteStream can't delete 000000000000:orders because there are consumers associated with this \
+         data stream. To delete orders anyway, set the EnforceConsumerDeletion parameter to true to force \
+         the deletion of all the consumers that are associated with it.",
+    );
+    let earlier = format!(r#"{{"ConsumerARN":"{STREAM}/consumer/a:1749999999"}}"#);
+    let answer = on.call("DeregisterStreamConsumer", &by_arn).await;
+    assert_eq!(answer.unwrap(), "");
+    for body in [&by_name, &by_arn, &earlier] {
+        Fixture::refused(
+            on.call("DeregisterStreamConsumer", body).await,
+            ErrorCode::ResourceNotFound,
+            "Consumer a in stream orders under account 000000000000 not found.",
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_arn_of_an_earlier_consumer_of_that_name_finds_nothing() {
+    let on = Fixture::new(Limits::Aws).await;
+    let body = format!(r#"{{"StreamARN":"{STREAM}","ConsumerName":"a"}}"#);
+    on.call("RegisterStreamConsumer", &body).await.unwrap();
+    let earlier = format!(r#"{{"ConsumerARN":"{STREAM}/consumer/a:1749999999"}}"#);
+    Fixture::refused(
+        on.call("DescribeStreamConsumer", &earlier).await,
+        ErrorCode::ResourceNotFound,
+        "Consumer a in stream orders under account 000000000000 not found.",
+    );
+    let other = format!(
+        r#"{{"StreamARN":"{STREAM}","ConsumerName":"b","ConsumerARN":"{STREAM}/consumer/a:1750000000"}}"#
+    );
+    Fixture::refused(
+        on.call("DescribeStreamConsumer", &other).await,
+        ErrorCode::InvalidArgument,
+        "ConsumerARN, StreamARN and ConsumerName must name the same consumer.",
+    );
+    Fixture::refused(
+        on.call(
+            "DescribeStreamConsumer",
+            &format!(r#"{{"StreamARN":"{STREAM}"}}"#),
+        )
+        .await,
+        ErrorCode::InvalidArgument,
+        "Either ConsumerARN or both StreamARN and ConsumerName should be provided.",
+    );
+}
+
+#[tokio::test]
+async fn consumers_are_listed_page_by_page() {
+    let on = Fixture::new(Limits::Aws).await;
+    for name in ["c", "a", "b"] {
+        let body = format!(r#"{{"StreamARN":"{STREAM}","ConsumerName":"{name}"}}"#);
+        on.call("RegisterStreamConsumer", &body).await.unwrap();
+    }
+    let list = |more: String| format!(r#"{{"StreamARN":"{STREAM}"{more}}}"#);
+    let names = |answer: &str| -> (Vec<String>, Option<String>) {
+        let value: serde_json::Value = serde_json::from_str(answer).unwrap();
+        let consumers = value["Consumers"].as_array().unwrap().iter();
+        let name = |one: &serde_json::Value| one["ConsumerName"].as_str().unwrap().to_owned();
+        let token = value
+            .get("NextToken")
+            .map(|t| t.as_str().unwrap().to_owned());
+        (consumers.map(name).collect(), token)
+    };
+    let all = on.call("ListStreamConsumers", &list(String::new())).await;
+    assert_eq!(
+        names(&all.unwrap()),
+        (vec!["a".into(), "b".into(), "c".into()], None)
+    );
+    let page = on
+        .call("ListStreamConsumers", &list(r#","MaxResults":2"#.into()))
+        .await;
+    let (page, token) = names(&page.unwrap());
+    assert_eq!(page, ["a", "b"]);
+    let token = token.unwrap();
+    let next = list(format!(r#","NextToken":"{token}""#));
+    let rest = on.call("ListStreamConsumers", &next).await.unwrap();
+    assert_eq!(names(&rest), (vec!["c".into()], None));
+    let both = list(format!(
+        r#","NextToken":"{token}","StreamCreationTimestamp":1750000000"#
+    ));
+    Fixture::refused(
+        on.call("ListStreamConsumers", &both).await,
+        ErrorCode::InvalidArgument,
+        "NextToken and StreamCreationTimestamp cannot be provided together.",
+    );
+    let other = list(r#","StreamCreationTimestamp":1749999999"#.into());
+    Fixture::refused(
+        on.call("ListStreamConsumers", &other).await,
+        ErrorCode::ResourceNotFound,
+        "Stream orders under account 000000000000 not found.",
+    );
+    Fixture::refused(
+        on.call("ListStreamConsumers", &list(r#","NextToken":"x""#.into()))
+            .await,
+        ErrorCode::InvalidArgument,
+        "Invalid NextToken.",
+    );
+    on.clock.advance_ms(300_001);
+    let expired = on.call("ListStreamConsumers", &next).await.unwrap_err();
+    assert_eq!(expired.code, ErrorCode::ExpiredNextToken);
+}
+
+#[tokio::test]
+async fn consumer_requests_are_validated() {
+    let on = Fixture::new(Limits::Aws).await;
+    for (operation, body, message) in [
+        (
+            "RegisterStreamConsumer",
+            "{}",
+            "2 validation errors detected: Value null at 'streamARN' failed to satisfy constraint: Member must \
+             not be null; Value null at 'consumerName' failed to satisfy constraint: Member must not be null",
+        ),
+        (
+            "DeregisterStreamConsumer",
+            r#"{"ConsumerARN":"x"}"#,
+            "1 validation error detected: Value 'x' at 'consumerARN' failed to satisfy constraint: Member must \
+             satisfy regular expression pattern: ^(arn):aws.*:kinesis:.*:\\d{12}:.*stream\\/[a-zA-Z0-9_.-]+\\/consumer\\/[a-zA-Z0-9_.-]+:[0-9]+",
+        ),
+        (
+            "ListStreamConsumers",
+            r#"{"StreamARN":"arn:aws:kinesis:us-east-1:000000000000:stream/orders","MaxResults":0}"#,
+            "1 validation error detected: Value '0' at 'maxResults' failed to satisfy constraint: Member must \
+             have value greater than or equal to 1",
+        ),
+    ] {
+        Fixture::refused(
+            on.call(operation, body).await,
+            ErrorCode::Validation,
+            message,
+        );
+    }
+}
