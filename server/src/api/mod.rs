@@ -121,35 +121,35 @@ async fn run(
     body: Body<'_>,
 ) -> Result<Box<dyn Output>, ApiError> {
     match operation {
-        Operation::AddTagsToStream => json(tags::add_tags(engine, caller, parse(body)?).await),
-        Operation::CreateStream => json(stream::create_stream(engine, caller, parse(body)?).await),
+        Operation::AddTagsToStream => answer(tags::add_tags(engine, caller, parse(body)?).await),
+        Operation::CreateStream => answer(stream::create_stream(engine, caller, parse(body)?).await),
         Operation::DecreaseStreamRetentionPeriod => {
-            json(stream::decrease_retention(engine, caller, parse(body)?).await)
+            answer(stream::decrease_retention(engine, caller, parse(body)?).await)
         }
-        Operation::DeleteStream => json(stream::delete_stream(engine, caller, parse(body)?).await),
-        Operation::DescribeStream => json(stream::describe_stream(engine, caller, &parse(body)?)),
-        Operation::DescribeStreamSummary => json(stream::describe_stream_summary(
+        Operation::DeleteStream => answer(stream::delete_stream(engine, caller, parse(body)?).await),
+        Operation::DescribeStream => answer(stream::describe_stream(engine, caller, &parse(body)?)),
+        Operation::DescribeStreamSummary => answer(stream::describe_stream_summary(
             engine,
             caller,
             &parse(body)?,
         )),
-        Operation::GetRecords => json(read::get_records(engine, parse(body)?).await),
+        Operation::GetRecords => answer(read::get_records(engine, parse(body)?).await),
         Operation::GetShardIterator => {
-            json(read::get_shard_iterator(engine, caller, parse(body)?).await)
+            answer(read::get_shard_iterator(engine, caller, parse(body)?).await)
         }
         Operation::IncreaseStreamRetentionPeriod => {
-            json(stream::increase_retention(engine, caller, parse(body)?).await)
+            answer(stream::increase_retention(engine, caller, parse(body)?).await)
         }
-        Operation::ListShards => json(shard::list_shards(engine, caller, &parse(body)?)),
-        Operation::ListStreams => json(stream::list_streams(engine, caller, &parse(body)?)),
-        Operation::ListTagsForStream => json(tags::list_tags(engine, caller, &parse(body)?)),
-        Operation::MergeShards => json(shard::merge_shards(engine, caller, parse(body)?).await),
-        Operation::PutRecord => json(put::put_record(engine, caller, parse(body)?).await),
-        Operation::PutRecords => json(put::put_records(engine, caller, parse(body)?).await),
+        Operation::ListShards => answer(shard::list_shards(engine, caller, &parse(body)?)),
+        Operation::ListStreams => answer(stream::list_streams(engine, caller, &parse(body)?)),
+        Operation::ListTagsForStream => answer(tags::list_tags(engine, caller, &parse(body)?)),
+        Operation::MergeShards => answer(shard::merge_shards(engine, caller, parse(body)?).await),
+        Operation::PutRecord => answer(put::put_record(engine, caller, parse(body)?).await),
+        Operation::PutRecords => answer(put::put_records(engine, caller, parse(body)?).await),
         Operation::RemoveTagsFromStream => {
-            json(tags::remove_tags(engine, caller, parse(body)?).await)
+            answer(tags::remove_tags(engine, caller, parse(body)?).await)
         }
-        Operation::SplitShard => json(shard::split_shard(engine, caller, parse(body)?).await),
+        Operation::SplitShard => answer(shard::split_shard(engine, caller, parse(body)?).await),
         other => settings_and_resources(engine, other, caller, body).await,
     }
 }
@@ -159,52 +159,52 @@ async fn settings_and_resources(
     engine: &Engine,
     operation: Operation,
     caller: &Caller,
-    body: &[u8],
-) -> Result<Vec<u8>, ApiError> {
+    body: Body<'_>,
+) -> Result<Box<dyn Output>, ApiError> {
     match operation {
         Operation::DeleteResourcePolicy => {
-            json(resource::delete_policy(engine, parse(body)?).await)
+            answer(resource::delete_policy(engine, parse(body)?).await)
         }
         Operation::DescribeAccountSettings => {
-            account::describe_settings(engine, caller, &parse(body)?).encode()
+            answer(Ok(account::describe_settings(engine, caller, &parse(body)?)))
         }
         Operation::DescribeLimits => {
-            account::describe_limits(engine, caller, &parse(body)?).encode()
+            answer(Ok(account::describe_limits(engine, caller, &parse(body)?)))
         }
         Operation::DisableEnhancedMonitoring => {
-            json(settings::disable_monitoring(engine, caller, parse(body)?).await)
+            answer(settings::disable_monitoring(engine, caller, parse(body)?).await)
         }
         Operation::EnableEnhancedMonitoring => {
-            json(settings::enable_monitoring(engine, caller, parse(body)?).await)
+            answer(settings::enable_monitoring(engine, caller, parse(body)?).await)
         }
-        Operation::GetResourcePolicy => json(resource::get_policy(engine, &parse(body)?)),
-        Operation::ListTagsForResource => json(resource::list_tags(engine, &parse(body)?)),
-        Operation::PutResourcePolicy => json(resource::put_policy(engine, parse(body)?).await),
+        Operation::GetResourcePolicy => answer(resource::get_policy(engine, &parse(body)?)),
+        Operation::ListTagsForResource => answer(resource::list_tags(engine, &parse(body)?)),
+        Operation::PutResourcePolicy => answer(resource::put_policy(engine, parse(body)?).await),
         Operation::StartStreamEncryption => {
-            json(settings::start_encryption(engine, caller, parse(body)?).await)
+            answer(settings::start_encryption(engine, caller, parse(body)?).await)
         }
         Operation::StopStreamEncryption => {
-            json(settings::stop_encryption(engine, caller, parse(body)?).await)
+            answer(settings::stop_encryption(engine, caller, parse(body)?).await)
         }
-        Operation::TagResource => json(resource::tag(engine, parse(body)?).await),
-        Operation::UntagResource => json(resource::untag(engine, parse(body)?).await),
+        Operation::TagResource => answer(resource::tag(engine, parse(body)?).await),
+        Operation::UntagResource => answer(resource::untag(engine, parse(body)?).await),
         Operation::UpdateAccountSettings => {
-            json(account::update_settings(engine, caller, parse(body)?).await)
+            answer(account::update_settings(engine, caller, parse(body)?).await)
         }
         Operation::UpdateMaxRecordSize => {
-            json(settings::update_max_record_size(engine, caller, parse(body)?).await)
+            answer(settings::update_max_record_size(engine, caller, parse(body)?).await)
         }
         Operation::UpdateShardCount => {
-            json(settings::update_shard_count(engine, caller, parse(body)?).await)
+            answer(settings::update_shard_count(engine, caller, parse(body)?).await)
         }
         Operation::UpdateStreamMode => {
-            json(settings::update_mode(engine, caller, parse(body)?).await)
+            answer(settings::update_mode(engine, caller, parse(body)?).await)
         }
         Operation::UpdateStreamRecordDistributionStrategy => {
-            json(settings::update_distribution(engine, caller, parse(body)?).await)
+            answer(settings::update_distribution(engine, caller, parse(body)?).await)
         }
         Operation::UpdateStreamWarmThroughput => {
-            json(settings::update_warm_throughput(engine, caller, parse(body)?).await)
+            answer(settings::update_warm_throughput(engine, caller, parse(body)?).await)
         }
         other => unsupported::answer(other, body),
     }
@@ -216,7 +216,7 @@ fn parse<'de, R: Request + Deserialize<'de>>(body: Body<'de>) -> Result<R, ApiEr
 }
 
 /// An output that is still to be encoded.
-fn json<T: Output + 'static>(result: Result<T, ApiError>) -> Result<Box<dyn Output>, ApiError> {
+fn answer<T: Output + 'static>(result: Result<T, ApiError>) -> Result<Box<dyn Output>, ApiError> {
     Ok(Box::new(result?))
 }
 

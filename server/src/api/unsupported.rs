@@ -1,7 +1,7 @@
 //! Operations that AWS has and this server does not: the request is checked like any other, then refused
 //! in a way that an SDK knows.
 
-use crate::api::parse;
+use crate::api::{Body, Output, parse};
 use crate::error::ApiError;
 use millstream_wire::Operation;
 use millstream_wire::shapes::{
@@ -16,7 +16,7 @@ use millstream_wire::shapes::{
 use serde::de::DeserializeOwned;
 
 /// The answer to an operation that nothing else answers.
-pub(super) fn answer(operation: Operation, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+pub(super) fn answer(operation: Operation, body: Body<'_>) -> Result<Box<dyn Output>, ApiError> {
     let refuse = match operation {
         Operation::AcknowledgeDeadLetterQueueRecords => {
             refuse::<AcknowledgeDeadLetterQueueRecordsRequest>
@@ -45,7 +45,7 @@ pub(super) fn answer(operation: Operation, body: &[u8]) -> Result<Vec<u8>, ApiEr
     refuse(body)
 }
 
-fn refuse<R: Request + DeserializeOwned>(body: &[u8]) -> Result<Vec<u8>, ApiError> {
+fn refuse<R: Request + DeserializeOwned>(body: Body<'_>) -> Result<Box<dyn Output>, ApiError> {
     parse::<R>(body)?;
     Err(ApiError::not_supported(R::OPERATION))
 }

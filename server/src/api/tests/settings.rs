@@ -1,10 +1,10 @@
 //! Golden tests of settings, resources and accounts: raw JSON in, raw JSON out, no types of `wire` in between.
 
-use crate::api::{Caller, run};
+use crate::api::{Body, Caller, run};
 use crate::clock::ManualClock;
 use crate::engine::tests::{MemoryDisk, engine_with};
 use crate::engine::{Engine, Limits, Settings};
-use millstream_wire::Operation;
+use millstream_wire::{Encoding, Operation};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -37,8 +37,16 @@ impl Api {
     async fn call(&self, operation: &str, body: Value) -> Result<String, String> {
         let operation = Operation::from_name(operation).expect("an operation");
         let body = body.to_string();
-        let answer = run(&self.engine, operation, &self.caller, body.as_bytes()).await;
-        answer
+        let encoding = Encoding::Json;
+        let bytes = body.as_bytes();
+        let answer = run(
+            &self.engine,
+            operation,
+            &self.caller,
+            Body { encoding, bytes },
+        );
+        let encoded = answer.await.and_then(|output| output.encode(encoding));
+        encoded
             .map(|body| String::from_utf8(body).unwrap())
             .map_err(|error| error.to_string())
     }
