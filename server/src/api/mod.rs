@@ -122,11 +122,15 @@ async fn run(
 ) -> Result<Box<dyn Output>, ApiError> {
     match operation {
         Operation::AddTagsToStream => answer(tags::add_tags(engine, caller, parse(body)?).await),
-        Operation::CreateStream => answer(stream::create_stream(engine, caller, parse(body)?).await),
+        Operation::CreateStream => {
+            answer(stream::create_stream(engine, caller, parse(body)?).await)
+        }
         Operation::DecreaseStreamRetentionPeriod => {
             answer(stream::decrease_retention(engine, caller, parse(body)?).await)
         }
-        Operation::DeleteStream => answer(stream::delete_stream(engine, caller, parse(body)?).await),
+        Operation::DeleteStream => {
+            answer(stream::delete_stream(engine, caller, parse(body)?).await)
+        }
         Operation::DescribeStream => answer(stream::describe_stream(engine, caller, &parse(body)?)),
         Operation::DescribeStreamSummary => answer(stream::describe_stream_summary(
             engine,
@@ -165,9 +169,11 @@ async fn settings_and_resources(
         Operation::DeleteResourcePolicy => {
             answer(resource::delete_policy(engine, parse(body)?).await)
         }
-        Operation::DescribeAccountSettings => {
-            answer(Ok(account::describe_settings(engine, caller, &parse(body)?)))
-        }
+        Operation::DescribeAccountSettings => answer(Ok(account::describe_settings(
+            engine,
+            caller,
+            &parse(body)?,
+        ))),
         Operation::DescribeLimits => {
             answer(Ok(account::describe_limits(engine, caller, &parse(body)?)))
         }
