@@ -1,6 +1,6 @@
 //! Unmodified third-party clients against the real binary: boto3 with a whole table of data, boto3 with
-//! bad input, the AWS command line, CBOR by another encoder, boto3 over TLS, and
-//! the Java SDK.
+//! bad input, the AWS command line, CBOR by another encoder, boto3 over TLS, and, behind
+//! the feature `all-clients`, the Java SDK, which needs a JDK.
 //!
 //! They are installed into a virtual environment under the target directory. What cannot be installed
 //! fails the tests and says why; nothing is skipped.
@@ -10,6 +10,7 @@ mod carriers;
 mod encodings;
 mod fanout;
 mod flights;
+#[cfg(feature = "all-clients")]
 mod java;
 mod python;
 

