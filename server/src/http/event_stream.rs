@@ -10,15 +10,14 @@ use hyper::body::{Body, Frame};
 use millstream_wire::Encoding;
 use std::convert::Infallible;
 use std::fmt;
-use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::peer::Peer;
-use super::response::held;
+use super::budget::AnswerBudget;
+use super::request::Client;
+use super::unwritten::Pieces;
 use crate::api::{Event, Events};
 
 /// The content type of the whole answer.
@@ -29,40 +28,45 @@ pub(super) const CONTENT_TYPE: &str = "application/vnd.amazon.eventstream";
 /// subscription, or when the server shuts down.
 pub(super) struct EventBody(State);
 
-type Next = dyn Future<Output = Option<(Box<Source>, Bytes)>> + Send;
+type Next = dyn Future<Output = Option<(Box<Source>, Pieces)>> + Send;
 
 enum State {
-    Begin(Box<Source>),
     Waiting(Pin<Box<Next>>),
+    Sending(Pieces, Box<Source>),
     Ended,
 }
 
 /// Where frames come from.
 struct Source {
     events: Events,
+    client: Client,
     /// Bytes of all answers not yet written.
-    budget: Arc<Semaphore>,
-    budget_bytes: usize,
-    /// Who may go away without the connection seeing it.
-    peer: Option<Peer>,
+    budget: Arc<AnswerBudget>,
     shutdown: CancellationToken,
 }
 
 impl EventBody {
-    /// The frames of `events`, each within `budget`, until `peer` is gone or `shutdown`.
+    /// The frames of `events`, each within `budget`, until `client` is gone or `shutdown`.
     pub(super) fn new(
         events: Events,
-        (budget, budget_bytes): (Arc<Semaphore>, usize),
-        peer: Option<Peer>,
+        client: Client,
+        budget: Arc<AnswerBudget>,
         shutdown: CancellationToken,
     ) -> Self {
-        EventBody(State::Begin(Box::new(Source {
+        let first = frame(
+            events.encoding(),
+            "event",
+            "initial-response",
+            events.initial(),
+        );
+        let source = Source {
             events,
+            client,
             budget,
-            budget_bytes,
-            peer,
             shutdown,
-        })))
+        };
+        let first = Pieces::uncounted(Bytes::from(first));
+        EventBody(State::Sending(first, Box::new(source)))
     }
 }
 
@@ -80,41 +84,37 @@ impl Body for EventBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match std::mem::replace(&mut self.0, State::Ended) {
-            State::Begin(source) => {
-                let (encoding, payload) = (source.events.encoding(), source.events.initial());
-                let first = frame(encoding, "event", "initial-response", payload);
-                self.0 = State::Waiting(Box::pin(next_frame(source)));
-                Poll::Ready(Some(Ok(Frame::data(Bytes::from(first)))))
+        loop {
+            match std::mem::replace(&mut self.0, State::Ended) {
+                State::Sending(mut pieces, source) => match pieces.next() {
+                    Some(piece) => {
+                        self.0 = State::Sending(pieces, source);
+                        return Poll::Ready(Some(Ok(Frame::data(piece))));
+                    }
+                    None => self.0 = State::Waiting(Box::pin(next_frame(source))),
+                },
+                State::Waiting(mut next) => match next.as_mut().poll(cx) {
+                    Poll::Pending => {
+                        self.0 = State::Waiting(next);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Some((source, pieces))) => self.0 = State::Sending(pieces, source),
+                    Poll::Ready(None) => return Poll::Ready(None),
+                },
+                State::Ended => return Poll::Ready(None),
             }
-            State::Waiting(mut next) => match next.as_mut().poll(cx) {
-                Poll::Pending => {
-                    self.0 = State::Waiting(next);
-                    Poll::Pending
-                }
-                Poll::Ready(None) => Poll::Ready(None),
-                Poll::Ready(Some((source, bytes))) => {
-                    self.0 = State::Waiting(Box::pin(next_frame(source)));
-                    Poll::Ready(Some(Ok(Frame::data(bytes))))
-                }
-            },
-            State::Ended => Poll::Ready(None),
         }
     }
 }
 
-async fn next_frame(mut source: Box<Source>) -> Option<(Box<Source>, Bytes)> {
-    let (peer, shutdown) = (source.peer.clone(), source.shutdown.clone());
-    let gone = async {
-        match peer {
-            Some(peer) => peer.gone().await,
-            None => pending().await,
-        }
-    };
+async fn next_frame(mut source: Box<Source>) -> Option<(Box<Source>, Pieces)> {
+    let (peer, shutdown) = (source.client.peer.clone(), source.shutdown.clone());
+    let is_watched = source.client.is_watched;
     let next = async {
         source.events.wait().await;
         // The share of memory is taken before anything is read.
-        let mut permit = source.admit().await?;
+        let most = source.events.event_max_bytes();
+        let mut permit = source.budget.wait(most).await?;
         let encoding = source.events.encoding();
         let bytes = match source.events.next().await? {
             Event::Event(name, payload) => frame(encoding, "event", name, payload),
@@ -122,26 +122,14 @@ async fn next_frame(mut source: Box<Source>) -> Option<(Box<Source>, Bytes)> {
         };
         let unused = permit.num_permits().saturating_sub(bytes.len());
         drop(permit.split(unused));
-        Some(held(bytes, permit))
+        Some(source.client.peer.unwritten.hold(bytes, permit))
     };
-    let bytes = tokio::select! {
+    let pieces = tokio::select! {
         () = shutdown.cancelled() => None,
-        () = gone => None,
-        bytes = next => bytes,
+        () = peer.gone(), if is_watched => None,
+        pieces = next => pieces,
     };
-    bytes.map(|bytes| (source, bytes))
-}
-
-impl Source {
-    /// A share of the budget for one event.
-    async fn admit(&self) -> Option<OwnedSemaphorePermit> {
-        // Never more than there is, or its subscriber would wait forever.
-        let bytes = self.events.event_max_bytes().min(self.budget_bytes);
-        let count = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.budget).acquire_many_owned(count);
-        // Never closed, so this only waits.
-        permit.await.ok()
-    }
+    pieces.map(|pieces| (source, pieces))
 }
 
 /// A frame whose message is of this type (`event` or `exception`) and name.

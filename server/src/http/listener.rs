@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +22,7 @@ use super::HttpConfig;
 use super::peer::Peer;
 use super::request::Shared;
 use super::stall::WriteStall;
+use super::unwritten::Unwritten;
 use crate::api::Dispatch;
 
 /// The first byte of a TLS connection. No HTTP method begins with it.
@@ -34,6 +35,9 @@ const MAX_CONCURRENT_STREAMS: u32 = 128;
 const MAX_HEAD_BYTES: u32 = 64 * 1024;
 /// How often a silent HTTP/2 connection is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// How often, and how often in a row, nothing must be under way for a connection to end at shutdown.
+const QUIET_LOOK: Duration = Duration::from_millis(250);
+const QUIET_LOOKS: u32 = 4;
 /// Bytes of bodies an HTTP/2 client may send ahead, by stream and by connection. The body budget
 /// counts a body once it is asked for; this is what may wait before.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
@@ -143,17 +147,26 @@ async fn serve_http<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 'sta
     shutdown: CancellationToken,
 ) {
     let config = &shared.config;
+    let unwritten = Arc::clone(&peer.unwritten);
     let spoke = AtomicBool::new(false);
+    let calls = Arc::new(AtomicUsize::new(0));
     let service = service_fn(|request| {
         spoke.store(true, Ordering::Relaxed);
         let (shared, peer) = (Arc::clone(&shared), peer.clone());
-        async move { Ok::<_, Infallible>(shared.answer(request, peer).await) }
+        let under_way = UnderWay::count(&calls);
+        async move {
+            let answer = shared.answer(request, peer).await;
+            drop(under_way);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let io = TokioIo::new(stream);
     let builder = builder(config);
     let mut connection = pin!(builder.serve_connection(io, service));
     // Until the first bytes tell HTTP/1.1 from HTTP/2, no timeout of either applies.
     let mut silence = pin!(tokio::time::sleep(config.header_read_timeout));
+    let mut left = pin!(left_for_long(&unwritten, &shared));
+    let mut nothing_left = pin!(nothing_left(&calls, &unwritten));
     let (mut listening, mut draining) = (true, false);
     loop {
         tokio::select! {
@@ -169,11 +182,54 @@ async fn serve_http<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 'sta
                 }
                 listening = false;
             }
+            () = left.as_mut() => {
+                tracing::debug!("a connection was cut: it left an answer where it was");
+                return;
+            }
             () = shutdown.cancelled(), if !draining => {
                 connection.as_mut().graceful_shutdown();
                 draining = true;
             }
+            () = nothing_left.as_mut(), if draining => return,
         }
+    }
+}
+
+/// Waits until the client has taken nothing of an answer for too long, and others want its memory.
+async fn left_for_long<D: Dispatch>(unwritten: &Unwritten, shared: &Shared<D>) {
+    let limit = shared.config.write_stall_timeout;
+    loop {
+        tokio::time::sleep(limit / 4).await;
+        if shared.answers.is_wanted(limit) && unwritten.longest() > limit {
+            return;
+        }
+    }
+}
+
+/// Waits until nothing has been under way for a while, on a connection that was told to end. A client that is
+/// there ends it at once; one that is not would be waited for.
+async fn nothing_left(calls: &AtomicUsize, unwritten: &Unwritten) {
+    let mut quiet = 0;
+    while quiet < QUIET_LOOKS {
+        tokio::time::sleep(QUIET_LOOK).await;
+        let is_quiet = calls.load(Ordering::Relaxed) == 0 && unwritten.is_empty();
+        quiet = if is_quiet { quiet + 1 } else { 0 };
+    }
+}
+
+/// A call under way, until dropped.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    fn count(calls: &Arc<AtomicUsize>) -> UnderWay {
+        calls.fetch_add(1, Ordering::Relaxed);
+        UnderWay(Arc::clone(calls))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod admin;
 mod auth;
+mod budget;
 mod event_stream;
 mod listener;
 mod peer;
@@ -14,6 +15,7 @@ mod response;
 mod stall;
 #[cfg(test)]
 mod tests;
+mod unwritten;
 
 use millstream_wire::{AccountId, Region};
 use std::sync::Arc;

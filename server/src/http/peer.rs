@@ -1,4 +1,4 @@
-//! The client's end of a connection: its bytes, and whether it has gone away.
+//! The client's end of a connection: its bytes, whether it has gone away, and what it has not taken yet.
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -9,17 +9,26 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
+use super::unwritten::Unwritten;
+
 /// How often it is asked again while bytes lie there that nobody reads yet.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A client's socket. It is shared so that an answer that has no end of its own can see that nobody waits
+/// A client. Its socket is shared so that an answer that has no end of its own can see that nobody waits
 /// for it any more: while an answer is under way, HTTP/1.1 does not read.
 #[derive(Debug, Clone)]
-pub(super) struct Peer(Arc<TcpStream>);
+pub(super) struct Peer {
+    stream: Arc<TcpStream>,
+    /// What it has not taken yet.
+    pub(super) unwritten: Arc<Unwritten>,
+}
 
 impl Peer {
     pub(super) fn new(stream: TcpStream) -> Peer {
-        Peer(Arc::new(stream))
+        Peer {
+            stream: Arc::new(stream),
+            unwritten: Arc::default(),
+        }
     }
 
     /// Waits until the client has ended its side, or the connection is broken.
@@ -27,7 +36,7 @@ impl Peer {
     /// # Cancel safety
     /// Changes nothing.
     pub(super) async fn gone(&self) {
-        while let Ok(ready) = self.0.ready(Interest::READABLE).await {
+        while let Ok(ready) = self.stream.ready(Interest::READABLE).await {
             if ready.is_read_closed() {
                 return;
             }
@@ -57,8 +66,8 @@ impl AsyncRead for Peer {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = || self.0.try_read_buf(buffer).map(drop);
-        once_ready(|| self.0.poll_read_ready(cx), read)
+        let read = || self.stream.try_read_buf(buffer).map(drop);
+        once_ready(|| self.stream.poll_read_ready(cx), read)
     }
 }
 
@@ -68,7 +77,10 @@ impl AsyncWrite for Peer {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        once_ready(|| self.0.poll_write_ready(cx), || self.0.try_write(bytes))
+        once_ready(
+            || self.stream.poll_write_ready(cx),
+            || self.stream.try_write(bytes),
+        )
     }
 
     fn poll_write_vectored(
@@ -76,8 +88,8 @@ impl AsyncWrite for Peer {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let write = || self.0.try_write_vectored(slices);
-        once_ready(|| self.0.poll_write_ready(cx), write)
+        let write = || self.stream.try_write_vectored(slices);
+        once_ready(|| self.stream.poll_write_ready(cx), write)
     }
 
     fn is_write_vectored(&self) -> bool {

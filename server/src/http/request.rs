@@ -18,9 +18,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::budget::AnswerBudget;
 use super::event_stream::EventBody;
 use super::peer::Peer;
-use super::response::{Answer, Head, PLAIN_JSON, content_type, held};
+use super::response::{Answer, Head, PLAIN_JSON, content_type};
+use super::unwritten::Pieces;
 use super::{HttpConfig, admin, auth};
 use crate::api::{self, Call, Caller, Dispatch};
 use crate::error::ApiError;
@@ -33,18 +35,18 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 pub(super) struct Shared<D> {
     pub(super) dispatch: D,
     pub(super) config: HttpConfig,
+    pub(super) answers: Arc<AnswerBudget>,
     request_bytes: Arc<Semaphore>,
-    response_bytes: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
 impl<D: Dispatch> Shared<D> {
     pub(super) fn new(dispatch: D, config: HttpConfig, shutdown: CancellationToken) -> Self {
-        let budget = |bytes: usize| Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
+        let request_bytes = config.max_request_bytes.max(config.max_body_bytes);
         Shared {
             dispatch,
-            request_bytes: budget(config.max_request_bytes.max(config.max_body_bytes)),
-            response_bytes: budget(config.max_response_bytes),
+            answers: Arc::new(AnswerBudget::new(config.max_response_bytes)),
+            request_bytes: Arc::new(Semaphore::new(request_bytes.min(Semaphore::MAX_PERMITS))),
             shutdown,
             config,
         }
@@ -61,8 +63,11 @@ impl<D: Dispatch> Shared<D> {
             }
             return answer;
         }
-        // In HTTP/2 the connection is read all the time, and ends its streams itself.
-        let peer = (parts.version < Version::HTTP_2).then_some(peer);
+        let client = Client {
+            // In HTTP/2 the connection is read all the time, and ends its streams itself.
+            is_watched: parts.version < Version::HTTP_2,
+            peer,
+        };
         let mut incoming = body;
         let body = match self.read_body(&mut incoming).await {
             Ok(body) => body,
@@ -75,7 +80,7 @@ impl<D: Dispatch> Shared<D> {
             Err(Unread::Overloaded) => return head.error(&ApiError::overloaded()),
         };
         match self.call(&head, &parts.headers, parts.uri.query(), body) {
-            Ok(call) => self.run(&head, call, peer).await,
+            Ok(call) => self.run(&head, call, client).await,
             Err(answer) => *answer,
         }
     }
@@ -104,10 +109,11 @@ impl<D: Dispatch> Shared<D> {
         if expected == 0 {
             return Ok(Bytes::new());
         }
-        let permit = self
-            .admit(&self.request_bytes, expected)
-            .await
-            .ok_or(Unread::Overloaded)?;
+        let count = u32::try_from(expected).map_err(|_| Unread::Overloaded)?;
+        let permit = Arc::clone(&self.request_bytes).acquire_many_owned(count);
+        let permit = timeout(self.config.admission_wait, permit).await;
+        // A share of the budget, soon or not at all.
+        let permit = permit.ok().and_then(Result::ok).ok_or(Unread::Overloaded)?;
         let read = async {
             let mut bytes = Vec::with_capacity(exact.unwrap_or_default());
             while let Some(frame) = body.frame().await {
@@ -127,13 +133,6 @@ impl<D: Dispatch> Shared<D> {
             .await
             .map_err(|_| Unread::Refused(StatusCode::REQUEST_TIMEOUT))??;
         Ok(held(bytes, permit))
-    }
-
-    /// A share of a budget, soon or not at all.
-    async fn admit(&self, budget: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let count = u32::try_from(bytes).ok()?;
-        let permit = Arc::clone(budget).acquire_many_owned(count);
-        timeout(self.config.admission_wait, permit).await.ok()?.ok()
     }
 
     /// AWS's checks in AWS's order; an answer is the first that fails.
@@ -195,7 +194,7 @@ impl<D: Dispatch> Shared<D> {
         })
     }
 
-    async fn run(&self, head: &Head, call: Call, peer: Option<Peer>) -> Answer {
+    async fn run(&self, head: &Head, call: Call, client: Client) -> Answer {
         let operation = call.operation;
         let outcome = caught(async { self.dispatch.dispatch(call).await }).await;
         let outcome = outcome.unwrap_or_else(|| {
@@ -204,22 +203,30 @@ impl<D: Dispatch> Shared<D> {
         });
         match outcome {
             Ok(api::Answer::Events(events)) => {
-                let budget = (
-                    Arc::clone(&self.response_bytes),
-                    self.config.max_response_bytes,
-                );
-                let shutdown = self.shutdown.clone();
-                head.events(EventBody::new(*events, budget, peer, shutdown))
+                let (budget, shutdown) = (Arc::clone(&self.answers), self.shutdown.clone());
+                head.events(EventBody::new(*events, client, budget, shutdown))
             }
-            Ok(api::Answer::Body(body)) if body.is_empty() => head.output(body, None),
-            Ok(api::Answer::Body(body)) => match self.admit(&self.response_bytes, body.len()).await
-            {
-                Some(permit) => head.output(body, Some(permit)),
-                None => head.error(&ApiError::overloaded()),
-            },
+            Ok(api::Answer::Body(body)) if body.is_empty() => {
+                head.output(Pieces::uncounted(Bytes::new()))
+            }
+            Ok(api::Answer::Body(body)) => {
+                let permit = self.answers.admit(body.len(), self.config.admission_wait);
+                match permit.await {
+                    Some(permit) => head.output(client.peer.unwritten.hold(body, permit)),
+                    None => head.error(&ApiError::overloaded()),
+                }
+            }
             Err(error) => head.error(&error),
         }
     }
+}
+
+/// Whom an answer is for.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) peer: Peer,
+    /// Whether an answer has to see for itself that the client is gone.
+    pub(super) is_watched: bool,
 }
 
 /// Why there is no body.
@@ -243,6 +250,23 @@ async fn discard(mut body: Incoming, max_bytes: usize) {
     };
     // Either way the answer is sent now.
     let _ = timeout(DISCARD_TIME, read).await;
+}
+
+/// Bytes that keep their share of a budget until the last user drops them.
+fn held(bytes: Vec<u8>, permit: OwnedSemaphorePermit) -> Bytes {
+    struct Held {
+        bytes: Vec<u8>,
+        _permit: OwnedSemaphorePermit,
+    }
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+    Bytes::from_owner(Held {
+        bytes,
+        _permit: permit,
+    })
 }
 
 /// Whether a target has the form `SERVICE.OPERATION`.

@@ -1,19 +1,23 @@
 //! An outcome becomes status, headers and body. The only encoder of errors.
 
 use bytes::Bytes;
-use http_body_util::{Either, Full};
+use http_body_util::Either;
+use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use millstream_wire::{Encoding, ErrorCode, b64};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
-use tokio::sync::OwnedSemaphorePermit;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use super::event_stream::{self, EventBody};
+use super::unwritten::Pieces;
 use crate::error::ApiError;
 
 /// An answer.
-pub(super) type Answer = Response<Either<Full<Bytes>, EventBody>>;
+pub(super) type Answer = Response<Either<Whole, EventBody>>;
 
 pub(super) const PLAIN_JSON: &str = "application/json";
 
@@ -43,7 +47,8 @@ impl Head {
     }
 
     fn bare(&self, status: StatusCode, body: impl Into<Bytes>) -> Answer {
-        let mut answer = Response::new(Either::Left(Full::new(body.into())));
+        let body = Pieces::uncounted(body.into());
+        let mut answer = Response::new(Either::Left(Whole(body)));
         *answer.status_mut() = status;
         let headers = answer.headers_mut();
         insert(headers, REQUEST_ID, &self.request_id);
@@ -76,13 +81,11 @@ impl Head {
         self.typed(status, PLAIN_JSON, body)
     }
 
-    /// An operation's answer. The permit for its bytes is given back once they are written.
-    pub(super) fn output(&self, body: Vec<u8>, permit: Option<OwnedSemaphorePermit>) -> Answer {
-        let body = match permit {
-            Some(permit) => held(body, permit),
-            None => Bytes::from(body),
-        };
-        self.typed(StatusCode::OK, self.encoding.content_type(), body)
+    /// An operation's answer.
+    pub(super) fn output(&self, body: Pieces) -> Answer {
+        let mut answer = self.typed(StatusCode::OK, self.encoding.content_type(), "");
+        *answer.body_mut() = Either::Left(Whole(body));
+        answer
     }
 
     /// A failure, in AWS's envelope and the request's encoding.
@@ -175,6 +178,30 @@ impl Head {
     }
 }
 
+/// An answer that is there as a whole, handed out as the connection has room for it.
+#[derive(Debug)]
+pub(super) struct Whole(Pieces);
+
+impl Body for Whole {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.next().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.len() == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.len() as u64)
+    }
+}
+
 /// What an error is to a client: `{"__type": CODE, "message": TEXT}`.
 struct Envelope<'e>(&'e ApiError);
 
@@ -205,23 +232,6 @@ fn message_key(code: ErrorCode) -> &'static str {
     } else {
         "message"
     }
-}
-
-/// Bytes that keep their share of a budget until the last user drops them.
-pub(super) fn held(bytes: Vec<u8>, permit: OwnedSemaphorePermit) -> Bytes {
-    struct Held {
-        bytes: Vec<u8>,
-        _permit: OwnedSemaphorePermit,
-    }
-    impl AsRef<[u8]> for Held {
-        fn as_ref(&self) -> &[u8] {
-            &self.bytes
-        }
-    }
-    Bytes::from_owner(Held {
-        bytes,
-        _permit: permit,
-    })
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {

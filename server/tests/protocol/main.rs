@@ -11,7 +11,15 @@
     reason = "a test says what is wrong by failing, and puts bytes together as they are read"
 )]
 
+#[path = "../../../tests/support/frames.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "another suite shares it, and uses all of it"
+)]
+mod frames;
 mod http1;
+mod http2;
 mod order_of_checks;
 mod raw;
 mod slow_clients;

@@ -1,0 +1,151 @@
+//! What of the answers to one client is not written yet, and for how long the client has taken nothing of it.
+//!
+//! A connection that takes nothing at all is seen by [`WriteStall`](super::stall::WriteStall). In HTTP/2 a
+//! client may go on with the connection and leave single answers where they are, for as long as it likes; it may
+//! not keep memory that others wait for.
+
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+/// Bytes that are handed to the connection at a time: it asks for more when it has room again.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// The answers under way to one client.
+#[derive(Debug, Default)]
+pub(super) struct Unwritten(Mutex<Answers>);
+
+#[derive(Debug, Default)]
+struct Answers {
+    next_id: u64,
+    /// When the client last took something of each.
+    taken_at: BTreeMap<u64, Instant>,
+}
+
+impl Unwritten {
+    /// Bytes that keep their permit until the last of them is written.
+    pub(super) fn hold(self: &Arc<Self>, bytes: Vec<u8>, permit: OwnedSemaphorePermit) -> Pieces {
+        let mut answers = self.lock();
+        let id = answers.next_id;
+        answers.next_id += 1;
+        answers.taken_at.insert(id, Instant::now());
+        drop(answers);
+        let held = Held {
+            bytes,
+            id,
+            unwritten: Arc::clone(self),
+            _permit: permit,
+        };
+        Pieces {
+            rest: Bytes::from_owner(held),
+            held: Some((Arc::clone(self), id)),
+        }
+    }
+
+    /// For how long the client has taken nothing of the answer that has waited longest.
+    pub(super) fn longest(&self) -> Duration {
+        let oldest = self.lock().taken_at.values().min().copied();
+        oldest.map_or(Duration::ZERO, |taken_at| taken_at.elapsed())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().taken_at.is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Answers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Held {
+    bytes: Vec<u8>,
+    id: u64,
+    unwritten: Arc<Unwritten>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.unwritten.lock().taken_at.remove(&self.id);
+    }
+}
+
+/// Bytes on their way to a client, handed out in pieces.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    rest: Bytes,
+    /// Where it is noted that a piece was taken; not for what is too small to matter.
+    held: Option<(Arc<Unwritten>, u64)>,
+}
+
+impl Pieces {
+    /// Bytes that nobody counts.
+    pub(super) fn uncounted(bytes: Bytes) -> Pieces {
+        Pieces {
+            rest: bytes,
+            held: None,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// The next piece, if there is one more.
+    pub(super) fn next(&mut self) -> Option<Bytes> {
+        if let Some((unwritten, id)) = &self.held
+            && let Some(taken_at) = unwritten.lock().taken_at.get_mut(id)
+        {
+            *taken_at = Instant::now();
+        }
+        let len = self.rest.len().min(PIECE_BYTES);
+        (len > 0).then(|| self.rest.split_to(len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::Semaphore;
+    use tokio::time::advance;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_answer_that_has_waited_longest_decides() {
+        let budget = Arc::new(Semaphore::new(400_000));
+        let unwritten = Arc::<Unwritten>::default();
+        let hold = async |len: usize| {
+            let count = u32::try_from(len).unwrap();
+            let permit = Arc::clone(&budget).acquire_many_owned(count).await.unwrap();
+            unwritten.hold(vec![7; len], permit)
+        };
+        assert_eq!(unwritten.longest(), Duration::ZERO);
+        let mut first = hold(150_000).await;
+        advance(Duration::from_secs(3)).await;
+        let second = hold(150_000).await;
+        advance(Duration::from_secs(4)).await;
+        assert_eq!(unwritten.longest(), Duration::from_secs(7));
+        let mut taken = vec![first.next().unwrap()];
+        assert_eq!((taken[0].len(), first.len()), (65_536, 84_464));
+        assert_eq!(unwritten.longest(), Duration::from_secs(4));
+        drop(second);
+        assert_eq!(unwritten.longest(), Duration::ZERO);
+        taken.extend(std::iter::from_fn(|| first.next()));
+        assert_eq!(taken.concat(), vec![7; 150_000]);
+        // What was taken may still be on its way.
+        advance(Duration::from_secs(9)).await;
+        assert_eq!(budget.available_permits(), 250_000);
+        assert_eq!(unwritten.longest(), Duration::from_secs(9));
+        drop(taken);
+        assert_eq!(budget.available_permits(), 400_000);
+        assert_eq!(unwritten.longest(), Duration::ZERO);
+    }
+}
