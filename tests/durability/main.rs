@@ -6,6 +6,7 @@
 //! batch) is tested in the server, in `log/tests/model.rs`; power cuts and failing disks are tested there too.
 
 mod clean_stop;
+mod floods;
 mod honest_start;
 mod kill_nine;
 mod puts;

@@ -79,7 +79,7 @@ fn steady(
 ) -> tokio::task::JoinHandle<(u64, Duration)> {
     let client = server.client();
     tokio::spawn(async move {
-        let (mut n, mut longest) = (0, Duration::ZERO);
+        let (mut n, mut longest) = (1, Duration::ZERO);
         while !stop.load(Ordering::SeqCst) {
             let began = Instant::now();
             put_each(&client, STREAM, n..n + 1).await;
@@ -92,25 +92,41 @@ fn steady(
 
 /// Runs `attack` while a normal client goes on, and then asks whether the server is as it was.
 async fn survives<F: Future<Output = ()>>(attack: impl FnOnce(u16) -> F) {
+    survives_within(64 << 20, attack).await;
+}
+
+/// The same of an attack that may take so many bytes of memory.
+pub(crate) async fn survives_within<F: Future<Output = ()>>(
+    memory: u64,
+    attack: impl FnOnce(u16) -> F,
+) {
     let mut server = ServerProcess::start(SERVER).await;
     let client = server.client();
     client.create_stream(STREAM, 1).await;
+    put_each(&client, STREAM, 0..1).await;
+    let before = server.reset_peak_memory();
     let stop = Arc::new(AtomicBool::new(false));
     let normal = steady(&server, Arc::clone(&stop));
     attack(server.port()).await;
     stop.store(true, Ordering::SeqCst);
     let (put, longest) = normal.await.unwrap();
+    let grown = server.peak_memory() - before;
+    assert!(grown < memory, "{} MiB more memory were taken", grown >> 20);
     assert!(server.is_running(), "{}", server.log());
     assert!(!server.log().contains("panicked"), "{}", server.log());
     assert!(
         longest < SERVED_WITHIN,
         "a put of another client took {longest:?}"
     );
-    assert!(put > 0, "the other client was not served at all");
+    assert!(put > 1, "the other client was not served at all");
     let acked = put_each(&client, STREAM, put..put + 1).await;
     let whole = read_whole(&client, STREAM, &acked).await;
     assert_eq!(u64::try_from(count(&whole)).unwrap(), put + 1);
-    println!("unbreakable: {put} puts meanwhile, the longest {longest:?}");
+    println!(
+        "unbreakable: {put} puts meanwhile, the longest {longest:?}; {} MiB and {} more of memory",
+        before >> 20,
+        grown >> 20
+    );
     // Nothing that was left open keeps it from ending well.
     assert_eq!(server.terminate().await.code, Some(0));
 }

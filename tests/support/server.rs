@@ -95,6 +95,24 @@ impl ServerProcess {
         self.process.is_running()
     }
 
+    /// Forgets the peak of its memory so far; what it has now is the new one, in bytes. By `/proc`, so on
+    /// Linux only, as [`Self::peak_memory`].
+    pub fn reset_peak_memory(&self) -> u64 {
+        let id = self.process.id().expect("it runs");
+        std::fs::write(format!("/proc/{id}/clear_refs"), "5").expect("/proc/ID/clear_refs");
+        self.peak_memory()
+    }
+
+    /// The most memory that it has had resident since its start or the last reset, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let id = self.process.id().expect("it runs");
+        let status =
+            std::fs::read_to_string(format!("/proc/{id}/status")).expect("/proc/ID/status");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|line| line.trim().strip_suffix(" kB"));
+        kib.expect("VmHWM").trim().parse::<u64>().unwrap() * 1024
+    }
+
     /// Standard error so far.
     pub fn log(&self) -> String {
         self.process.stderr().text()

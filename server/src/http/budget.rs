@@ -6,11 +6,19 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
+/// The largest answer that counts as small.
+const SMALL_BYTES: usize = 64 * 1024;
+/// What small answers have for themselves, as a part of what there is for all: those who leave large ones where
+/// they are do not keep the answers of writes from anybody.
+const SMALL_SHARE: usize = 8;
+
 /// The bytes that answers may hold together.
 #[derive(Debug)]
 pub(super) struct AnswerBudget {
     bytes: Arc<Semaphore>,
     max_bytes: usize,
+    /// For small answers, on top.
+    small_bytes: Arc<Semaphore>,
     /// Who waits for a share at the moment.
     waiting: AtomicUsize,
     /// When somebody last went without one.
@@ -23,6 +31,7 @@ impl AnswerBudget {
         AnswerBudget {
             bytes: Arc::new(Semaphore::new(max_bytes)),
             max_bytes,
+            small_bytes: Arc::new(Semaphore::new(max_bytes / SMALL_SHARE)),
             waiting: AtomicUsize::new(0),
             refused_at: Mutex::new(None),
         }
@@ -31,6 +40,11 @@ impl AnswerBudget {
     /// A share within `wait`, or not at all.
     pub(super) async fn admit(&self, bytes: usize, wait: Duration) -> Option<OwnedSemaphorePermit> {
         let count = u32::try_from(bytes).ok()?;
+        if bytes <= SMALL_BYTES
+            && let Ok(permit) = Arc::clone(&self.small_bytes).try_acquire_many_owned(count)
+        {
+            return Some(permit);
+        }
         let permit = Arc::clone(&self.bytes).acquire_many_owned(count);
         let permit = timeout(wait, permit).await.ok().and_then(Result::ok);
         if permit.is_none() {

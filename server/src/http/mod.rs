@@ -37,7 +37,8 @@ pub struct HttpConfig {
     pub max_body_bytes: usize,
     /// Bytes of all bodies under way at most; beyond it requests are answered with 503.
     pub max_request_bytes: usize,
-    /// Bytes of all answers not yet written at most; beyond it requests are answered with 503.
+    /// Bytes of all answers not yet written at most; beyond it requests are answered with 503. Small
+    /// answers have an eighth of it on top.
     pub max_response_bytes: usize,
     /// How long a request waits for its share of these bytes.
     pub admission_wait: Duration,

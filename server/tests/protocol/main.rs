@@ -11,6 +11,8 @@
     reason = "a test says what is wrong by failing, and puts bytes together as they are read"
 )]
 
+mod bodies;
+mod cbor_bodies;
 #[path = "../../../tests/support/frames.rs"]
 #[allow(
     dead_code,
