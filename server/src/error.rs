@@ -575,13 +575,10 @@ impl From<engine::Error> for ApiError {
                 current,
                 requested,
                 limit,
-            } => ApiError::too_many_shards(ShardQuota {
-                account: &arn.account,
-                region: &arn.region,
-                current,
-                limit,
-                additional: requested,
-            }),
+            } => shard_limit(&arn, current, requested, limit),
+            Error::ComingAndGoing { arn, limit } => {
+                ApiError::too_many_coming_and_going(&arn.account, limit)
+            }
             Error::TooManyTags { arn, .. } => {
                 ApiError::too_many_tags(Named::from(&arn), TAGS_PER_STREAM)
             }
@@ -621,6 +618,16 @@ impl From<engine::Error> for ApiError {
             Error::Log(error) => ApiError::of_log(&error),
         }
     }
+}
+
+fn shard_limit(arn: &StreamArn, current: usize, additional: usize, limit: usize) -> ApiError {
+    ApiError::too_many_shards(ShardQuota {
+        account: &arn.account,
+        region: &arn.region,
+        current,
+        limit,
+        additional,
+    })
 }
 
 fn shard_gone(shard: ShardId, stream: &StreamName, account: &AccountId) -> ApiError {

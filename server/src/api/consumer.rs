@@ -83,7 +83,8 @@ pub(super) fn list(
 ) -> Result<ListStreamConsumersResponse, ApiError> {
     let now_ms = engine.now_ms();
     let arn = parse_stream(request.stream_arn.as_deref().unwrap_or_default())?;
-    let stream = engine.stream(&arn)?;
+    // The model names the error; that it is about these states is ours, as of ListShards.
+    let stream = engine.ready_stream(&arn)?;
     let after = after(request, &stream, now_ms)?;
     let max = request
         .max_results
@@ -133,10 +134,7 @@ fn after(
     if token.arn != stream.arn.to_string() {
         return Err(ApiError::invalid_next_token());
     }
-    let ttl_ms = LIST_CONSUMERS_TOKEN_TTL_SECONDS * 1_000;
-    if now_ms > token.minted_ms.saturating_add(ttl_ms) {
-        return Err(ApiError::expired_next_token());
-    }
+    token::check_age(token.minted_ms, LIST_CONSUMERS_TOKEN_TTL_SECONDS, now_ms)?;
     Ok(Some(token.after_consumer))
 }
 

@@ -6,7 +6,9 @@ use crate::engine::catalog::{self, Stream};
 use crate::engine::options::{Distribution, Options};
 use crate::engine::{Engine, NewStream, RetentionChange, shards_for};
 use crate::error::ApiError;
-use millstream_wire::limits::{ON_DEMAND_INITIAL_SHARDS, RECORD_DEFAULT_MAX_BYTES};
+use millstream_wire::limits::{
+    LIST_STREAMS_TOKEN_TTL_SECONDS, ON_DEMAND_INITIAL_SHARDS, RECORD_DEFAULT_MAX_BYTES,
+};
 use millstream_wire::shapes::{
     CreateStreamRequest, DecreaseStreamRetentionPeriodRequest, DeleteStreamRequest,
     DescribeStreamRequest, DescribeStreamResponse, DescribeStreamSummaryRequest,
@@ -225,15 +227,16 @@ pub(super) fn list_streams(
     caller: &Caller,
     request: &ListStreamsRequest,
 ) -> Result<ListStreamsResponse, ApiError> {
+    let now_ms = engine.now_ms();
     let after = match request.next_token.as_deref() {
         None => request.exclusive_start_stream_name.clone(),
         Some(text) => {
             let token: ListStreamsToken =
                 token::decode(text).ok_or_else(ApiError::invalid_next_token)?;
+            token::check_age(token.minted_ms, LIST_STREAMS_TOKEN_TTL_SECONDS, now_ms)?;
             Some(token.after_stream)
         }
     };
-    let now_ms = engine.now_ms();
     let catalog = engine.catalog();
     let limit = request.limit.and_then(|limit| usize::try_from(limit).ok());
     let mut streams = catalog
@@ -253,7 +256,10 @@ pub(super) fn list_streams(
     let last = page.last().map(|stream| stream.arn.name.to_string());
     let next_token = match last.filter(|_| has_more_streams) {
         None => None,
-        Some(after_stream) => Some(token::encode(&ListStreamsToken { after_stream })?),
+        Some(after_stream) => Some(token::encode(&ListStreamsToken {
+            after_stream,
+            minted_ms: now_ms,
+        })?),
     };
     Ok(ListStreamsResponse {
         stream_names: page

@@ -4,7 +4,7 @@ use crate::engine::catalog::{Catalog, Change, Consumer, Event, Status, Stream};
 use crate::engine::error::ConsumerError;
 use crate::engine::reshard::Moment;
 use crate::engine::streams::{change_only, check_tags};
-use crate::engine::{Engine, Error, Limits};
+use crate::engine::{Engine, Error, Limits, check_ready};
 use millstream_wire::limits::{
     CONSUMERS_CREATING, CONSUMERS_PER_STREAM, CONSUMERS_PER_STREAM_UNLIMITED,
 };
@@ -135,15 +135,7 @@ fn registration(
     let now_ms = moment.now_ms;
     let not_found = || Error::StreamNotFound(new.stream.clone());
     let stream = catalog.stream(&new.stream, now_ms).ok_or_else(not_found)?;
-    match stream.status(now_ms).ok_or_else(not_found)? {
-        Status::Active | Status::Updating => {}
-        status => {
-            return Err(Error::StreamNotActive {
-                arn: new.stream,
-                status,
-            });
-        }
-    }
+    check_ready(stream, now_ms)?;
     if stream.consumer(&new.name, now_ms).is_some() {
         return Err(ConsumerError::Exists {
             stream: new.stream,

@@ -75,6 +75,14 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// As many streams are CREATING or DELETING as may be at a time.
+    #[error("{limit} streams of the account of {arn} are being created or deleted")]
+    ComingAndGoing {
+        /// The stream whose account and region it is about.
+        arn: StreamArn,
+        /// The limit.
+        limit: usize,
+    },
     /// The stream would have more tags than it may.
     #[error("stream {arn} would have {count} tags")]
     TooManyTags {

@@ -109,6 +109,13 @@ impl Engine {
         found.ok_or_else(|| Error::StreamNotFound(arn.clone()))
     }
 
+    /// The stream, if its shards and consumers can be listed: in any state but CREATING and DELETING.
+    pub fn ready_stream(&self, arn: &StreamArn) -> Result<Arc<Stream>, Error> {
+        let stream = self.stream(arn)?;
+        check_ready(&stream, self.now_ms())?;
+        Ok(stream)
+    }
+
     /// Finishes what was accepted and closes the log.
     pub async fn close(&self) {
         self.inner.log.close().await;
@@ -142,6 +149,18 @@ impl Engine {
             Ok(result) => result.map_err(Error::from),
             Err(_) => Err(Error::Log(crate::log::Error::Closed)),
         }
+    }
+}
+
+/// Whether a stream is ready for its readers, which it is while it is UPDATING as well.
+fn check_ready(stream: &Stream, now_ms: u64) -> Result<(), Error> {
+    match stream.status(now_ms) {
+        Some(Status::Active | Status::Updating) => Ok(()),
+        Some(status) => Err(Error::StreamNotActive {
+            arn: stream.arn.clone(),
+            status,
+        }),
+        None => Err(Error::StreamNotFound(stream.arn.clone())),
     }
 }
 
