@@ -5,6 +5,7 @@
 pub mod check;
 pub mod client;
 pub mod clock;
+pub mod generated;
 pub mod history;
 pub mod leases;
 pub mod load;

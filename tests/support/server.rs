@@ -45,6 +45,13 @@ impl ServerProcess {
         server
     }
 
+    /// Stops, and starts again on the same directory and port with other flags.
+    pub async fn restart_with(&mut self, flags: &[&str]) {
+        self.terminate().await;
+        self.flags = flags.iter().map(ToString::to_string).collect();
+        self.restart().await;
+    }
+
     /// Starts again on the same directory and port after the process ended.
     pub async fn restart(&mut self) {
         assert!(

@@ -1,8 +1,12 @@
-//! The walk through the service model: every operation that is served, member by member, in raw JSON
-//! against the real binary. The model is read from botocore when the test runs, so a newer botocore asks
-//! for more than the one before.
+//! The wire format in raw JSON and raw CBOR against the real binary, as the service model says it: every
+//! member of every request, every documented error, every member of every answer. The model is read from
+//! botocore when the test runs, so a newer botocore asks for more than the one before.
 
+mod cbor;
+mod events;
+mod exchange;
 mod model;
+mod operations;
 #[path = "../clients/python.rs"]
 #[expect(dead_code, reason = "the clients' suite uses all of it")]
 mod python;
