@@ -6,7 +6,9 @@ use crate::engine::catalog::{self, Stream};
 use crate::engine::options::{Distribution, Options};
 use crate::engine::{Engine, NewStream, RetentionChange, shards_for};
 use crate::error::ApiError;
-use millstream_wire::limits::{ON_DEMAND_INITIAL_SHARDS, RECORD_DEFAULT_MAX_BYTES};
+use millstream_wire::limits::{
+    ON_DEMAND_INITIAL_SHARDS, RECORD_DEFAULT_MAX_BYTES, RETENTION_DEFAULT_HOURS,
+};
 use millstream_wire::shapes::{
     CreateStreamRequest, DecreaseStreamRetentionPeriodRequest, DeleteStreamRequest,
     DescribeStreamRequest, DescribeStreamResponse, DescribeStreamSummaryRequest,
@@ -72,6 +74,7 @@ pub(super) async fn create_stream(
         arn: own_arn(caller, name),
         shards,
         mode,
+        retention_hours: RETENTION_DEFAULT_HOURS,
         max_record_bytes: kibibytes.map_or(RECORD_DEFAULT_MAX_BYTES, |size| size * 1024),
         tags: request.tags.unwrap_or_default(),
     };
