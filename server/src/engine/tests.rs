@@ -1,6 +1,7 @@
 //! Guarantees of the engine: over random reshards of the catalog alone, and over a log in memory.
 
 mod races;
+mod retained;
 
 use super::catalog::{Catalog, Event, Shard, Status, Stream, StreamMode};
 use super::reshard::{self, Moment, Refused};
