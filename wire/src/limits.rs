@@ -32,6 +32,8 @@ pub const SHARD_WRITE_RECORDS_PER_SECOND: u64 = 1_000;
 pub const SHARD_READ_BYTES_PER_SECOND: u64 = 2_097_152;
 /// GetRecords calls per second on one shard (quotas).
 pub const SHARD_READ_CALLS_PER_SECOND: u64 = 5;
+/// GetShardIterator calls per second on one shard (model: `GetShardIterator`).
+pub const SHARD_ITERATOR_CALLS_PER_SECOND: u64 = 5;
 /// Hours a new stream retains its records (API reference: `CreateStream`).
 pub const RETENTION_DEFAULT_HOURS: u32 = 24;
 /// Hours a stream may retain its records at least (API reference).

@@ -10,7 +10,7 @@ use millstream_wire::shapes::{
     self, Empty, KeyRange, ListShardsRequest, ListShardsResponse, MergeShardsRequest,
     SequenceNumberRange, ShardFilter, ShardFilterType, SplitShardRequest,
 };
-use millstream_wire::{HashKey, HashKeyRange, ShardId, StreamArn};
+use millstream_wire::{HashKey, HashKeyRange, Operation, ShardId, StreamArn};
 
 pub(super) async fn split_shard(
     engine: &Engine,
@@ -76,6 +76,7 @@ pub(super) fn list_shards(
         .map_err(|_| ApiError::invalid_next_token())?;
     // The KCL waits when AWS says that the stream is neither ACTIVE nor UPDATING.
     let stream = engine.ready_stream(&arn)?;
+    engine.count_call_on(Operation::ListShards, &arn)?;
     if request.stream_creation_timestamp.is_some_and(|at| {
         u64::try_from(at.millis).is_ok_and(|ms| ms / 1_000 != stream.created_ms / 1_000)
     }) {

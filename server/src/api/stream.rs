@@ -8,6 +8,7 @@ use crate::engine::{Engine, NewStream, RetentionChange, shards_for};
 use crate::error::ApiError;
 use millstream_wire::limits::{
     LIST_STREAMS_TOKEN_TTL_SECONDS, ON_DEMAND_INITIAL_SHARDS, RECORD_DEFAULT_MAX_BYTES,
+    RETENTION_DEFAULT_HOURS,
 };
 use millstream_wire::shapes::{
     CreateStreamRequest, DecreaseStreamRetentionPeriodRequest, DeleteStreamRequest,
@@ -74,6 +75,7 @@ pub(super) async fn create_stream(
         arn: own_arn(caller, name),
         shards,
         mode,
+        retention_hours: RETENTION_DEFAULT_HOURS,
         max_record_bytes: kibibytes.map_or(RECORD_DEFAULT_MAX_BYTES, |size| size * 1024),
         tags: request.tags.unwrap_or_default(),
     };

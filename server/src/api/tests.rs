@@ -1,6 +1,6 @@
 //! What a client sees: JSON in, JSON or AWS's error out, over an engine in memory.
 
-use crate::api::{Answer, Api, Call, Caller, Dispatch};
+use crate::api::{Answer, Api, Call, Caller, Dispatch, Latency};
 use crate::clock::ManualClock;
 use crate::engine::tests::{MemoryDisk, engine_with};
 use crate::engine::{Engine, Limits, Settings};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 mod consumer;
+mod realism;
 mod settings;
 
 const NOW_MS: u64 = 1_750_000_000_000;
@@ -36,10 +37,11 @@ impl Service {
         let settings = Settings {
             limits,
             state_delay_ms,
+            ..Settings::default()
         };
         let engine = engine_with(&clock, &disk, settings);
         Service {
-            api: Api::new(engine.clone()),
+            api: Api::new(engine.clone(), Latency::default()),
             engine,
             clock,
             disk,

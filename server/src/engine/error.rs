@@ -1,6 +1,7 @@
 //! What the engine can refuse or fail at, with the values involved. AWS's words for it are in
 //! `crate::error`.
 
+use crate::engine::RateError;
 use crate::engine::catalog::Status;
 use crate::log;
 use millstream_wire::{
@@ -168,6 +169,9 @@ pub enum Error {
         /// The shard.
         shard: ShardId,
     },
+    /// Calls come too fast.
+    #[error(transparent)]
+    Rate(#[from] RateError),
     /// A setting cannot be changed like this.
     #[error("stream {arn}: {refused}")]
     Setting {

@@ -438,6 +438,11 @@ pub fn shards_for(mibps: u32) -> u32 {
     mibps.max(ON_DEMAND_INITIAL_SHARDS)
 }
 
+/// The shards an on-demand stream begins with when nothing else is asked for.
+pub fn shards_when_new() -> NonZeroU32 {
+    NonZeroU32::new(ON_DEMAND_INITIAL_SHARDS).unwrap_or(NonZeroU32::MIN)
+}
+
 fn warm(
     catalog: &Catalog,
     stream: &Stream,

@@ -7,8 +7,8 @@ use crate::engine::reshard::{self, Moment};
 use crate::engine::{Engine, Error, Limits, RetentionChange, active, settings};
 use crate::log::Transaction;
 use millstream_wire::limits::{
-    RETENTION_DEFAULT_HOURS, RETENTION_MAX_HOURS, RETENTION_MIN_HOURS, SHARDS_PER_ACCOUNT,
-    SHARDS_PER_NODE, SHARDS_STORED_PER_NODE, STREAMS_COMING_AND_GOING, TAGS_PER_STREAM,
+    RETENTION_MAX_HOURS, RETENTION_MIN_HOURS, SHARDS_PER_ACCOUNT, SHARDS_PER_NODE,
+    SHARDS_STORED_PER_NODE, STREAMS_COMING_AND_GOING, TAGS_PER_STREAM,
 };
 use millstream_wire::{HashKey, ShardId, StreamArn};
 use std::collections::BTreeMap;
@@ -24,6 +24,8 @@ pub struct NewStream {
     pub shards: NonZeroU32,
     /// Who decides on the number of shards.
     pub mode: StreamMode,
+    /// Hours its records stay readable.
+    pub retention_hours: u32,
     /// Data plus partition key of one record at most, bytes.
     pub max_record_bytes: usize,
     /// Its tags.
@@ -229,11 +231,7 @@ impl Engine {
     ) -> Result<(), Error> {
         self.transact(move |catalog, moment| {
             let stream = active(catalog, arn, moment)?;
-            let new = set
-                .keys()
-                .filter(|key| !stream.tags.contains_key(*key))
-                .count();
-            check_tags(arn, stream.tags.len() + new)?;
+            check_added_tags(arn, &stream.tags, &set)?;
             Ok(Some(change_only(&Event::TagsChanged {
                 arn: arn.clone(),
                 set,
@@ -268,7 +266,7 @@ pub(super) fn creation_event(new: NewStream, shards: Vec<Shard>, moment: Moment)
         arn: new.arn,
         created_ms: moment.now_ms,
         change: Some(change),
-        retention_hours: RETENTION_DEFAULT_HOURS,
+        retention_hours: new.retention_hours,
         mode: new.mode,
         max_record_bytes: new.max_record_bytes,
         tags: new.tags,
@@ -386,6 +384,16 @@ pub(super) fn check_tags(arn: &StreamArn, count: usize) -> Result<(), Error> {
         });
     }
     Ok(())
+}
+
+/// Whether what has these tags may be given more.
+pub(super) fn check_added_tags(
+    arn: &StreamArn,
+    tags: &BTreeMap<String, String>,
+    added: &BTreeMap<String, String>,
+) -> Result<(), Error> {
+    let new = added.keys().filter(|key| !tags.contains_key(*key)).count();
+    check_tags(arn, tags.len() + new)
 }
 
 fn refusal(arn: &StreamArn, shard: ShardId, refused: reshard::Refused) -> Error {

@@ -1,8 +1,9 @@
-//! Texts about settings of streams, resources and accounts. Sources: moto and a fork of kinesalite for
-//! those on UpdateShardCount; the others are ours, because AWS's are not recorded.
+//! Texts about settings of streams, resources and accounts, and about calls that come too fast. Sources: moto
+//! and a fork of kinesalite for those on UpdateShardCount; public issues on AWS for the rate of calls on a
+//! stream (amazon-kinesis-client 185); the others are ours, because AWS's are not recorded.
 
 use super::{ApiError, Named};
-use crate::engine::{SettingError, ShardBound};
+use crate::engine::{RateError, SettingError, ShardBound};
 use millstream_wire::limits::{POLICY_MAX_BYTES, WARM_THROUGHPUT_MAX_MIBPS};
 use millstream_wire::{AccountId, ErrorCode, Operation};
 
@@ -109,6 +110,17 @@ impl ApiError {
                 "{what} cannot be called more than {times} times in a rolling 24-hour period for {named}."
             )),
         }
+    }
+}
+
+impl From<RateError> for ApiError {
+    fn from(error: RateError) -> Self {
+        limit_exceeded(match error {
+            RateError::Account { operation, account } => {
+                format!("Rate exceeded for {operation} under account {account}.")
+            }
+            RateError::Stream(arn) => format!("Rate exceeded for {}.", Named::from(&arn)),
+        })
     }
 }
 

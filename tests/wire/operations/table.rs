@@ -34,7 +34,6 @@ const STATUS: &[(&str, &str)] = &[
         "EnableEnhancedMonitoring",
         "served as a setting: no metrics are sent anywhere",
     ),
-    ("ListTagsForResource", "served for streams"),
     (
         "PutResourcePolicy",
         "served as a setting: the policy is kept, not enforced",
@@ -44,8 +43,6 @@ const STATUS: &[(&str, &str)] = &[
         "served as a setting: nothing is encrypted, see below",
     ),
     ("StopStreamEncryption", "served as a setting"),
-    ("TagResource", "served for streams"),
-    ("UntagResource", "served for streams"),
 ];
 
 /// Why errors that are documented are not produced.

@@ -1,0 +1,9 @@
+//! The AWS SDK for Rust, as it comes from the registry, against a server in this process: plain and over TLS, every
+//! record through a split and a merge by GetRecords, and pushed by SubscribeToShard; errors by their types.
+
+#[cfg(test)]
+mod fanout;
+#[cfg(test)]
+mod records;
+#[cfg(test)]
+mod sdk;
