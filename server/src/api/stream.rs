@@ -18,7 +18,7 @@ use millstream_wire::shapes::{
     StreamDescription, StreamDescriptionSummary, StreamMode, StreamModeDetails, StreamStatus,
     StreamSummary, Timestamp, WarmThroughput,
 };
-use millstream_wire::{ShardId, StreamArn};
+use millstream_wire::{Operation, ShardId, StreamArn};
 use sha2::{Digest, Sha256};
 use std::num::NonZeroU32;
 
@@ -113,10 +113,7 @@ pub(super) async fn increase_retention(
         request.stream_arn.as_deref(),
     )?;
     let hours = request.retention_period_hours.unwrap_or_default();
-    engine
-        .set_retention(&arn, hours, RetentionChange::Increase)
-        .await?;
-    Ok(Empty {})
+    retain(engine, &arn, hours, RetentionChange::Increase).await
 }
 
 pub(super) async fn decrease_retention(
@@ -130,9 +127,22 @@ pub(super) async fn decrease_retention(
         request.stream_arn.as_deref(),
     )?;
     let hours = request.retention_period_hours.unwrap_or_default();
-    engine
-        .set_retention(&arn, hours, RetentionChange::Decrease)
-        .await?;
+    retain(engine, &arn, hours, RetentionChange::Decrease).await
+}
+
+async fn retain(
+    engine: &Engine,
+    arn: &StreamArn,
+    hours: i64,
+    change: RetentionChange,
+) -> Result<Empty, ApiError> {
+    engine.stream(arn)?;
+    let operation = match change {
+        RetentionChange::Increase => Operation::IncreaseStreamRetentionPeriod,
+        RetentionChange::Decrease => Operation::DecreaseStreamRetentionPeriod,
+    };
+    engine.count_call_on(operation, arn)?;
+    engine.set_retention(arn, hours, change).await?;
     Ok(Empty {})
 }
 

@@ -403,13 +403,14 @@ async fn a_stream_that_is_created_is_not_tagged_yet() {
 /// Five streams may be CREATING or DELETING at a time.
 #[tokio::test]
 async fn few_streams_come_and_go_at_a_time() {
-    let service = Service::new_with(Limits::Aws, 500);
+    let service = Service::new_with(Limits::Aws, 10_000);
     let named = |n: usize| json!({"StreamName": format!("s{n}"), "ShardCount": 1});
     service.ok(Operation::CreateStream, named(0)).await;
-    service.clock.advance_ms(500);
+    service.clock.advance_ms(10_000);
     for n in 1..=5 {
         service.ok(Operation::CreateStream, named(n)).await;
-        service.clock.advance_ms(1);
+        // No faster than calls may come.
+        service.clock.advance_ms(1_000);
     }
     let message = "This request would have exceed the limit on the number  of streams that can \
         simultaneously be in CREATING or DELETING for the account 000000000000. Limit: 5.";
@@ -425,7 +426,7 @@ async fn few_streams_come_and_go_at_a_time() {
     );
     // One that counts already does not count twice.
     service.ok(Operation::DeleteStream, delete(5)).await;
-    service.clock.advance_ms(496);
+    service.clock.advance_ms(5_000);
     service.ok(Operation::DeleteStream, delete(0)).await;
 }
 

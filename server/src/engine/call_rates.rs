@@ -1,7 +1,8 @@
 //! How often operations may be called, as AWS has it: calls per second of an account in a region, or on a
 //! stream. What a shard takes is in `throttle`.
 //!
-//! Source: the service model, which says it with each operation; UpdateShardCount: "TPS over 10".
+//! Source: the service model, which says it with most operations; UpdateShardCount: "TPS over 10". For those on
+//! policies, retention and monitoring it is the developer guide's page of quotas.
 
 use crate::engine::throttle::{Bucket, Throttled};
 use crate::engine::{Engine, Limits};
@@ -36,18 +37,21 @@ enum Scope {
     Stream(StreamArn),
 }
 
-/// Calls per second of one account in one region; `None` if the model names no such limit.
+/// Calls per second of one account in one region; `None` if AWS names no such limit.
 fn per_account(operation: Operation) -> Option<u64> {
     use Operation as Op;
     match operation {
         Op::DescribeLimits => Some(1),
         Op::AddTagsToStream
         | Op::CreateStream
+        | Op::DeleteResourcePolicy
         | Op::DeleteStream
         | Op::DescribeAccountSettings
+        | Op::GetResourcePolicy
         | Op::ListStreams
         | Op::ListTagsForStream
         | Op::MergeShards
+        | Op::PutResourcePolicy
         | Op::RegisterStreamConsumer
         | Op::RemoveTagsFromStream
         | Op::SplitShard
@@ -59,12 +63,18 @@ fn per_account(operation: Operation) -> Option<u64> {
     }
 }
 
-/// Calls per second on one stream; `None` if the model names no such limit.
+/// Calls per second on one stream; `None` if AWS names no such limit.
 fn per_stream(operation: Operation) -> Option<u64> {
+    use Operation as Op;
     match operation {
-        Operation::DeregisterStreamConsumer | Operation::ListStreamConsumers => Some(5),
-        Operation::DescribeStreamConsumer => Some(20),
-        Operation::ListShards => Some(1_000),
+        Op::DecreaseStreamRetentionPeriod
+        | Op::DeregisterStreamConsumer
+        | Op::DisableEnhancedMonitoring
+        | Op::EnableEnhancedMonitoring
+        | Op::IncreaseStreamRetentionPeriod
+        | Op::ListStreamConsumers => Some(5),
+        Op::DescribeStreamConsumer => Some(20),
+        Op::ListShards => Some(1_000),
         _ => None,
     }
 }
@@ -132,7 +142,7 @@ impl Engine {
             })
     }
 
-    /// Counts a call against the allowance of its stream.
+    /// Counts a call against the allowance of its stream, which exists.
     ///
     /// # Errors
     /// [`RateError::Stream`]: too many within a second.

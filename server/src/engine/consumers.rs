@@ -84,13 +84,19 @@ impl Engine {
         .await
     }
 
-    /// Attaches a resource policy to a consumer, or removes it.
+    /// Attaches a resource policy to a consumer, or removes it, once the consumer is ACTIVE. Source: an error
+    /// of AWS in a public issue (cloudformation-coverage-roadmap 2442).
     pub async fn set_consumer_policy(
         &self,
         consumer: &ConsumerArn,
         policy: Option<String>,
     ) -> Result<(), Error> {
+        let now_ms = self.now_ms();
         self.set_consumer(consumer, |found| {
+            if let Some(status @ (Status::Creating | Status::Deleting)) = found.status(now_ms) {
+                let consumer = consumer.clone();
+                return Err(ConsumerError::NotActive { consumer, status }.into());
+            }
             found.policy = policy;
             Ok(())
         })

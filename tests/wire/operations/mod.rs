@@ -1,13 +1,14 @@
 //! Every operation of the model, shown to succeed and to fail as documented; the table of operations in README
 //! is what is seen here.
 //!
-//! Two things cannot be shown by a process that runs for seconds: what expires after minutes, and the end of
-//! an account's commitment. They are shown by a server in this process whose clock is driven.
+//! What a process that runs for seconds cannot show, that iterators expire or that a thousand calls come within
+//! one second, is shown by a server in this process whose clock is driven.
 
 mod account;
 mod consumers;
 mod expiry;
 mod limits;
+mod rates;
 mod records;
 mod resources;
 mod settings;
@@ -44,10 +45,11 @@ async fn play(encoding: Encoding) -> Seen {
         settings::play(encoding),
         resources::play(encoding),
     );
-    let (account, states, limits, expiry, unsupported) = tokio::join!(
+    let (account, states, limits, rates, expiry, unsupported) = tokio::join!(
         account::play(encoding),
         states::play(encoding),
         limits::play(encoding),
+        rates::play(encoding),
         expiry::play(encoding),
         unsupported::play(encoding),
     );
@@ -62,6 +64,7 @@ async fn play(encoding: Encoding) -> Seen {
         account,
         states,
         limits,
+        rates,
         expiry,
         unsupported,
     ] {

@@ -1,4 +1,4 @@
-//! Tags and policies of streams, by name and by ARN.
+//! Tags and policies: of streams by name and by ARN, of consumers by ARN.
 
 use super::stage::{Seen, Stage, arn};
 use crate::exchange::Encoding;
@@ -12,6 +12,7 @@ pub(crate) async fn play(encoding: Encoding) -> Seen {
     tag_by_name(&mut stage).await;
     tag_by_arn(&mut stage).await;
     policies(&mut stage).await;
+    consumers(&mut stage).await;
     stage.seen
 }
 
@@ -102,5 +103,46 @@ async fn policies(stage: &mut Stage) {
         ("DeleteResourcePolicy", resource),
     ] {
         not_found(stage, operation, input).await;
+    }
+}
+
+async fn consumers(stage: &mut Stage) {
+    let consumer = stage.register("orders", "tagged").await;
+    let with = |more: Value| {
+        let mut input = json!({"ResourceARN": consumer});
+        input
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        input
+    };
+    stage
+        .done("TagResource", with(json!({"Tags": {"a": "1", "b": "2"}})))
+        .await;
+    stage
+        .done("UntagResource", with(json!({"TagKeys": ["a"]})))
+        .await;
+    let tags = json!({"Tags": [{"Key": "b", "Value": "2"}]});
+    stage
+        .answers("ListTagsForResource", with(json!({})), tags)
+        .await;
+    stage
+        .done("PutResourcePolicy", with(json!({"Policy": POLICY})))
+        .await;
+    let policy = json!({"Policy": POLICY});
+    stage
+        .answers("GetResourcePolicy", with(json!({})), policy)
+        .await;
+    stage.done("DeleteResourcePolicy", with(json!({}))).await;
+    let named = json!({"ConsumerARN": consumer});
+    stage.done("DeregisterStreamConsumer", named).await;
+    for operation in [
+        "ListTagsForResource",
+        "GetResourcePolicy",
+        "DeleteResourcePolicy",
+    ] {
+        stage
+            .refuses(operation, "ResourceNotFound", with(json!({})))
+            .await;
     }
 }

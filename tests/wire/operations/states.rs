@@ -127,13 +127,15 @@ fn changes(stream: &str) -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// A consumer that is CREATING is not pushed to, and one that is DELETING is still described.
+/// A consumer that is CREATING is not pushed to and gets no policy, and one that is DELETING is still described.
 async fn consumers(stage: &mut Stage) {
     let consumer = stage.register("updating", "late").await;
     let input = json!({
         "ConsumerARN": consumer, "ShardId": shard_id(0), "StartingPosition": {"Type": "LATEST"},
     });
     stage.refuses("SubscribeToShard", IN_USE, input).await;
+    let policy = json!({"ResourceARN": consumer, "Policy": "{\"Statement\":[]}"});
+    stage.refuses("PutResourcePolicy", IN_USE, policy).await;
     let named = json!({"ConsumerARN": consumer});
     stage.done("DeregisterStreamConsumer", named.clone()).await;
     let mut description = super::stage::consumer("late", "DELETING");
