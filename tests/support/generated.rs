@@ -56,9 +56,11 @@ fn apply(name: &str, change: impl Fn(&str) -> Result<String, String>) {
     file.write_all(changed.as_bytes()).unwrap();
 }
 
+/// README of the repository, above this package.
 fn readme() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().unwrap().join("README.md")
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let mut readmes = above.map(|folder| folder.join("README.md"));
+    readmes.find(|path| path.exists()).unwrap()
 }
 
 /// The document in three: what comes before the part with its marker, the part, and the rest from the end

@@ -155,7 +155,7 @@ fn launch(binary: &Path, port: u16, data: &Path, flags: &[String]) -> Process {
 }
 
 /// A port nobody listens on. A restart must find its own port again, so 0 will not do.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0))
         .unwrap()
         .local_addr()

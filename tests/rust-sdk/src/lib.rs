@@ -4,6 +4,10 @@
 #[cfg(test)]
 mod fanout;
 #[cfg(test)]
+#[path = "../../support/generated.rs"]
+#[expect(dead_code, reason = "the other suites use all of it")]
+mod generated;
+#[cfg(test)]
 mod records;
 #[cfg(test)]
 mod sdk;

@@ -1,5 +1,6 @@
 //! Records put in batches, through a split and a merge, and read back by GetRecords; errors by their types.
 
+use crate::generated;
 use crate::sdk::{Carrier, client, create, server};
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
@@ -172,6 +173,17 @@ async fn every_record_comes_back_over_http() {
 #[tokio::test]
 async fn every_record_comes_back_over_tls() {
     every_record_through_a_split_and_a_merge(Carrier::Tls).await;
+}
+
+/// README's table of clients has the version that is locked here.
+#[test]
+fn readme_has_a_row_of_this_version() {
+    let lock = include_str!("../Cargo.lock");
+    let package = lock.split("[[package]]").find(|one| one.contains("\"aws-sdk-kinesis\""));
+    let version = package.and_then(|package| package.split("version = \"").nth(1));
+    let version = version.and_then(|rest| rest.split('"').next()).expect("a version");
+    let done = "streams, records and errors by their types, SubscribeToShard, a split and a merge; plain and over TLS";
+    generated::row("clients", "AWS SDK for Rust", &[version, done, "works"]);
 }
 
 #[tokio::test]
