@@ -79,7 +79,13 @@ impl Exchange {
     /// The answer is not of the encoding or not of the types of the model.
     pub(crate) async fn call(&self, operation: &str, input: &Value) -> Result<Value, CallError> {
         let (status, response) = self.send(operation, input).await?;
+        let headers = response.headers().clone();
         let body = response.bytes().await.map_err(CallError::unanswered)?;
+        assert!(headers.contains_key("x-amzn-requestid"), "{headers:?}");
+        if !body.is_empty() {
+            let content_type = self.encoding.content_type();
+            assert_eq!(headers["content-type"], content_type, "{operation}");
+        }
         if status != 200 {
             return Err(self.refused(operation, status, &body));
         }

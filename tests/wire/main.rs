@@ -7,6 +7,7 @@ mod events;
 mod exchange;
 mod model;
 mod operations;
+mod outputs;
 #[path = "../clients/python.rs"]
 #[expect(dead_code, reason = "the clients' suite uses all of it")]
 mod python;

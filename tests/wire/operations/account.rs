@@ -23,6 +23,7 @@ async fn limits(stage: &mut Stage) {
     let pattern = json!({
         "ShardLimit": ANY, "OpenShardCount": 7,
         "OnDemandStreamCount": 1, "OnDemandStreamCountLimit": ANY,
+        "ChannelCount": 0, "ChannelCountLimit": 0,
     });
     stage.answers("DescribeLimits", json!({}), pattern).await;
 }

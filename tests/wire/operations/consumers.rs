@@ -20,6 +20,7 @@ pub(crate) async fn play(encoding: Encoding) -> Seen {
     let consumer = stage.register("orders", "pushed").await;
     subscribe(&mut stage, &consumer).await;
     subscribe_to_the_end(&mut stage, &consumer).await;
+    subscribe_encrypted(&mut stage).await;
     take_over(&mut stage, &consumer).await;
     deregister(&mut stage, &consumer).await;
     stage.seen
@@ -152,6 +153,29 @@ async fn subscribe_to_the_end(stage: &mut Stage, consumer: &str) {
     });
     pushed(stage, &mut subscribed, EVENT, event).await;
     assert_eq!(subscribed.next().await, None);
+}
+
+/// Records of an encrypted stream say so when they are pushed.
+async fn subscribe_encrypted(stage: &mut Stage) {
+    stage.create("sealed", 1).await;
+    let key = json!({
+        "StreamARN": arn("sealed"), "EncryptionType": "KMS", "KeyId": "alias/aws/kinesis",
+    });
+    stage.done("StartStreamEncryption", key).await;
+    let put = json!({"StreamName": "sealed", "PartitionKey": "k", "Data": ""});
+    let pattern = json!({"ShardId": shard_id(0), "SequenceNumber": ANY, "EncryptionType": "KMS"});
+    stage.answers("PutRecord", put, pattern).await;
+    let consumer = stage.register("sealed", "pushed").await;
+    let mut subscribed = begin(stage, &subscription(&consumer, 0)).await;
+    let event = json!({
+        "Records": [{
+            "SequenceNumber": ANY, "ApproximateArrivalTimestamp": ANY, "Data": "",
+            "PartitionKey": "k", "EncryptionType": "KMS",
+        }],
+        "ContinuationSequenceNumber": ANY,
+        "MillisBehindLatest": 0,
+    });
+    pushed(stage, &mut subscribed, EVENT, event).await;
 }
 
 /// The exceptions within the stream: another subscription takes over, then the consumer goes away.

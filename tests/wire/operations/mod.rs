@@ -21,7 +21,9 @@ mod unsupported;
 
 use crate::exchange::Encoding;
 use crate::model::Model;
-use stage::Seen;
+pub(crate) use stage::Seen;
+pub(crate) use table::NOT_SUPPORTED;
+
 use support::generated;
 use tokio::sync::OnceCell;
 

@@ -90,6 +90,13 @@ async fn list(stage: &mut Stage) {
     let open = json!({"StreamARN": arn("orders"), "ShardFilter": {"Type": "AT_LATEST"}});
     let shards = json!({"Shards": [listed(2, &[0], false), listed(4, &[3, 1], false)]});
     stage.answers(operation, open, shards).await;
+    let described = stage
+        .looks("DescribeStream", json!({"StreamName": "orders"}))
+        .await;
+    let all = stage
+        .looks(operation, json!({"StreamName": "orders"}))
+        .await;
+    assert_eq!(described["StreamDescription"]["Shards"], all["Shards"]);
     let unknown = json!({"StreamName": "nobody"});
     stage.refuses(operation, "ResourceNotFound", unknown).await;
     stage.refuses(operation, "InvalidArgument", json!({})).await;

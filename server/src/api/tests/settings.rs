@@ -319,7 +319,7 @@ async fn a_summary_has_the_newest_members_where_aws_sends_them() {
     );
     assert_eq!(
         api.call("DescribeLimits", json!({})).await.unwrap(),
-        r#"{"ShardLimit":500,"OpenShardCount":6,"OnDemandStreamCount":1,"OnDemandStreamCountLimit":50}"#
+        r#"{"ShardLimit":500,"OpenShardCount":6,"OnDemandStreamCount":1,"OnDemandStreamCountLimit":50,"ChannelCount":0,"ChannelCountLimit":0}"#
     );
 }
 
