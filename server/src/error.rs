@@ -370,10 +370,11 @@ impl ApiError {
         ))
     }
 
-    /// A starting sequence number of another shard.
-    pub fn sequence_of_other_shard(encoded: ShardId, used: ShardId) -> ApiError {
+    /// A starting sequence number of another shard. One of an index that no shard has is printed as Java
+    /// prints it, with its sign.
+    pub fn sequence_of_other_shard(encoded: i32, used: ShardId) -> ApiError {
         ApiError::invalid(format!(
-            "Invalid StartingSequenceNumber. It encodes {encoded}, while it was used in a call to \
+            "Invalid StartingSequenceNumber. It encodes shardId-{encoded:012}, while it was used in a call to \
              a shard with {used}"
         ))
     }
@@ -634,7 +635,8 @@ fn shard_gone(shard: ShardId, stream: &StreamName, account: &AccountId) -> ApiEr
 }
 
 fn foreign_sequence(sequence: SequenceNumber, shard: ShardId, arn: &StreamArn) -> ApiError {
-    let (text, fault) = (sequence.to_string(), SequenceFault::Foreign);
+    let text = sequence.normalized().to_string();
+    let fault = SequenceFault::Foreign;
     ApiError::bad_starting_sequence(&text, shard, Named::from(arn), fault)
 }
 

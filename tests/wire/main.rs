@@ -1,10 +1,12 @@
 //! The wire format in raw JSON and raw CBOR against the real binary, as the service model says it: every
 //! member of every request, every documented error, every member of every answer. The model is read from
-//! botocore when the test runs, so a newer botocore asks for more than the one before.
+//! botocore when the test runs, so a newer botocore asks for more than the one before. The goldens are what AWS
+//! answers, word for word.
 
 mod cbor;
 mod events;
 mod exchange;
+mod goldens;
 mod model;
 mod operations;
 mod outputs;

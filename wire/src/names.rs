@@ -192,9 +192,10 @@ impl fmt::Display for ShardId {
 impl FromStr for ShardId {
     type Err = InvalidName;
 
-    /// AWS takes any prefix before a `-`, or none at all, and any number of leading zeros.
+    /// AWS takes any prefix before a `-`, or none at all, and any number of leading zeros. What follows a
+    /// second `-` is not looked at.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.rsplit_once('-').map_or(text, |(_, digits)| digits);
+        let digits = text.split('-').nth(1).unwrap_or(text);
         let all_digits = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
         match (all_digits, digits.parse::<u32>()) {
             (true, Ok(index)) if index <= i32::MAX.cast_unsigned() => Ok(ShardId(index)),
@@ -213,7 +214,14 @@ mod tests {
 
     #[test]
     fn parses_shard_ids_as_aws_does() {
-        for text in ["shardId-000000000007", "7", "shardId-7", "x-007"] {
+        for text in [
+            "shardId-000000000007",
+            "7",
+            "shardId-7",
+            "x-007",
+            "-7",
+            "x-7-8",
+        ] {
             assert_eq!(text.parse(), Ok(ShardId(7)), "{text}");
         }
         for text in [
@@ -221,6 +229,8 @@ mod tests {
             "shardId-",
             "shardId-99999999999",
             "shardId--x",
+            "shardId--7",
+            "2.14E4",
             "shardId-+7",
         ] {
             assert!(text.parse::<ShardId>().is_err(), "{text}");

@@ -95,6 +95,26 @@ impl Parts {
     }
 }
 
+/// Where a number says it comes from, in any of the three layouts that AWS has handed out.
+///
+/// Source: kinesalite's parser, whose refusals were compared with AWS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The layout: 0, 1 or 2.
+    pub version: u8,
+    /// When the shard was created, seconds since 1970.
+    pub shard_created_seconds: u64,
+    /// When the record arrived, seconds since 1970; version 0 does not say.
+    pub record_seconds: Option<u64>,
+    /// The shard's index. Negative where its highest bit is set, as Java reads it.
+    pub shard_index: i32,
+}
+
+impl Origin {
+    /// The first second that AWS takes for too late, in the year 2477.
+    const TOO_LATE_SECONDS: u64 = 16_025_175_000;
+}
+
 /// 10^19, the largest power of ten in a u64: one limb of decimal conversion.
 const CHUNK: u64 = 10_000_000_000_000_000_000;
 const CHUNK_DIGITS: usize = 19;
@@ -102,6 +122,56 @@ const CHUNK_DIGITS: usize = 19;
 impl SequenceNumber {
     /// The smallest number, before every record.
     pub const ZERO: SequenceNumber = SequenceNumber { high: 0, low: 0 };
+
+    /// The number as AWS prints it: one of version 0 has 125 bits, whose highest is set.
+    #[must_use]
+    pub fn normalized(self) -> SequenceNumber {
+        const VERSION_0_BIT: u128 = 1 << 124;
+        match self.high {
+            0 => SequenceNumber {
+                high: 0,
+                low: self.low & (VERSION_0_BIT - 1) | VERSION_0_BIT,
+            },
+            _ => self,
+        }
+    }
+
+    /// Where the number says it comes from; `None` for one that AWS never handed out.
+    pub fn origin(self) -> Option<Origin> {
+        let SequenceNumber { high, low } = self.normalized();
+        let field = |shift: u32, bits: u32| (low >> shift) & ((1u128 << bits) - 1);
+        let seconds = |shift: u32| u64::try_from(field(shift, 36)).ok();
+        let index = |shift: u32, bits: u32| u32::try_from(field(shift, bits)).ok();
+        let (version, created, record_seconds, index) = match (high >> 56, low & 0xf) {
+            _ if high == 0 => (0, seconds(88)?, None, index(0, 16)?),
+            // The time of version 1 reaches over the middle.
+            (2, 1) => {
+                let time = (high & 0xff) << 28 | u64::try_from(low >> 100).unwrap_or_default();
+                (
+                    1,
+                    high >> 20 & Parts::SECONDS_MASK,
+                    Some(time),
+                    index(4, 32)?,
+                )
+            }
+            (2, 2) => (
+                2,
+                high >> 20 & Parts::SECONDS_MASK,
+                seconds(36),
+                index(4, 32)?,
+            ),
+            _ => return None,
+        };
+        let too_late = version != 1 && created >= Origin::TOO_LATE_SECONDS;
+        // The highest bit of the counter.
+        let too_many = version == 2 && high & 0x8000 != 0;
+        (!too_late && !too_many).then_some(Origin {
+            version,
+            shard_created_seconds: created,
+            record_seconds,
+            shard_index: index.cast_signed(),
+        })
+    }
 
     fn limbs(self) -> [u64; 3] {
         let low_half = u64::try_from(self.low & u128::from(u64::MAX)).unwrap_or(u64::MAX);
@@ -230,7 +300,86 @@ mod tests {
         );
     }
 
+    /// In hexadecimal, as the layouts are read: what a number says of its origin.
+    #[test]
+    fn every_version_that_aws_has_handed_out_says_where_it_is_from() {
+        let number = |hex: &str| {
+            let (high, low) = hex.split_at(hex.len().saturating_sub(32));
+            SequenceNumber {
+                high: u64::from_str_radix(high, 16).unwrap_or_default(),
+                low: u128::from_str_radix(low, 16).unwrap(),
+            }
+        };
+        let origin = |hex: &str| {
+            let origin = number(hex).origin()?;
+            Some((
+                origin.version,
+                origin.shard_created_seconds,
+                origin.record_seconds,
+                origin.shard_index,
+            ))
+        };
+        for (hex, expected) in [
+            ("0", Some((0, 0, None, 0))),
+            ("5", Some((0, 0, None, 5))),
+            (
+                "13bb2cc3d7ffffffffffffffffffffff",
+                Some((0, 16_025_174_999, None, 65_535)),
+            ),
+            (
+                "f3bb2cc3d7ff7fffffffffffffff0000",
+                Some((0, 16_025_174_999, None, 0)),
+            ),
+            ("13bb2cc3d80000000000000000000000", None),
+            ("20000000000000000000000000000000000000000000000", None),
+            (
+                "20000000000000000000000000000000000000000000001",
+                Some((1, 0, Some(0), 0)),
+            ),
+            (
+                "20000000000000000000000000000000000000000000002",
+                Some((2, 0, Some(0), 0)),
+            ),
+            ("20000000000000000000000000000000000000000000003", None),
+            ("30000000000000000000000000000000000000000000001", None),
+            ("1ffffffffff7fffffffffffffff000000000007fffffff2", None),
+            ("2ffffffffff7fffffffffffffff000000000007fffffff2", None),
+            ("20000000000800000000000000000000000000000000002", None),
+            (
+                "20000000000000000000000000000000000000800000002",
+                Some((2, 0, Some(0), i32::MIN)),
+            ),
+            (
+                "20000000170000000000000000000000000009000000a32",
+                Some((2, 23, Some(9), 163)),
+            ),
+        ] {
+            assert_eq!(origin(hex), expected, "{hex}");
+        }
+        let large = number("f3bb2cc3d7ff7fffffffffffffff0000");
+        assert_eq!(
+            large.normalized().to_string(),
+            "26227199374821822965252748908982894592"
+        );
+        assert_eq!(
+            SequenceNumber::ZERO.normalized().to_string(),
+            "21267647932558653966460912964485513216"
+        );
+    }
+
     proptest! {
+        #[test]
+        fn its_own_layout_is_one_that_is_read(parts in parts()) {
+            let origin = parts.pack().origin();
+            let sound = parts.shard_created_seconds < Origin::TOO_LATE_SECONDS;
+            prop_assert_eq!(origin.is_some(), sound);
+            if let Some(origin) = origin {
+                prop_assert_eq!(origin.shard_created_seconds, parts.shard_created_seconds);
+                prop_assert_eq!(origin.record_seconds, Some(parts.record_seconds));
+                prop_assert_eq!(origin.shard_index.cast_unsigned(), parts.shard_index);
+            }
+        }
+
         #[test]
         fn text_round_trips(high: u64, low: u128) {
             let number = SequenceNumber { high, low };

@@ -1,6 +1,7 @@
 //! PutRecord and PutRecords.
 
 use crate::api::{Caller, named, stream_arn};
+use crate::engine::catalog::Stream;
 use crate::engine::options::Distribution;
 use crate::engine::{Engine, Placed, PutEntry, Refusal};
 use crate::error::ApiError;
@@ -21,13 +22,8 @@ pub(super) async fn put_record(
         request.stream_name.as_deref(),
         request.stream_arn.as_deref(),
     )?;
-    // The number orders a producer's own puts; the log orders them anyway, so it is only checked.
-    if let Some(text) = request.sequence_number_for_ordering.as_deref()
-        && text.parse::<SequenceNumber>().is_err()
-    {
-        return Err(ApiError::bad_ordering_sequence(text, named(&arn)));
-    }
-    check_key(engine, &arn, request.partition_key.is_some(), || {
+    let stream = engine.stream(&arn)?;
+    check_key(&stream, request.partition_key.is_some(), || {
         "partitionKey".to_owned()
     })?;
     let entry = entry(
@@ -35,11 +31,15 @@ pub(super) async fn put_record(
         request.data.as_ref(),
         request.explicit_hash_key.as_ref(),
     )?;
+    if let Some(text) = request.sequence_number_for_ordering.as_deref()
+        && !can_precede(text, &stream, engine.now_ms())
+    {
+        return Err(ApiError::bad_ordering_sequence(text, named(&arn)));
+    }
     if request.dry_run == Some(true) {
-        engine.stream(&arn)?;
         return Err(ApiError::dry_run());
     }
-    check_sizes(engine, &arn, &[entry], |_| "data".to_owned())?;
+    check_sizes(&stream, &[entry], |_| "data".to_owned())?;
     match engine.put(&arn, &[entry]).await?.pop() {
         Some(Ok(Placed { shard, sequence })) => Ok(PutRecordResponse {
             shard_id: shard.to_string(),
@@ -61,11 +61,12 @@ pub(super) async fn put_records(
         request.stream_name.as_deref(),
         request.stream_arn.as_deref(),
     )?;
+    let stream = engine.stream(&arn)?;
     let records = request.records.as_deref().unwrap_or_default();
     let keyless = records
         .iter()
         .position(|record| record.partition_key.is_none());
-    check_key(engine, &arn, keyless.is_none(), || {
+    check_key(&stream, keyless.is_none(), || {
         let place = keyless.map_or(0, |n| n + 1);
         format!("records.{place}.member.partitionKey")
     })?;
@@ -85,10 +86,9 @@ pub(super) async fn put_records(
         return Err(ApiError::records_too_large(total, PUT_RECORDS_MAX_BYTES));
     }
     if request.dry_run == Some(true) {
-        engine.stream(&arn)?;
         return Err(ApiError::dry_run());
     }
-    check_sizes(engine, &arn, &entries, |n| {
+    check_sizes(&stream, &entries, |n| {
         format!("records.{}.member.data", n + 1)
     })?;
     let outcomes = engine.put(&arn, &entries).await?;
@@ -130,20 +130,26 @@ fn entry<'a>(
 }
 
 /// A record needs a partition key unless its stream spreads records by itself.
-fn check_key(
-    engine: &Engine,
-    arn: &StreamArn,
-    has_key: bool,
-    path: impl Fn() -> String,
-) -> Result<(), ApiError> {
-    let spreads = |arn: &StreamArn| {
-        let stream = engine.stream(arn);
-        stream.is_ok_and(|stream| stream.options.distribution == Distribution::Auto)
-    };
-    if has_key || spreads(arn) {
+fn check_key(stream: &Stream, has_key: bool, path: impl Fn() -> String) -> Result<(), ApiError> {
+    if has_key || stream.options.distribution == Distribution::Auto {
         return Ok(());
     }
     Err(ApiError::member_missing(&path()))
+}
+
+/// Whether a record can come after this sequence number, which orders a producer's own puts; the log
+/// orders them anyway. AWS refuses one of the future. What this stream gave out is never one, whatever the
+/// clock did since.
+fn can_precede(text: &str, stream: &Stream, now_ms: u64) -> bool {
+    let number = text.parse().ok();
+    let Some(origin) = number.and_then(SequenceNumber::origin) else {
+        return false;
+    };
+    let shard = stream.shards.get(&origin.shard_index.cast_unsigned());
+    shard.is_some_and(|shard| shard.created_seconds == origin.shard_created_seconds)
+        || origin
+            .record_seconds
+            .is_none_or(|seconds| seconds <= now_ms / 1_000)
 }
 
 /// How records that are put now are encrypted; nothing is said where they are not.
@@ -155,12 +161,11 @@ fn encryption(engine: &Engine, arn: &StreamArn) -> Option<EncryptionType> {
 
 /// Refuses the whole request if one record is larger than its stream takes.
 fn check_sizes(
-    engine: &Engine,
-    arn: &StreamArn,
+    stream: &Stream,
     entries: &[PutEntry<'_>],
     path: impl Fn(usize) -> String,
 ) -> Result<(), ApiError> {
-    let limit = engine.stream(arn)?.max_record_bytes;
+    let limit = stream.max_record_bytes;
     match entries
         .iter()
         .enumerate()

@@ -62,11 +62,11 @@ fn start(
     let timestamp = request.timestamp;
     let numbered = |make: fn(SequenceNumber) -> Start| {
         let text = sequence.ok_or_else(|| ApiError::iterator_needs_sequence(kind))?;
-        let malformed = |_| {
+        let malformed = || {
             let fault = SequenceFault::Malformed;
             ApiError::bad_starting_sequence(text, shard, named(arn), fault)
         };
-        text.parse().map(make).map_err(malformed)
+        sequence_number(text).map(make).ok_or_else(malformed)
     };
     match kind {
         ShardIteratorType::AtSequenceNumber => numbered(Start::AtSequence),
@@ -82,6 +82,12 @@ fn start(
         },
         kind => Err(ApiError::iterator_takes_no_sequence(kind)),
     }
+}
+
+/// The number that a text stands for, if AWS ever gave out such a one.
+pub(super) fn sequence_number(text: &str) -> Option<SequenceNumber> {
+    let number: SequenceNumber = text.parse().ok()?;
+    number.origin().map(|_| number)
 }
 
 pub(super) async fn get_records(

@@ -22,7 +22,8 @@ pub(super) async fn split_shard(
         request.stream_name.as_deref(),
         request.stream_arn.as_deref(),
     )?;
-    let shard = existing(engine, &arn, &request.shard_to_split.unwrap_or_default())?;
+    let shard = shard_id(&request.shard_to_split.unwrap_or_default(), &arn)?;
+    existing(engine, &arn, &[shard])?;
     let text = request.new_starting_hash_key.unwrap_or_default();
     let Ok(key) = text.parse::<HashKey>() else {
         // 2^128 or more: outside of every shard.
@@ -45,22 +46,26 @@ pub(super) async fn merge_shards(
         request.stream_name.as_deref(),
         request.stream_arn.as_deref(),
     )?;
-    let first = existing(engine, &arn, &request.shard_to_merge.unwrap_or_default())?;
-    let second = existing(
-        engine,
-        &arn,
-        &request.adjacent_shard_to_merge.unwrap_or_default(),
-    )?;
+    let first = shard_id(&request.shard_to_merge.unwrap_or_default(), &arn)?;
+    let second = shard_id(&request.adjacent_shard_to_merge.unwrap_or_default(), &arn)?;
+    existing(engine, &arn, &[first, second])?;
     engine.merge_shards(&arn, (first, second)).await?;
     Ok(Empty {})
 }
 
-/// The shard's id if the stream has it; AWS looks it up before it looks at anything else.
-fn existing(engine: &Engine, arn: &StreamArn, text: &str) -> Result<ShardId, ApiError> {
+/// The id that a text stands for; AWS reads it before it looks for the stream.
+fn shard_id(text: &str, arn: &StreamArn) -> Result<ShardId, ApiError> {
+    let malformed = |_| ApiError::shard_not_found(text, named(arn));
+    text.parse().map_err(malformed)
+}
+
+/// Refuses shards that the stream does not have, before anything else is looked at.
+fn existing(engine: &Engine, arn: &StreamArn, shards: &[ShardId]) -> Result<(), ApiError> {
     let stream = engine.stream(arn)?;
-    let known = |id: &ShardId| stream.shards.contains_key(&id.0);
-    let found = text.parse::<ShardId>().ok().filter(known);
-    found.ok_or_else(|| ApiError::shard_not_found(text, named(arn)))
+    let missing = shards.iter().find(|id| !stream.shards.contains_key(&id.0));
+    missing.map_or(Ok(()), |id| {
+        Err(ApiError::shard_not_found(&id.to_string(), named(arn)))
+    })
 }
 
 pub(super) fn list_shards(

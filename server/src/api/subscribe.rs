@@ -111,7 +111,8 @@ pub(super) async fn subscribe(
             shard,
             sequence,
         } => {
-            let (text, fault) = (sequence.to_string(), SequenceFault::Foreign);
+            let text = sequence.normalized().to_string();
+            let fault = SequenceFault::Foreign;
             ApiError::bad_sequence_in(OPERATION, &text, shard, named(&arn), fault)
         }
         error => error.into(),
@@ -140,11 +141,11 @@ fn start(
     let numbered = |make: fn(SequenceNumber) -> Start| {
         let text = position.sequence_number.as_deref();
         let text = text.ok_or_else(|| ApiError::position_needs("SequenceNumber", kind))?;
-        let malformed = |_| {
+        let malformed = || {
             let fault = SequenceFault::Malformed;
             ApiError::bad_sequence_in(OPERATION, text, shard, named(&consumer.stream), fault)
         };
-        text.parse().map(make).map_err(malformed)
+        read::sequence_number(text).map(make).ok_or_else(malformed)
     };
     match kind {
         ShardIteratorType::AtSequenceNumber => numbered(Start::AtSequence),

@@ -115,10 +115,10 @@ pub enum Error {
         sequence: SequenceNumber,
     },
     /// The sequence number was given out by another shard.
-    #[error("the sequence number came from shard {encoded} and was used for shard {used}")]
+    #[error("the sequence number came from the shard of index {encoded} and was used for {used}")]
     SequenceOfOtherShard {
-        /// The shard it came from.
-        encoded: ShardId,
+        /// The index of the shard it came from.
+        encoded: i32,
         /// The shard it was used for.
         used: ShardId,
     },

@@ -314,14 +314,15 @@ fn owner<'a>(
 
 /// The counter of a sequence number that this shard gave out.
 fn own_counter(arn: &StreamArn, shard: &Shard, sequence: SequenceNumber) -> Result<u64, Error> {
-    let parts = Parts::unpack(sequence);
-    if let Some(encoded) = parts.map(|parts| ShardId(parts.shard_index))
-        && encoded != shard.id()
+    let origin = sequence.origin();
+    if let Some(encoded) = origin.map(|origin| origin.shard_index)
+        && encoded.cast_unsigned() != shard.index
     {
         let used = shard.id();
         return Err(Error::SequenceOfOtherShard { encoded, used });
     }
-    let own = parts.filter(|parts| parts.shard_created_seconds == shard.created_seconds);
+    let own = Parts::unpack(sequence)
+        .filter(|parts| parts.shard_created_seconds == shard.created_seconds);
     let foreign = || Error::ForeignSequence {
         arn: arn.clone(),
         shard: shard.id(),

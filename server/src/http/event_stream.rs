@@ -10,12 +10,14 @@ use hyper::body::{Body, Frame};
 use millstream_wire::Encoding;
 use std::convert::Infallible;
 use std::fmt;
+use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::peer::Peer;
 use super::response::held;
 use crate::api::{Event, Events};
 
@@ -41,20 +43,24 @@ struct Source {
     /// Bytes of all answers not yet written.
     budget: Arc<Semaphore>,
     budget_bytes: usize,
+    /// Who may go away without the connection seeing it.
+    peer: Option<Peer>,
     shutdown: CancellationToken,
 }
 
 impl EventBody {
-    /// The frames of `events`, each within `budget`, until `shutdown`.
+    /// The frames of `events`, each within `budget`, until `peer` is gone or `shutdown`.
     pub(super) fn new(
         events: Events,
         (budget, budget_bytes): (Arc<Semaphore>, usize),
+        peer: Option<Peer>,
         shutdown: CancellationToken,
     ) -> Self {
         EventBody(State::Begin(Box::new(Source {
             events,
             budget,
             budget_bytes,
+            peer,
             shutdown,
         })))
     }
@@ -98,7 +104,13 @@ impl Body for EventBody {
 }
 
 async fn next_frame(mut source: Box<Source>) -> Option<(Box<Source>, Bytes)> {
-    let shutdown = source.shutdown.clone();
+    let (peer, shutdown) = (source.peer.clone(), source.shutdown.clone());
+    let gone = async {
+        match peer {
+            Some(peer) => peer.gone().await,
+            None => pending().await,
+        }
+    };
     let next = async {
         source.events.wait().await;
         // The share of memory is taken before anything is read.
@@ -114,6 +126,7 @@ async fn next_frame(mut source: Box<Source>) -> Option<(Box<Source>, Bytes)> {
     };
     let bytes = tokio::select! {
         () = shutdown.cancelled() => None,
+        () = gone => None,
         bytes = next => bytes,
     };
     bytes.map(|bytes| (source, bytes))

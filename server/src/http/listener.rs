@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::HttpConfig;
+use super::peer::Peer;
 use super::request::Shared;
 use super::stall::WriteStall;
 use crate::api::Dispatch;
@@ -115,16 +116,17 @@ async fn connection<D: Dispatch>(
     };
     let tls = config.tls.as_ref();
     let tls = tls.filter(|_| first == Some(TLS_HANDSHAKE));
-    let stream = WriteStall::new(stream, config.write_stall_timeout);
+    let peer = Peer::new(stream);
+    let stream = WriteStall::new(peer.clone(), config.write_stall_timeout);
     match (first, tls) {
         (None, _) => {}
-        (Some(_), None) => serve_http(stream, shared, shutdown).await,
+        (Some(_), None) => serve_http(stream, peer, shared, shutdown).await,
         (Some(_), Some(tls)) => {
             let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
             let handshake = timeout(config.tls_handshake_timeout, handshake);
             tokio::select! {
                 done = handshake => match done {
-                    Ok(Ok(stream)) => serve_http(stream, shared, shutdown).await,
+                    Ok(Ok(stream)) => serve_http(stream, peer, shared, shutdown).await,
                     Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),
                 },
@@ -136,6 +138,7 @@ async fn connection<D: Dispatch>(
 
 async fn serve_http<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
+    peer: Peer,
     shared: Arc<Shared<D>>,
     shutdown: CancellationToken,
 ) {
@@ -143,8 +146,8 @@ async fn serve_http<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 'sta
     let spoke = AtomicBool::new(false);
     let service = service_fn(|request| {
         spoke.store(true, Ordering::Relaxed);
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(shared.answer(request).await) }
+        let (shared, peer) = (Arc::clone(&shared), peer.clone());
+        async move { Ok::<_, Infallible>(shared.answer(request, peer).await) }
     });
     let io = TokioIo::new(stream);
     let builder = builder(config);
@@ -180,7 +183,8 @@ fn builder(config: &HttpConfig) -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(config.header_read_timeout)
-        .half_close(false);
+        // A client that sends no more still gets its answers.
+        .half_close(true);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -8,6 +8,7 @@ mod admin;
 mod auth;
 mod event_stream;
 mod listener;
+mod peer;
 mod request;
 mod response;
 mod stall;

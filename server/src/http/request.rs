@@ -6,7 +6,8 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{EXPECT, HeaderMap};
-use hyper::{Method, Request, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, StatusCode, Version};
 use millstream_wire::{Encoding, ErrorCode, Operation};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -18,6 +19,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::event_stream::EventBody;
+use super::peer::Peer;
 use super::response::{Answer, Head, PLAIN_JSON, content_type, held};
 use super::{HttpConfig, admin, auth};
 use crate::api::{self, Call, Caller, Dispatch};
@@ -49,26 +51,18 @@ impl<D: Dispatch> Shared<D> {
     }
 
     /// Answers one request.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
+    pub(super) async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Answer {
         let (parts, body) = request.into_parts();
         let head = Head::new(&parts.headers);
-        if body.size_hint().lower() > self.config.max_body_bytes as u64 {
+        if let Some(answer) = self.without_body(&parts, &body, &head) {
             // One that asked first has sent nothing yet.
             if !parts.headers.contains_key(EXPECT) {
                 discard(body, self.config.max_body_bytes).await;
             }
-            return head.body_refused(StatusCode::PAYLOAD_TOO_LARGE);
-        }
-        if head.is_preflight(&parts.method) {
-            return head.preflight(&parts.headers);
-        }
-        let path = parts.uri.path();
-        if let Some(answer) = admin::answer(&parts.method, path, &self.dispatch, &head) {
             return answer;
         }
-        if parts.method != Method::POST {
-            return head.not_authorized();
-        }
+        // In HTTP/2 the connection is read all the time, and ends its streams itself.
+        let peer = (parts.version < Version::HTTP_2).then_some(peer);
         let mut incoming = body;
         let body = match self.read_body(&mut incoming).await {
             Ok(body) => body,
@@ -81,9 +75,22 @@ impl<D: Dispatch> Shared<D> {
             Err(Unread::Overloaded) => return head.error(&ApiError::overloaded()),
         };
         match self.call(&head, &parts.headers, parts.uri.query(), body) {
-            Ok(call) => self.run(&head, call).await,
+            Ok(call) => self.run(&head, call, peer).await,
             Err(answer) => *answer,
         }
+    }
+
+    /// The answer to what is answered whatever its body says.
+    fn without_body(&self, parts: &Parts, body: &Incoming, head: &Head) -> Option<Answer> {
+        if body.size_hint().lower() > self.config.max_body_bytes as u64 {
+            return Some(head.body_refused(StatusCode::PAYLOAD_TOO_LARGE));
+        }
+        if head.is_preflight(&parts.method) {
+            return Some(head.preflight(&parts.headers));
+        }
+        let path = parts.uri.path();
+        let answer = admin::answer(&parts.method, path, &self.dispatch, head);
+        answer.or_else(|| (parts.method != Method::POST).then(|| head.not_authorized()))
     }
 
     async fn read_body(&self, body: &mut Incoming) -> Result<Bytes, Unread> {
@@ -189,7 +196,7 @@ impl<D: Dispatch> Shared<D> {
         })
     }
 
-    async fn run(&self, head: &Head, call: Call) -> Answer {
+    async fn run(&self, head: &Head, call: Call, peer: Option<Peer>) -> Answer {
         let operation = call.operation;
         let outcome = caught(async { self.dispatch.dispatch(call).await }).await;
         let outcome = outcome.unwrap_or_else(|| {
@@ -202,7 +209,8 @@ impl<D: Dispatch> Shared<D> {
                     Arc::clone(&self.response_bytes),
                     self.config.max_response_bytes,
                 );
-                head.events(EventBody::new(*events, budget, self.shutdown.clone()))
+                let shutdown = self.shutdown.clone();
+                head.events(EventBody::new(*events, budget, peer, shutdown))
             }
             Ok(api::Answer::Body(body)) if body.is_empty() => head.output(body, None),
             Ok(api::Answer::Body(body)) => match self.admit(&self.response_bytes, body.len()).await

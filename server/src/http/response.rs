@@ -108,12 +108,14 @@ impl Head {
 
     /// The older envelope of `application/json`, in which nothing ever succeeds.
     pub(super) fn wrapped_error(&self, code: ErrorCode) -> Answer {
-        let key = message_key(code);
-        let name = code.name();
+        let status = match code {
+            ErrorCode::UnknownOperation => StatusCode::NOT_FOUND,
+            _ => StatusCode::BAD_REQUEST,
+        };
         let body = format!(
-            r#"{{"Output":{{"__type":"com.amazon.coral.service#{name}","{key}":null}},"Version":"1.0"}}"#
+            r#"{{"Output":{{"__type":"com.amazon.coral.service#{code}"}},"Version":"1.0"}}"#
         );
-        self.typed(StatusCode::OK, PLAIN_JSON, body)
+        self.typed(status, PLAIN_JSON, body)
     }
 
     /// What is not a request to the service at all.

@@ -274,8 +274,8 @@ async fn the_older_json_and_cbor_are_answered_in_kind() {
     let server = start().await;
     let plain = "Content-Type: application/json\r\n";
     let kind = Some("application/json");
-    send(&server, &post(&[plain, LIST].concat(), "{}")).await.assert(200, kind, r#"{"Output":{"__type":"com.amazon.coral.service#UnknownOperationException","message":null},"Version":"1.0"}"#);
-    send(&server, &post(&[plain, LIST].concat(), "x")).await.assert(200, kind, r#"{"Output":{"__type":"com.amazon.coral.service#SerializationException","Message":null},"Version":"1.0"}"#);
+    send(&server, &post(&[plain, LIST].concat(), "{}")).await.assert(404, kind, r#"{"Output":{"__type":"com.amazon.coral.service#UnknownOperationException"},"Version":"1.0"}"#);
+    send(&server, &post(&[plain, LIST].concat(), "x")).await.assert(400, kind, r#"{"Output":{"__type":"com.amazon.coral.service#SerializationException"},"Version":"1.0"}"#);
     let cbor = "Content-Type: application/x-amz-cbor-1.1\r\n";
     let reply = send(&server, &post(&[cbor, LIST].concat(), "")).await;
     assert_eq!(

@@ -513,9 +513,9 @@ proptest! {
     }
 
     #[test]
-    fn numbers_and_times_round_trip(limit: i64, millis: i64) {
+    fn numbers_and_times_round_trip(limit: i32, millis: i64) {
         let request = ListShardsRequest {
-            max_results: Some(limit),
+            max_results: Some(limit.into()),
             stream_creation_timestamp: Some(Timestamp { millis }),
             ..ListShardsRequest::default()
         };

@@ -17,11 +17,11 @@ impl Visitor<'_> for IntegerVisitor {
     }
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<Option<i64>, E> {
-        Ok(Some(value))
+        Ok(Some(value.clamp(i32::MIN.into(), i32::MAX.into())))
     }
 
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<Option<i64>, E> {
-        Ok(Some(i64::try_from(value).unwrap_or(i64::MAX)))
+        self.visit_i64(i64::try_from(value).unwrap_or(i64::MAX))
     }
 
     #[expect(
@@ -29,7 +29,7 @@ impl Visitor<'_> for IntegerVisitor {
         reason = "`as` saturates, which is what is wanted"
     )]
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Option<i64>, E> {
-        Ok(Some(value.floor() as i64))
+        self.visit_i64(value.floor() as i64)
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Option<i64>, E> {
@@ -37,7 +37,8 @@ impl Visitor<'_> for IntegerVisitor {
     }
 }
 
-/// Reads a number as AWS does: a fraction is cut, and what is too large is the largest.
+/// Reads a number as AWS does: a fraction is cut, and what is beyond 32 bits becomes the nearest that is
+/// not. The model has no wider numbers in requests.
 pub(crate) fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     deserializer.deserialize_any(IntegerVisitor)
 }

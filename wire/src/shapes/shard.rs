@@ -124,12 +124,12 @@ pub struct SequenceNumberRange {
 shape! {
     /// Splits a shard in two.
     SplitShardRequest {
-        /// The shard.
-        shard_to_split: String = "ShardToSplit", required SHARD_ID;
         /// Where the second child begins.
         new_starting_hash_key: String = "NewStartingHashKey", required HASH_KEY;
         /// The stream, by name.
         stream_name: String = "StreamName", optional STREAM_NAME;
+        /// The shard.
+        shard_to_split: String = "ShardToSplit", required SHARD_ID;
         /// The stream, by ARN.
         stream_arn: String = "StreamARN", optional STREAM_ARN;
         /// Reserved by AWS.

@@ -47,11 +47,11 @@ shape! {
 shape! {
     /// Lists tags by key, page by page.
     ListTagsForStreamRequest {
-        /// The key after which to begin.
-        exclusive_start_tag_key: String = "ExclusiveStartTagKey", optional TAG_KEY;
         /// How many at most.
         #[serde(deserialize_with = "lenient::integer")]
         limit: i64 = "Limit", optional LIST_TAGS_LIMIT;
+        /// The key after which to begin.
+        exclusive_start_tag_key: String = "ExclusiveStartTagKey", optional TAG_KEY;
         /// The stream, by name.
         stream_name: String = "StreamName", optional STREAM_NAME;
         /// The stream, by ARN.
