@@ -33,8 +33,6 @@ AFTER = range(3_600, 6_600)
 KEYS = 50
 # Records the first producer takes for misplaced are sent again for this long.
 TIME_TO_LIVE_MS = 3_000
-
-
 CREDENTIALS = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "secret"}
 
 

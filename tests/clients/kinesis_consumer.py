@@ -2,10 +2,10 @@
 
     kinesis_consumer.py ENDPOINT STREAM PROGRAM     PROGRAM is the path of `aws-kinesis-consumer`
 
-It runs from the trim horizon and from the tip, through a split, and on a stream that is not there. The program
-lists the shards once, when it starts: children are shown by those started after the split, and what it says of
-the closed parent is checked. Prints one line of JSON; exit code 1 and the reason if a line is missing, doubled,
-altered or out of its shard's order.
+It runs from the trim horizon and from the tip, through a split, and on a stream that is not there. The
+program lists the shards once, when it starts: children are shown by those started after the split, and what
+it says of the closed parent is checked. Prints one line of JSON; exit code 1 and the reason if a line is
+missing, doubled, altered or out of its shard's order.
 """
 
 import collections
@@ -55,7 +55,8 @@ class Shown:
     def wait(self, what, condition):
         while not condition():
             if self.process.poll() is not None or time.monotonic() > self.deadline:
-                raise Wrong(f"{what}: {self.command} showed {len(self.lines)} lines, said {self.notices[-3:]}")
+                shown = f"showed {len(self.lines)} lines, said {self.notices[-3:]}"
+                raise Wrong(f"{what}: {self.command} {shown}")
             time.sleep(0.02)
 
     def prepared(self, shards):

@@ -3,9 +3,9 @@
     limits.py ENDPOINT STREAM     of a server with AWS's limits (`--limits aws`, the default)
 
 Each shard of the stream is for one limit: records per second in, bytes per second in, PutRecord, calls per
-second out, bytes per second out. A second stream takes the largest requests. What was refused is sent again as
-users of an SDK do, then every shard is read back and compared. Prints one line of JSON; exit code 1 and the
-reason if a limit does not hold, holds too long, is answered wrongly, or if a record is lost or doubled.
+second out, bytes per second out. A second stream takes the largest requests. What was refused is sent again
+as users of an SDK do, then every shard is read back and compared. Prints one line of JSON; exit code 1 and
+the reason if a limit does not hold, holds too long, is answered wrongly, or if a record is lost or doubled.
 
 Times are taken from before a call to after it, so a slow machine allows more, never less, than was measured.
 """
