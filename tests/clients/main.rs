@@ -3,7 +3,7 @@
 //! stand-ins. README's table of clients is what these tests show.
 //!
 //! All of them are installed from their registries into folders under the target directory. What cannot be
-//! installed fails the tests and says why; nothing is skipped. The SDK for Rust is in tests/rust-sdk.
+//! installed fails the tests and says why; nothing is skipped. The SDK for Rust is in tests/heavy.
 
 mod aws_cli;
 mod carriers;

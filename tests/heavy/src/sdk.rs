@@ -18,15 +18,23 @@ pub(crate) enum Carrier {
     Tls,
 }
 
-/// A server in memory, without limits.
-pub(crate) async fn server() -> Server {
-    let config = Config {
+/// Settings of a server in memory, on any free port, without limits.
+pub(crate) fn config() -> Config {
+    Config {
         port: 0,
         data: DataLocation::Ephemeral,
         limits: Limits::Off,
         ..Config::default()
-    };
+    }
+}
+
+pub(crate) async fn start(config: Config) -> Server {
     Server::start(config).await.expect("a server")
+}
+
+/// A server of these settings.
+pub(crate) async fn server() -> Server {
+    start(config()).await
 }
 
 /// A client that tries once.

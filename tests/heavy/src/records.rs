@@ -179,9 +179,13 @@ async fn every_record_comes_back_over_tls() {
 #[test]
 fn readme_has_a_row_of_this_version() {
     let lock = include_str!("../Cargo.lock");
-    let package = lock.split("[[package]]").find(|one| one.contains("\"aws-sdk-kinesis\""));
+    let package = lock
+        .split("[[package]]")
+        .find(|one| one.contains("\"aws-sdk-kinesis\""));
     let version = package.and_then(|package| package.split("version = \"").nth(1));
-    let version = version.and_then(|rest| rest.split('"').next()).expect("a version");
+    let version = version
+        .and_then(|rest| rest.split('"').next())
+        .expect("a version");
     let done = "streams, records and errors by their types, SubscribeToShard, a split and a merge; plain and over TLS";
     generated::row("clients", "AWS SDK for Rust", &[version, done, "works"]);
 }
