@@ -1,11 +1,11 @@
 //! What makes a server as inconvenient as the real one: rates of calls, faults that are asked for.
 
 use super::Service;
-use crate::api::{Api, Latency};
+use crate::api::{Answer, Api, Call, Caller, Dispatch, Latency};
 use crate::clock::ManualClock;
 use crate::engine::tests::{MemoryDisk, NOW_MS, engine_with};
 use crate::engine::{Limits, Probability, Settings};
-use millstream_wire::{ErrorCode, Operation};
+use millstream_wire::{Encoding, ErrorCode, Operation};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -178,4 +178,53 @@ async fn latency_comes_before_the_call() {
     let begun = tokio::time::Instant::now();
     slow.ok(Operation::ListStreams, json!({})).await;
     assert!(begun.elapsed().as_millis() >= 200);
+}
+
+/// Who asks decides what a name means; an ARN means the same to everybody.
+#[tokio::test]
+async fn each_account_and_region_has_streams_of_its_own_and_an_arn_names_any() {
+    let service = service(Settings {
+        limits: Limits::Off,
+        ..Settings::default()
+    });
+    let callers = [
+        ("000000000000", "us-east-1", 1),
+        ("000000000000", "eu-west-1", 2),
+        ("123456789012", "us-east-1", 3),
+    ];
+    let ask = async |at: usize, operation: Operation, body: Value| {
+        let (account, region, _) = callers[at];
+        let call = Call {
+            operation,
+            encoding: Encoding::Json,
+            body: body.to_string().into(),
+            caller: Caller {
+                account: account.parse().unwrap(),
+                region: region.parse().unwrap(),
+            },
+            request_id: String::new(),
+        };
+        match service.api.dispatch(call).await.unwrap() {
+            Answer::Body(body) if body.is_empty() => Value::Null,
+            Answer::Body(body) => serde_json::from_slice(&body).unwrap(),
+            Answer::Events(_) => panic!("{operation} gave events"),
+        }
+    };
+    for (at, (_, _, shards)) in callers.iter().enumerate() {
+        let create = json!({"StreamName": "orders", "ShardCount": shards});
+        ask(at, Operation::CreateStream, create).await;
+    }
+    for (at, (account, region, shards)) in callers.iter().enumerate() {
+        let listed = ask(at, Operation::ListStreams, json!({})).await;
+        assert_eq!(listed["StreamNames"], json!(["orders"]));
+        let arn = format!("arn:aws:kinesis:{region}:{account}:stream/orders");
+        let named = json!({"StreamName": "orders"});
+        for (asks, body) in [(at, named), (0, json!({"StreamARN": arn}))] {
+            let listed = ask(asks, Operation::ListShards, body.clone()).await;
+            assert_eq!(listed["Shards"].as_array().unwrap().len(), *shards);
+            let described = ask(asks, Operation::DescribeStreamSummary, body).await;
+            let summary = &described["StreamDescriptionSummary"];
+            assert_eq!(summary["StreamARN"], json!(arn));
+        }
+    }
 }
