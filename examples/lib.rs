@@ -9,10 +9,7 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Starts a server in this process, on any free port, in memory, with one stream.
 pub async fn serve(stream: &str, shards: u32) -> Result<Server, Failure> {
-    let streams = vec![StartStream {
-        name: stream.parse()?,
-        shards: shards.try_into()?,
-    }];
+    let streams = vec![StartStream::new(stream.parse()?, shards.try_into()?)];
     let config = Config {
         port: 0,
         data: DataLocation::Ephemeral,

@@ -1,18 +1,22 @@
 //! The settings of `serve`: flags, `MILLSTREAM_*` variables and the configuration file are layers of one
 //! struct, merged in that order. What each setting means is in the server's `Config`.
 
+mod streams;
+
 use crate::Failure;
 use clap::{Args, ValueEnum};
-use millstream_server::{Config, DataLocation, Durability, Limits, StartStream, TlsSource};
-use millstream_wire::{AccountId, Region, StreamName};
+use millstream_server::{
+    Config, DataLocation, Durability, Latency, Limits, Probability, TlsSource,
+};
+use millstream_wire::{AccountId, Region};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+use streams::StreamList;
 
 /// The longest time that `interval=MS` leaves writes unsynced.
 const INTERVAL_MAX_MS: u64 = 60_000;
@@ -52,22 +56,30 @@ struct Layer {
     #[arg(long, value_name = "MODE")]
     #[serde(deserialize_with = "from_text")]
     durability: Option<DurabilityMode>,
-    /// Whether AWS's limits per shard hold: `aws` or `off` [default: aws].
+    /// Whether AWS's limits on shards, calls and accounts hold: `aws` or `off` [default: aws].
     #[arg(long, value_name = "aws|off")]
     #[serde(deserialize_with = "from_text")]
     limits: Option<LimitsMode>,
-    /// Streams that exist when the server is ready, `NAME:SHARDS,...`.
+    /// Streams that exist when the server is ready, `NAME:SHARDS[:REGION],...`.
     #[arg(long, value_name = "NAME:SHARDS,...")]
-    #[serde(deserialize_with = "from_text")]
     streams: Option<StreamList>,
-    /// How long streams stay CREATING, UPDATING and DELETING [default: 0].
+    /// How long streams and consumers stay CREATING, UPDATING and DELETING [default: 0].
     #[arg(long, value_name = "MS")]
-    state_delay: Option<u64>,
+    #[serde(deserialize_with = "from_scalar")]
+    state_delay: Option<StateDelay>,
+    /// How often puts and reads are refused as if a shard's throughput were used up, 0.0 to 1.0 [default: 0].
+    #[arg(long, value_name = "P")]
+    #[serde(deserialize_with = "from_scalar")]
+    error_probability: Option<Probability>,
+    /// How long every call takes at least, `MS` or a range `MS-MS` [default: 0].
+    #[arg(long, value_name = "MS[-MS]")]
+    #[serde(deserialize_with = "from_scalar")]
+    latency: Option<Latency>,
     /// Region of requests whose signature names none [default: us-east-1].
     #[arg(long)]
     #[serde(deserialize_with = "from_text")]
     region: Option<Region>,
-    /// Account in ARNs, 12 digits [default: 000000000000].
+    /// Account of requests whose access key id is not 12 digits [default: 000000000000].
     #[arg(long, value_name = "ID")]
     #[serde(deserialize_with = "from_text")]
     account: Option<AccountId>,
@@ -149,29 +161,18 @@ impl FromStr for LimitsMode {
     }
 }
 
-/// `NAME:SHARDS,...`
-#[derive(Debug, Clone, PartialEq)]
-struct StreamList(Vec<StartStream>);
+/// Milliseconds that streams stay in transition.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct StateDelay(u64);
 
-impl FromStr for StreamList {
+impl FromStr for StateDelay {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut streams: Vec<StartStream> = Vec::new();
-        for item in text.split(',').filter(|item| !item.is_empty()) {
-            let (name, shards) = item
-                .split_once(':')
-                .ok_or_else(|| format!("{item:?} lacks its shards; expected NAME:SHARDS"))?;
-            let name: StreamName = name.parse().map_err(|error| format!("{error}"))?;
-            let shards: NonZeroU32 = shards.parse().map_err(|_| {
-                format!("{shards:?} is not a number of shards for {name}; expected 1 or more")
-            })?;
-            if streams.iter().any(|stream| stream.name == name) {
-                return Err(format!("the stream {name} is named twice"));
-            }
-            streams.push(StartStream { name, shards });
-        }
-        Ok(StreamList(streams))
+        let ms = text.parse().ok().filter(|ms| *ms <= STATE_DELAY_MAX_MS);
+        let wrong =
+            || format!("{text:?} is no delay; expected 0 to {STATE_DELAY_MAX_MS} milliseconds");
+        ms.map(StateDelay).ok_or_else(wrong)
     }
 }
 
@@ -182,6 +183,35 @@ where
     T: FromStr<Err: fmt::Display>,
 {
     let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(D::Error::custom)
+}
+
+/// The line on which a TOML file sets `key`, counted from 1.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let table = toml::de::DeTable::parse(text).ok()?;
+    let (key, _) = table.get_ref().get_key_value(key)?;
+    let before = text.get(..key.span().start)?;
+    Some(before.matches('\n').count() + 1)
+}
+
+/// The same for a setting that is a number as often as a text.
+fn from_scalar<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a number or a text")]
+    enum Scalar {
+        Integer(i64),
+        Float(f64),
+        Text(String),
+    }
+    let text = match Scalar::deserialize(deserializer)? {
+        Scalar::Integer(number) => number.to_string(),
+        Scalar::Float(number) => number.to_string(),
+        Scalar::Text(text) => text,
+    };
     text.parse().map(Some).map_err(D::Error::custom)
 }
 
@@ -275,7 +305,12 @@ impl Layer {
             |error: &dyn fmt::Display| format!("configuration file {}: {error}", path.display());
         let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
         let layer: Layer = toml::from_str(&text).map_err(|error| named(&error))?;
-        layer.check("in the configuration file")?;
+        layer
+            .check("in the file")
+            .map_err(|error| match line_of(&text, "data-dir") {
+                Some(line) => named(&format_args!("line {line}: {error}")),
+                None => named(&error),
+            })?;
         Ok(layer)
     }
 
@@ -316,6 +351,8 @@ impl Layer {
             limits: self.limits.or(other.limits),
             streams: self.streams.or(other.streams),
             state_delay: self.state_delay.or(other.state_delay),
+            error_probability: self.error_probability.or(other.error_probability),
+            latency: self.latency.or(other.latency),
             region: self.region.or(other.region),
             account: self.account.or(other.account),
             allow_public: self.allow_public.or(other.allow_public),
@@ -328,12 +365,6 @@ impl Layer {
     /// Fills in the defaults.
     fn settle(self) -> Result<Settings, String> {
         let defaults = Config::default();
-        let state_delay_ms = self.state_delay.unwrap_or(defaults.state_delay_ms);
-        if state_delay_ms > STATE_DELAY_MAX_MS {
-            return Err(format!(
-                "state-delay is {state_delay_ms} ms; expected at most {STATE_DELAY_MAX_MS}"
-            ));
-        }
         let data = match (self.ephemeral, self.data_dir) {
             (Some(true), _) => DataLocation::Ephemeral,
             (_, Some(path)) => DataLocation::Directory(path),
@@ -351,7 +382,11 @@ impl Layer {
             data,
             durability: self.durability.map_or(defaults.durability, |mode| mode.0),
             limits: self.limits.map_or(defaults.limits, |mode| mode.0),
-            state_delay_ms,
+            error_probability: self.error_probability.unwrap_or(defaults.error_probability),
+            latency: self.latency.unwrap_or(defaults.latency),
+            state_delay_ms: self
+                .state_delay
+                .map_or(defaults.state_delay_ms, |delay| delay.0),
             account: self.account.unwrap_or(defaults.account),
             region: self.region.unwrap_or(defaults.region),
             streams: self.streams.map_or(defaults.streams, |list| list.0),

@@ -1,8 +1,11 @@
 //! Every setting of the server, once: unit, default, range, and when one would change it.
 
-use crate::engine::Limits;
+use crate::api::Latency;
+use crate::engine::{Limits, Probability};
 use crate::log::{Durability, LogConfig};
+use millstream_wire::limits::{RECORD_DEFAULT_MAX_BYTES, RETENTION_DEFAULT_HOURS};
 use millstream_wire::{AccountId, Region, StreamName};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -19,16 +22,22 @@ pub struct Config {
     pub data: DataLocation,
     /// When a put is acknowledged, default after `fdatasync`.
     pub durability: Durability,
-    /// Whether AWS's per-shard limits hold, default yes. Off on hardware of your own.
+    /// Whether AWS's limits on shards, calls and accounts hold, default yes. Off on hardware of your own.
     pub limits: Limits,
+    /// How often PutRecord, PutRecords, GetRecords and GetShardIterator are refused as if a shard's throughput
+    /// were used up, default never. Raise it to see that a client tries again.
+    pub error_probability: Probability,
+    /// How long an operation waits before it begins, default not at all. Raise it to see what a client does
+    /// whose service is far away.
+    pub latency: Latency,
     /// How long streams stay CREATING, UPDATING and DELETING, milliseconds, default 0. Raise it to test
     /// that a client waits.
     pub state_delay_ms: u64,
-    /// Account in ARNs, default 000000000000.
+    /// Account of requests whose access key id is not 12 digits, default 000000000000.
     pub account: AccountId,
     /// Region of requests whose signature names none, default us-east-1.
     pub region: Region,
-    /// Streams to create at start if they do not exist, in `region`.
+    /// Streams to create at start if they do not exist.
     pub streams: Vec<StartStream>,
     /// Listen on a non-loopback address although no signature is checked.
     pub allow_public: bool,
@@ -67,8 +76,30 @@ pub enum TlsSource {
 pub struct StartStream {
     /// Its name.
     pub name: StreamName,
-    /// Its shards.
-    pub shards: NonZeroU32,
+    /// Its region; `None` is the server's.
+    pub region: Option<Region>,
+    /// Its shards; `None` makes it an on-demand stream.
+    pub shards: Option<NonZeroU32>,
+    /// Hours its records stay readable.
+    pub retention_hours: u32,
+    /// Data plus partition key of one record at most, bytes.
+    pub max_record_bytes: usize,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+impl StartStream {
+    /// A stream with the defaults of CreateStream, in the server's region.
+    pub fn new(name: StreamName, shards: NonZeroU32) -> StartStream {
+        StartStream {
+            name,
+            region: None,
+            shards: Some(shards),
+            retention_hours: RETENTION_DEFAULT_HOURS,
+            max_record_bytes: RECORD_DEFAULT_MAX_BYTES,
+            tags: BTreeMap::new(),
+        }
+    }
 }
 
 /// The default port, the one Kinesis stand-ins use.
@@ -89,6 +120,8 @@ impl Default for Config {
             data: DataLocation::Directory(PathBuf::from(DEFAULT_DATA_DIR)),
             durability: Durability::Fsync,
             limits: Limits::Aws,
+            error_probability: Probability::default(),
+            latency: Latency::default(),
             state_delay_ms: 0,
             account: "000000000000".parse().expect("twelve digits"),
             region: "us-east-1".parse().expect("a region"),

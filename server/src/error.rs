@@ -553,38 +553,33 @@ impl From<engine::Error> for ApiError {
     fn from(error: engine::Error) -> Self {
         use engine::Error;
         match error {
-            Error::StreamNotFound(arn) => ApiError::stream_not_found(Named::from(&arn)),
-            Error::StreamExists(arn) => ApiError::stream_exists(Named::from(&arn)),
+            Error::StreamNotFound(arn) => Self::stream_not_found(Named::from(&arn)),
+            Error::StreamExists(arn) => Self::stream_exists(Named::from(&arn)),
             Error::StreamNotActive { arn, status } => {
-                ApiError::stream_not_active(Named::from(&arn), &StreamStatus::from(status.name()))
+                Self::stream_not_active(Named::from(&arn), &StreamStatus::from(status.name()))
             }
-            Error::ShardNotFound { arn, shard } => {
-                ApiError::shard_not_found(&shard, Named::from(&arn))
-            }
-            Error::ShardClosed { arn, shard } => ApiError::shard_closed(shard, Named::from(&arn)),
+            Error::ShardNotFound { arn, shard } => Self::shard_not_found(&shard, Named::from(&arn)),
+            Error::ShardClosed { arn, shard } => Self::shard_closed(shard, Named::from(&arn)),
             Error::BadSplitKey {
                 arn,
                 shard,
                 key,
                 range,
-            } => ApiError::bad_split_key(key, shard, Named::from(&arn), range),
+            } => Self::bad_split_key(key, shard, Named::from(&arn), range),
             Error::NotAdjacent { arn, first, second } => {
-                ApiError::not_adjacent(first, second, Named::from(&arn))
+                Self::not_adjacent(first, second, Named::from(&arn))
             }
             Error::ShardLimit {
                 arn,
                 current,
                 requested,
                 limit,
-            } => ApiError::too_many_shards(ShardQuota {
-                account: &arn.account,
-                region: &arn.region,
-                current,
-                limit,
-                additional: requested,
-            }),
+            } => shard_limit(&arn, current, requested, limit),
+            Error::ComingAndGoing { arn, limit } => {
+                Self::too_many_coming_and_going(&arn.account, limit)
+            }
             Error::TooManyTags { arn, .. } => {
-                ApiError::too_many_tags(Named::from(&arn), TAGS_PER_STREAM)
+                Self::too_many_tags(Named::from(&arn), TAGS_PER_STREAM)
             }
             Error::BadRetention {
                 arn,
@@ -598,7 +593,7 @@ impl From<engine::Error> for ApiError {
                 sequence,
             } => foreign_sequence(sequence, shard, &arn),
             Error::SequenceOfOtherShard { encoded, used } => {
-                ApiError::sequence_of_other_shard(encoded, used)
+                Self::sequence_of_other_shard(encoded, used)
             }
             Error::ShardGone {
                 account,
@@ -606,22 +601,33 @@ impl From<engine::Error> for ApiError {
                 shard,
             } => shard_gone(shard, &stream, &account),
             Error::FutureTimestamp { given_ms, now_ms } => {
-                ApiError::timestamp_in_future(i64::try_from(given_ms).unwrap_or(i64::MAX), now_ms)
+                Self::timestamp_in_future(i64::try_from(given_ms).unwrap_or(i64::MAX), now_ms)
             }
-            Error::InvalidIterator => ApiError::invalid_iterator(),
+            Error::InvalidIterator => Self::invalid_iterator(),
             Error::ExpiredIterator { minted_ms, now_ms } => {
-                ApiError::expired_iterator(minted_ms, now_ms)
+                Self::expired_iterator(minted_ms, now_ms)
             }
             Error::RecordTooLarge { given, limit, .. } => {
-                ApiError::record_too_large("data", given, limit)
+                Self::record_too_large("data", given, limit)
             }
-            Error::Throttled { arn, shard } => ApiError::throttled(shard, Named::from(&arn)),
-            Error::Setting { arn, refused } => ApiError::of_setting(&refused, Named::from(&arn)),
+            Error::Throttled { arn, shard } => Self::throttled(shard, Named::from(&arn)),
+            Error::Rate(error) => error.into(),
+            Error::Setting { arn, refused } => Self::of_setting(&refused, Named::from(&arn)),
             Error::Consumer(error) => error.into(),
-            Error::Overloaded => ApiError::overloaded(),
-            Error::Log(error) => ApiError::of_log(&error),
+            Error::Overloaded => Self::overloaded(),
+            Error::Log(error) => Self::of_log(&error),
         }
     }
+}
+
+fn shard_limit(arn: &StreamArn, current: usize, additional: usize, limit: usize) -> ApiError {
+    ApiError::too_many_shards(ShardQuota {
+        account: &arn.account,
+        region: &arn.region,
+        current,
+        limit,
+        additional,
+    })
 }
 
 fn shard_gone(shard: ShardId, stream: &StreamName, account: &AccountId) -> ApiError {

@@ -19,7 +19,8 @@ pub mod log;
 mod start;
 pub mod tls;
 
+pub use api::{LATENCY_MAX_MS, Latency};
 pub use config::{Config, DataLocation, StartStream, TlsSource};
-pub use engine::Limits;
+pub use engine::{Limits, Probability};
 pub use log::Durability;
 pub use start::{Server, StartError};

@@ -11,8 +11,6 @@ use crate::http;
 use crate::log::{self, Disk, Log, LogConfig, MemoryDisk, RealDisk};
 use crate::tls::{self, Identity, TlsError};
 use millstream_wire::StreamArn;
-use millstream_wire::limits::RECORD_DEFAULT_MAX_BYTES;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,6 +104,7 @@ impl Server {
         let settings = engine::Settings {
             limits: config.limits,
             state_delay_ms: config.state_delay_ms,
+            error_probability: config.error_probability,
         };
         let engine = Engine::new(log, clock, settings);
         create_streams(&engine, &config).await?;
@@ -115,7 +114,7 @@ impl Server {
             tls: Some(tls),
             ..http::HttpConfig::new(config.account, config.region)
         };
-        let service = api::Api::new(engine.clone());
+        let service = api::Api::new(engine.clone(), config.latency);
         let serving = stop.clone();
         let serve = async move {
             if let Err(error) = http::serve(listener, service, http_config, serving).await {
@@ -236,17 +235,23 @@ async fn open_log(config: &Config, clock: SharedClock) -> Result<Log<Catalog>, l
 
 async fn create_streams(engine: &Engine, config: &Config) -> Result<(), StartError> {
     for stream in &config.streams {
+        let region = stream.region.as_ref().unwrap_or(&config.region);
         let arn = StreamArn {
-            region: config.region.clone(),
+            region: region.clone(),
             account: config.account.clone(),
             name: stream.name.clone(),
         };
+        let (mode, shards) = match stream.shards {
+            Some(shards) => (StreamMode::Provisioned, shards),
+            None => (StreamMode::OnDemand, engine::shards_when_new()),
+        };
         let new = NewStream {
             arn,
-            shards: stream.shards,
-            mode: StreamMode::Provisioned,
-            max_record_bytes: RECORD_DEFAULT_MAX_BYTES,
-            tags: BTreeMap::new(),
+            shards,
+            mode,
+            retention_hours: stream.retention_hours,
+            max_record_bytes: stream.max_record_bytes,
+            tags: stream.tags.clone(),
         };
         match engine.create_stream(new).await {
             Ok(()) | Err(engine::Error::StreamExists(_)) => {}

@@ -1,6 +1,6 @@
 //! The AWS command line, as a user types it.
 
-use crate::{SERVER, python};
+use crate::{SERVER, python, shown};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -104,6 +104,11 @@ async fn aws_cli_runs_the_life_of_a_stream() {
     aws.must("wait stream-not-exists --stream-name orders")
         .await;
     assert_eq!(aws.must("list-streams").await["StreamNames"], json!([]));
+    shown::works(
+        "AWS CLI 1",
+        &python::version(python::Environment::Clients, "awscli").await,
+        "the life of a stream as one types it: shards page by page, records in and out, tags",
+    );
 }
 
 /// Both operations that list shards, two a page: by token, and by the last shard seen.

@@ -1,6 +1,6 @@
 //! Enhanced fan-out through boto3.
 
-use crate::{SERVER, python};
+use crate::{SERVER, python, shown};
 use serde_json::Value;
 use std::time::Duration;
 use support::ServerProcess;
@@ -20,6 +20,10 @@ async fn boto3_consumers_are_pushed_every_record_across_a_split_and_a_merge() {
         done["resumed"].as_u64().is_some_and(|resumed| resumed > 0),
         "{done}"
     );
-    assert!(server.is_running());
-    assert!(!server.log().contains("panicked"), "{}", server.log());
+    shown::still_serves(&mut server);
+    shown::works(
+        "boto3, enhanced fan-out",
+        &python::version(python::Environment::Clients, "boto3").await,
+        "two consumers subscribe through a split and a merge, resume at and after continuation numbers",
+    );
 }

@@ -1,6 +1,6 @@
 //! The table of flights through boto3 and back, and bad input through boto3.
 
-use crate::{SERVER, carriers, python};
+use crate::{SERVER, carriers, python, shown};
 use serde_json::Value;
 use std::time::Duration;
 use support::ServerProcess;
@@ -18,6 +18,11 @@ async fn every_flight_arrives_and_a_killed_worker_loses_none() {
     println!("boto3: {done}");
     assert_eq!(done["rows"], 336_776);
     carriers::count_with_a_killed_worker(&server, "flights", &done["carriers"]).await;
+    shown::works(
+        "boto3",
+        &python::version(python::Environment::Clients, "boto3").await,
+        "336,776 records through a split and a merge, compared one by one; 38 kinds of bad input raise its own exceptions",
+    );
 }
 
 /// The comparison that judges the test above is given rows that were lost, doubled, altered and reordered.

@@ -1,18 +1,23 @@
-//! Unmodified third-party clients against the real binary: boto3 with a whole table of data, boto3 with
-//! bad input, the AWS command line, CBOR by another encoder, boto3 over TLS, and, behind
-//! the feature `all-clients`, the Java SDK, which needs a JDK.
+//! Unmodified third-party clients against the real binary: boto3, the AWS command line, CBOR by another encoder,
+//! the SDKs for JavaScript and Java, the Java KCL, and libraries from PyPI and npm; and the same requests to other
+//! stand-ins. README's table of clients is what these tests show.
 //!
-//! They are installed into a virtual environment under the target directory. What cannot be installed
-//! fails the tests and says why; nothing is skipped.
+//! All of them are installed from their registries into folders under the target directory. What cannot be
+//! installed fails the tests and says why; nothing is skipped. The SDK for Rust is in tests/heavy.
 
 mod aws_cli;
 mod carriers;
 mod encodings;
 mod fanout;
 mod flights;
-#[cfg(feature = "all-clients")]
 mod java;
+mod javascript;
+mod libraries;
+mod limits;
+mod node;
+mod peers;
 mod python;
+mod shown;
 
 /// The product's binary.
 const SERVER: &str = env!("CARGO_BIN_EXE_millstream-under-test");

@@ -27,6 +27,12 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// What reqwest says when there is no answer.
+    #[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+    pub fn unanswered(error: reqwest::Error) -> CallError {
+        CallError::Unanswered(format!("{error:?}"))
+    }
+
     /// The AWS code, if the server answered one.
     pub fn code(&self) -> Option<&str> {
         match self {
@@ -71,22 +77,33 @@ impl RawClient {
         }
     }
 
-    /// Calls an operation.
-    pub async fn call(&self, operation: &str, input: &Value) -> Result<Value, CallError> {
-        let unanswered = |error: reqwest::Error| CallError::Unanswered(format!("{error:?}"));
-        let response = self
-            .http
+    /// Sends a request whose body is encoded already; the answer as it comes.
+    pub async fn send(
+        &self,
+        operation: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<reqwest::Response, CallError> {
+        self.http
             .post(&self.url)
-            .header("content-type", "application/x-amz-json-1.1")
+            .header("content-type", content_type)
             .header("x-amz-target", format!("Kinesis_20131202.{operation}"))
             .header("x-amz-date", "20260101T000000Z")
             .header("authorization", AUTHORIZATION)
-            .body(input.to_string())
+            .body(body)
             .send()
             .await
-            .map_err(unanswered)?;
+            .map_err(CallError::unanswered)
+    }
+
+    /// Calls an operation.
+    pub async fn call(&self, operation: &str, input: &Value) -> Result<Value, CallError> {
+        let body = input.to_string().into_bytes();
+        let response = self
+            .send(operation, "application/x-amz-json-1.1", body)
+            .await?;
         let status = response.status().as_u16();
-        let body = response.bytes().await.map_err(unanswered)?;
+        let body = response.bytes().await.map_err(CallError::unanswered)?;
         let json: Value = if body.is_empty() {
             json!({})
         } else {

@@ -45,6 +45,13 @@ impl ServerProcess {
         server
     }
 
+    /// Stops, and starts again on the same directory and port with other flags.
+    pub async fn restart_with(&mut self, flags: &[&str]) {
+        self.terminate().await;
+        self.flags = flags.iter().map(ToString::to_string).collect();
+        self.restart().await;
+    }
+
     /// Starts again on the same directory and port after the process ended.
     pub async fn restart(&mut self) {
         assert!(
@@ -166,7 +173,7 @@ fn launch(binary: &Path, port: u16, data: &Path, flags: &[String]) -> Process {
 }
 
 /// A port nobody listens on. A restart must find its own port again, so 0 will not do.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0))
         .unwrap()
         .local_addr()

@@ -3,6 +3,7 @@
 use crate::python;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
+use tokio::sync::OnceCell;
 
 const PRINT: &str = "import json, botocore.loaders; \
     print(json.dumps(botocore.loaders.Loader().load_service_model('kinesis', 'service-2')))";
@@ -23,8 +24,14 @@ pub(crate) struct Wrong {
 }
 
 impl Model {
+    /// The model, loaded once.
+    pub(crate) async fn get() -> &'static Model {
+        static MODEL: OnceCell<Model> = OnceCell::const_new();
+        MODEL.get_or_init(Model::load).await
+    }
+
     /// Loads it with the Python of the clients' environment.
-    pub(crate) async fn load() -> Model {
+    async fn load() -> Model {
         let python = python::program("python").await;
         let ended = python::run(&python, &["-c", PRINT], &[], Duration::from_mins(1)).await;
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -45,7 +52,21 @@ impl Model {
         }
     }
 
-    fn shape(&self, name: &str) -> &Value {
+    /// The shape of an operation's output, if it has one.
+    pub(crate) fn output(&self, operation: &str) -> Option<&Value> {
+        let name = self.0["operations"][operation]["output"]["shape"].as_str();
+        name.map(|name| self.shape(name))
+    }
+
+    /// The errors that are documented for an operation.
+    pub(crate) fn errors(&self, operation: &str) -> Vec<&str> {
+        let errors = self.0["operations"][operation]["errors"].as_array();
+        let names = errors.into_iter().flatten();
+        names.filter_map(|error| error["shape"].as_str()).collect()
+    }
+
+    /// A shape by its name.
+    pub(crate) fn shape(&self, name: &str) -> &Value {
         &self.0["shapes"][name]
     }
 
@@ -184,7 +205,8 @@ impl Model {
         found
     }
 
-    fn item(&self, list: &Value) -> &Value {
+    /// The shape of what a list holds.
+    pub(crate) fn item(&self, list: &Value) -> &Value {
         self.shape(list["member"]["shape"].as_str().expect("a shape"))
     }
 

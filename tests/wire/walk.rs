@@ -114,7 +114,7 @@ async fn accepted(model: &Model, client: &RawClient, operation: &str, found: &mu
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_member_of_every_operation_is_checked_as_the_model_says() {
-    let model = Model::load().await;
+    let model = Model::get().await;
     let server = ServerProcess::start(SERVER).await;
     let client = server.client();
     let mut found = Differences::default();
@@ -131,9 +131,9 @@ async fn every_member_of_every_operation_is_checked_as_the_model_says() {
                 &json!({"StreamName": "walked", "ShardCount": 1}),
             )
             .await;
-        constraints(&model, &client, &operation, &mut found).await;
-        types(&model, &client, &operation, &mut found).await;
-        accepted(&model, &client, &operation, &mut found).await;
+        constraints(model, &client, &operation, &mut found).await;
+        types(model, &client, &operation, &mut found).await;
+        accepted(model, &client, &operation, &mut found).await;
     }
     println!("{walked} operations, {} requests", found.1);
     assert_eq!(

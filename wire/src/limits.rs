@@ -32,6 +32,8 @@ pub const SHARD_WRITE_RECORDS_PER_SECOND: u64 = 1_000;
 pub const SHARD_READ_BYTES_PER_SECOND: u64 = 2_097_152;
 /// GetRecords calls per second on one shard (quotas).
 pub const SHARD_READ_CALLS_PER_SECOND: u64 = 5;
+/// GetShardIterator calls per second on one shard (model: `GetShardIterator`).
+pub const SHARD_ITERATOR_CALLS_PER_SECOND: u64 = 5;
 /// Hours a new stream retains its records (API reference: `CreateStream`).
 pub const RETENTION_DEFAULT_HOURS: u32 = 24;
 /// Hours a stream may retain its records at least (API reference).
@@ -40,6 +42,9 @@ pub const RETENTION_MIN_HOURS: u32 = 24;
 pub const RETENTION_MAX_HOURS: u32 = 8_760;
 /// Open shards of one account in one region (quotas; 200 outside the three largest regions).
 pub const SHARDS_PER_ACCOUNT: usize = 500;
+/// Streams of one account in one region that may be CREATING or DELETING at a time (model: `CreateStream`;
+/// that those being deleted count is in AWS's message).
+pub const STREAMS_COMING_AND_GOING: usize = 5;
 /// On-demand streams of one account in one region (quotas).
 pub const ON_DEMAND_STREAMS_PER_ACCOUNT: usize = 50;
 /// Shards UpdateShardCount scales a stream to at most (API reference).
@@ -87,5 +92,7 @@ pub const SUBSCRIBE_CALLS_PER_SECOND: u64 = 1;
 /// Bytes of records in one event of a subscription at most; one record may be larger. The number is
 /// ours: it is what one subscriber may hold in memory.
 pub const SUBSCRIPTION_EVENT_MAX_BYTES: usize = 1_048_576;
+/// Seconds a ListStreams page token lives. The model says that it expires; how soon is ours, as elsewhere.
+pub const LIST_STREAMS_TOKEN_TTL_SECONDS: u64 = 300;
 /// Seconds a ListStreamConsumers page token lives (model: `ListStreamConsumersInput`).
 pub const LIST_CONSUMERS_TOKEN_TTL_SECONDS: u64 = 300;

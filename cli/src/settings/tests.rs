@@ -3,6 +3,7 @@
 use super::*;
 use clap::Parser;
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 
 #[derive(Parser)]
 struct Line {
@@ -50,26 +51,29 @@ fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
     );
 }
 
+const EVERY_VARIABLE: [(&str, &str); 15] = [
+    ("MILLSTREAM_HOST", "::1"),
+    ("MILLSTREAM_PORT", "1"),
+    ("MILLSTREAM_DATA_DIR", "/d"),
+    ("MILLSTREAM_DURABILITY", "interval=20"),
+    ("MILLSTREAM_LIMITS", "off"),
+    ("MILLSTREAM_STREAMS", "a:1,b:2"),
+    ("MILLSTREAM_STATE_DELAY", "5"),
+    ("MILLSTREAM_ERROR_PROBABILITY", "0.5"),
+    ("MILLSTREAM_LATENCY", "5-10"),
+    ("MILLSTREAM_REGION", "eu-west-1"),
+    ("MILLSTREAM_ACCOUNT", "123456789012"),
+    ("MILLSTREAM_ALLOW_PUBLIC", "true"),
+    ("MILLSTREAM_TLS_CERT", "/c.pem"),
+    ("MILLSTREAM_TLS_KEY", "/k.pem"),
+    ("MILLSTREAM_LOG_FORMAT", "json"),
+];
+
 #[test]
 fn every_source_reads_every_setting() {
     let line = "--host ::1 --port 1 --data-dir /d --durability interval=20 --limits off \
-        --streams a:1,b:2 --state-delay 5 --region eu-west-1 --account 123456789012 \
+        --streams a:1,b:2 --state-delay 5 --error-probability 0.5 --latency 5-10 --region eu-west-1 --account 123456789012 \
         --allow-public --tls-cert /c.pem --tls-key /k.pem --log-format json";
-    let environment = [
-        ("MILLSTREAM_HOST", "::1"),
-        ("MILLSTREAM_PORT", "1"),
-        ("MILLSTREAM_DATA_DIR", "/d"),
-        ("MILLSTREAM_DURABILITY", "interval=20"),
-        ("MILLSTREAM_LIMITS", "off"),
-        ("MILLSTREAM_STREAMS", "a:1,b:2"),
-        ("MILLSTREAM_STATE_DELAY", "5"),
-        ("MILLSTREAM_REGION", "eu-west-1"),
-        ("MILLSTREAM_ACCOUNT", "123456789012"),
-        ("MILLSTREAM_ALLOW_PUBLIC", "true"),
-        ("MILLSTREAM_TLS_CERT", "/c.pem"),
-        ("MILLSTREAM_TLS_KEY", "/k.pem"),
-        ("MILLSTREAM_LOG_FORMAT", "json"),
-    ];
     let file = r#"
         host = "::1"
         port = 1
@@ -78,6 +82,8 @@ fn every_source_reads_every_setting() {
         limits = "off"
         streams = "a:1,b:2"
         state-delay = 5
+        error-probability = 0.5
+        latency = "5-10"
         region = "eu-west-1"
         account = "123456789012"
         allow-public = true
@@ -98,9 +104,11 @@ fn every_source_reads_every_setting() {
     let streams: Vec<_> = config
         .streams
         .iter()
-        .map(|s| (s.name.as_str(), s.shards.get()))
+        .map(|s| (s.name.as_str(), s.shards.map(NonZeroU32::get)))
         .collect();
-    assert_eq!(streams, [("a", 1), ("b", 2)]);
+    assert_eq!(streams, [("a", Some(1)), ("b", Some(2))]);
+    assert_eq!(config.latency, Latency::new(5, 10).unwrap());
+    assert_eq!(config.error_probability, Probability::new(0.5).unwrap());
     assert_eq!((config.port, config.state_delay_ms), (1, 5));
     assert_eq!(config.region.as_str(), "eu-west-1");
     assert_eq!(config.account.as_str(), "123456789012");
@@ -113,7 +121,7 @@ fn every_source_reads_every_setting() {
     assert_eq!(from_line.log_format, LogFormat::Json);
     let expected = format!("{from_line:?}");
     assert_eq!(
-        format!("{:?}", resolve(&[], &environment, None).unwrap()),
+        format!("{:?}", resolve(&[], &EVERY_VARIABLE, None).unwrap()),
         expected
     );
     assert_eq!(
@@ -168,14 +176,17 @@ fn where_the_data_lives_is_decided_by_the_highest_layer_that_says_anything() {
     );
 }
 
+/// Asserts that the settings are refused with a text that has all these words.
+#[track_caller]
+fn refused(line: &[&str], environment: &[(&str, &str)], file: Option<&str>, words: &[&str]) {
+    let text = resolve(line, environment, file).unwrap_err();
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+}
+
 #[test]
 fn refusals_name_the_source_the_value_and_what_is_expected() {
-    let refused = |line: &[&str], environment: &[(&str, &str)], file, words: &[&str]| {
-        let text = resolve(line, environment, file).unwrap_err();
-        for word in words {
-            assert!(text.contains(word), "{word:?} is not in: {text}");
-        }
-    };
     refused(
         &["--durability", "sync"],
         &[],
@@ -205,6 +216,13 @@ fn refusals_name_the_source_the_value_and_what_is_expected() {
         &["600001", "600000"],
     );
     refused(
+        &["--error-probability", "1.5"],
+        &[],
+        None,
+        &["1.5", "0.0 to 1.0"],
+    );
+    refused(&["--latency", "9-1"], &[], None, &["9-1", "MS-MS"]);
+    refused(
         &[],
         &[("MILLSTREAM_PORT", "x")],
         None,
@@ -217,18 +235,40 @@ fn refusals_name_the_source_the_value_and_what_is_expected() {
         &["MILLSTREAM_ALLOW_PUBLIC", "true"],
     );
     refused(
+        &["--config", "/nowhere.toml"],
+        &[],
+        None,
+        &["/nowhere.toml", "No such file"],
+    );
+}
+
+#[test]
+fn the_file_is_refused_with_line_and_reason() {
+    refused(
+        &[],
+        &[],
+        Some("port = 1\nstate-delay = 600001"),
+        &["line 2", "600001", "600000"],
+    );
+    refused(
+        &[],
+        &[],
+        Some("port = 1\nlatency = 10001"),
+        &["line 2", "10001", "10000"],
+    );
+    refused(
+        &[],
+        &[],
+        Some("ephemeral = true\n\ndata-dir = '/b'"),
+        &["millstream.toml", "line 3", "leave one out"],
+    );
+    refused(
         &[],
         &[],
         Some("\nprot = 1"),
         &["millstream.toml", "line 2", "unknown field", "prot"],
     );
     refused(&[], &[], Some("account = '1'"), &["line 1", "12 digits"]);
-    refused(
-        &["--config", "/nowhere.toml"],
-        &[],
-        None,
-        &["/nowhere.toml", "No such file"],
-    );
 }
 
 #[test]

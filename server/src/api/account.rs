@@ -21,6 +21,9 @@ pub(super) fn describe_limits(
         open_shard_count: count(limits.open_shards),
         on_demand_stream_count: count(limits.on_demand_streams),
         on_demand_stream_count_limit: count(limits.on_demand_limit),
+        // There are none, and none can be created.
+        channel_count: 0,
+        channel_count_limit: 0,
     }
 }
 

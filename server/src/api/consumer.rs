@@ -12,7 +12,7 @@ use millstream_wire::shapes::{
     ListStreamConsumersRequest, ListStreamConsumersResponse, RegisterStreamConsumerRequest,
     RegisterStreamConsumerResponse, Timestamp,
 };
-use millstream_wire::{ConsumerArn, ConsumerName, StreamArn};
+use millstream_wire::{ConsumerArn, ConsumerName, Operation, StreamArn};
 
 /// Consumers in one ListStreamConsumers answer unless the request says otherwise (model).
 const LIST_CONSUMERS_DEFAULT_COUNT: usize = 100;
@@ -46,6 +46,7 @@ pub(super) async fn deregister(
         request.consumer_name.as_deref(),
         request.consumer_arn.as_deref(),
     )?;
+    engine.count_call_on(Operation::DeregisterStreamConsumer, &stream)?;
     engine.deregister_consumer(&stream, &consumer.name).await?;
     Ok(Empty {})
 }
@@ -60,6 +61,7 @@ pub(super) fn describe(
         request.consumer_name.as_deref(),
         request.consumer_arn.as_deref(),
     )?;
+    engine.count_call_on(Operation::DescribeStreamConsumer, &stream)?;
     let shapes::Consumer {
         consumer_name,
         consumer_arn,
@@ -83,7 +85,9 @@ pub(super) fn list(
 ) -> Result<ListStreamConsumersResponse, ApiError> {
     let now_ms = engine.now_ms();
     let arn = parse_stream(request.stream_arn.as_deref().unwrap_or_default())?;
-    let stream = engine.stream(&arn)?;
+    // The model names the error; that it is about these states is ours, as of ListShards.
+    let stream = engine.ready_stream(&arn)?;
+    engine.count_call_on(Operation::ListStreamConsumers, &arn)?;
     let after = after(request, &stream, now_ms)?;
     let max = request
         .max_results
@@ -133,10 +137,7 @@ fn after(
     if token.arn != stream.arn.to_string() {
         return Err(ApiError::invalid_next_token());
     }
-    let ttl_ms = LIST_CONSUMERS_TOKEN_TTL_SECONDS * 1_000;
-    if now_ms > token.minted_ms.saturating_add(ttl_ms) {
-        return Err(ApiError::expired_next_token());
-    }
+    token::check_age(token.minted_ms, LIST_CONSUMERS_TOKEN_TTL_SECONDS, now_ms)?;
     Ok(Some(token.after_consumer))
 }
 
@@ -162,11 +163,7 @@ fn find(
     if !agree {
         return Err(ApiError::consumer_named_twice());
     }
-    let consumer = engine.consumer(&arn.stream, &arn.name)?;
-    // An ARN with other seconds names an earlier consumer of this name.
-    if consumer.created_ms / 1_000 != arn.created_seconds {
-        return Err(ApiError::consumer_not_found(&arn.name, named(&arn.stream)));
-    }
+    let consumer = engine.consumer_of(&arn)?;
     Ok((arn.stream, consumer))
 }
 

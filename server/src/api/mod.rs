@@ -2,6 +2,7 @@
 
 mod account;
 mod consumer;
+mod latency;
 mod put;
 mod read;
 mod resource;
@@ -15,6 +16,7 @@ mod tests;
 mod token;
 mod unsupported;
 
+pub use latency::{LATENCY_MAX_MS, Latency};
 pub use subscribe::{Event, Events};
 
 use crate::engine::Engine;
@@ -89,20 +91,27 @@ pub enum Answer {
 #[derive(Debug, Clone)]
 pub struct Api {
     engine: Engine,
+    latency: Latency,
 }
 
 impl Api {
-    /// The operations over `engine`.
-    pub fn new(engine: Engine) -> Api {
-        Api { engine }
+    /// The operations over `engine`, each begun when a `latency` has passed.
+    pub fn new(engine: Engine, latency: Latency) -> Api {
+        Api { engine, latency }
     }
 }
 
 impl Dispatch for Api {
     async fn dispatch(&self, call: Call) -> Result<Answer, ApiError> {
+        self.latency.pass().await;
         let body = Body {
             encoding: call.encoding,
             bytes: &call.body,
+            asked: Asked {
+                engine: &self.engine,
+                operation: call.operation,
+                caller: &call.caller,
+            },
         };
         let answer = if call.operation == Operation::SubscribeToShard {
             let events = subscribe::subscribe(&self.engine, call.encoding, parse(body)?).await;
@@ -130,6 +139,15 @@ impl Dispatch for Api {
 struct Body<'b> {
     encoding: Encoding,
     bytes: &'b [u8],
+    asked: Asked<'b>,
+}
+
+/// What is asked of whom by whom: all there is to know before the body is read.
+#[derive(Clone, Copy)]
+struct Asked<'b> {
+    engine: &'b Engine,
+    operation: Operation,
+    caller: &'b Caller,
 }
 
 /// Runs an operation.
@@ -241,9 +259,16 @@ async fn settings_and_resources(
     }
 }
 
-/// The only reader of bodies.
+/// The only reader of bodies; a call with a valid one counts against its account's rate.
 fn parse<'de, R: Request + Deserialize<'de>>(body: Body<'de>) -> Result<R, ApiError> {
-    Ok(shapes::parse_as(body.encoding, body.bytes)?)
+    let request = shapes::parse_as(body.encoding, body.bytes)?;
+    let Asked {
+        engine,
+        operation,
+        caller,
+    } = body.asked;
+    engine.count_call(operation, &caller.account, &caller.region)?;
+    Ok(request)
 }
 
 /// An output that is still to be encoded.

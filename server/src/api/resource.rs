@@ -3,27 +3,35 @@
 use crate::api::tags;
 use crate::engine::Engine;
 use crate::error::ApiError;
-use millstream_wire::StreamArn;
+use crate::error::{Named, TagChange};
 use millstream_wire::limits::POLICY_MAX_BYTES;
 use millstream_wire::shapes::{
     DeleteResourcePolicyRequest, Empty, GetResourcePolicyRequest, GetResourcePolicyResponse,
     ListTagsForResourceRequest, ListTagsForResourceResponse, PutResourcePolicyRequest, Tag,
     TagResourceRequest, UntagResourceRequest,
 };
+use millstream_wire::{ConsumerArn, StreamArn};
+use std::collections::BTreeMap;
 
 /// What an ARN names, of what there is here.
 #[derive(Debug)]
 enum Resource {
     /// A stream, which may or may not exist.
     Stream(StreamArn),
+    /// A registered consumer, likewise.
+    Consumer(ConsumerArn),
 }
 
-/// The resource of an ARN. Consumers are to become a variant of their own; there are none to be found yet.
+/// The resource of an ARN.
 fn resource(arn: Option<&str>) -> Result<Resource, ApiError> {
     let arn = arn.unwrap_or_default();
     if let Ok(stream) = arn.parse() {
         return Ok(Resource::Stream(stream));
     }
+    if let Ok(consumer) = arn.parse() {
+        return Ok(Resource::Consumer(consumer));
+    }
+    // A consumer's ARN that is not quite one names nothing either.
     let kinds = [":channel/", ":queue/", "/consumer/"];
     if kinds.iter().any(|kind| arn.contains(kind)) {
         return Err(ApiError::resource_not_found(arn));
@@ -32,27 +40,46 @@ fn resource(arn: Option<&str>) -> Result<Resource, ApiError> {
 }
 
 pub(super) async fn tag(engine: &Engine, request: TagResourceRequest) -> Result<Empty, ApiError> {
-    let Resource::Stream(arn) = resource(request.resource_arn.as_deref())?;
-    tags::set(engine, &arn, request.tags.unwrap_or_default()).await
+    let added = request.tags.unwrap_or_default();
+    match resource(request.resource_arn.as_deref())? {
+        Resource::Stream(arn) => tags::set(engine, &arn, added).await,
+        Resource::Consumer(arn) => {
+            engine.consumer_of(&arn)?;
+            tags::check_added(&added, Named::from(&arn.stream))?;
+            engine.change_consumer_tags(&arn, added, &[]).await?;
+            Ok(Empty {})
+        }
+    }
 }
 
 pub(super) async fn untag(
     engine: &Engine,
     request: UntagResourceRequest,
 ) -> Result<Empty, ApiError> {
-    let Resource::Stream(arn) = resource(request.resource_arn.as_deref())?;
-    tags::unset(engine, &arn, request.tag_keys.unwrap_or_default()).await
+    let keys = request.tag_keys.unwrap_or_default();
+    match resource(request.resource_arn.as_deref())? {
+        Resource::Stream(arn) => tags::unset(engine, &arn, keys).await,
+        Resource::Consumer(arn) => {
+            engine.consumer_of(&arn)?;
+            tags::check_texts(keys.iter(), TagChange::Remove, Named::from(&arn.stream))?;
+            let none = BTreeMap::new();
+            engine.change_consumer_tags(&arn, none, &keys).await?;
+            Ok(Empty {})
+        }
+    }
 }
 
 pub(super) fn list_tags(
     engine: &Engine,
     request: &ListTagsForResourceRequest,
 ) -> Result<ListTagsForResourceResponse, ApiError> {
-    let Resource::Stream(arn) = resource(request.resource_arn.as_deref())?;
-    let stream = engine.stream(&arn)?;
-    let tags = stream.tags.iter().map(|(key, value)| Tag {
-        key: key.clone(),
-        value: Some(value.clone()),
+    let tags = match resource(request.resource_arn.as_deref())? {
+        Resource::Stream(arn) => engine.stream(&arn)?.tags.clone(),
+        Resource::Consumer(arn) => engine.consumer_of(&arn)?.tags,
+    };
+    let tags = tags.into_iter().map(|(key, value)| Tag {
+        key,
+        value: Some(value),
     });
     Ok(ListTagsForResourceResponse {
         tags: tags.collect(),
@@ -63,8 +90,8 @@ pub(super) async fn put_policy(
     engine: &Engine,
     request: PutResourcePolicyRequest,
 ) -> Result<Empty, ApiError> {
-    let Resource::Stream(arn) = resource(request.resource_arn.as_deref())?;
-    engine.stream(&arn)?;
+    let resource = resource(request.resource_arn.as_deref())?;
+    policy_of(engine, &resource)?;
     let policy = request.policy.unwrap_or_default();
     if policy.len() > POLICY_MAX_BYTES {
         return Err(ApiError::policy_too_long(policy.len()));
@@ -75,16 +102,14 @@ pub(super) async fn put_policy(
         (statement.is_array() || statement.is_object()).then_some(())
     });
     statement.ok_or_else(ApiError::bad_policy)?;
-    engine.set_policy(&arn, Some(policy)).await?;
-    Ok(Empty {})
+    set_policy(engine, &resource, Some(policy)).await
 }
 
 pub(super) fn get_policy(
     engine: &Engine,
     request: &GetResourcePolicyRequest,
 ) -> Result<GetResourcePolicyResponse, ApiError> {
-    let Resource::Stream(arn) = resource(request.resource_arn.as_deref())?;
-    let policy = engine.stream(&arn)?.options.policy.clone();
+    let policy = policy_of(engine, &resource(request.resource_arn.as_deref())?)?;
     // Recorded on AWS: no policy is an empty one.
     let policy = policy.unwrap_or_else(|| "{}".to_owned());
     Ok(GetResourcePolicyResponse { policy })
@@ -94,7 +119,25 @@ pub(super) async fn delete_policy(
     engine: &Engine,
     request: DeleteResourcePolicyRequest,
 ) -> Result<Empty, ApiError> {
-    let Resource::Stream(arn) = resource(request.resource_arn.as_deref())?;
-    engine.set_policy(&arn, None).await?;
+    let resource = resource(request.resource_arn.as_deref())?;
+    set_policy(engine, &resource, None).await
+}
+
+fn policy_of(engine: &Engine, resource: &Resource) -> Result<Option<String>, ApiError> {
+    Ok(match resource {
+        Resource::Stream(arn) => engine.stream(arn)?.options.policy.clone(),
+        Resource::Consumer(arn) => engine.consumer_of(arn)?.policy,
+    })
+}
+
+async fn set_policy(
+    engine: &Engine,
+    resource: &Resource,
+    policy: Option<String>,
+) -> Result<Empty, ApiError> {
+    match resource {
+        Resource::Stream(arn) => engine.set_policy(arn, policy).await?,
+        Resource::Consumer(arn) => engine.set_consumer_policy(arn, policy).await?,
+    }
     Ok(Empty {})
 }

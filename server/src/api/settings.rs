@@ -5,7 +5,6 @@ use crate::engine::catalog::{self, Stream};
 use crate::engine::options::{Distribution, Metric};
 use crate::engine::{Engine, MetricsChange};
 use crate::error::ApiError;
-use millstream_wire::StreamArn;
 use millstream_wire::shapes::{
     DisableEnhancedMonitoringRequest, Empty, EnableEnhancedMonitoringRequest, EncryptionType,
     EnhancedMonitoringResponse, RecordDistributionStrategy, StartStreamEncryptionRequest,
@@ -14,6 +13,7 @@ use millstream_wire::shapes::{
     UpdateStreamRecordDistributionStrategyRequest, UpdateStreamWarmThroughputRequest,
     UpdateStreamWarmThroughputResponse, WarmThroughput,
 };
+use millstream_wire::{Operation, StreamArn};
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
@@ -226,6 +226,12 @@ async fn change_metrics(
     change: MetricsChange,
     given: &[String],
 ) -> Result<EnhancedMonitoringResponse, ApiError> {
+    engine.stream(arn)?;
+    let operation = match change {
+        MetricsChange::Enable => Operation::EnableEnhancedMonitoring,
+        MetricsChange::Disable => Operation::DisableEnhancedMonitoring,
+    };
+    engine.count_call_on(operation, arn)?;
     let all = given.iter().any(|name| name == "ALL");
     let named = |metric: &Metric| all || given.iter().any(|name| name == metric.name());
     let metrics = Metric::ALL.into_iter().filter(named).collect();

@@ -10,7 +10,7 @@ use millstream_wire::shapes::{
     self, Empty, KeyRange, ListShardsRequest, ListShardsResponse, MergeShardsRequest,
     SequenceNumberRange, ShardFilter, ShardFilterType, SplitShardRequest,
 };
-use millstream_wire::{HashKey, HashKeyRange, ShardId, StreamArn};
+use millstream_wire::{HashKey, HashKeyRange, Operation, ShardId, StreamArn};
 
 pub(super) async fn split_shard(
     engine: &Engine,
@@ -79,7 +79,9 @@ pub(super) fn list_shards(
         .arn
         .parse()
         .map_err(|_| ApiError::invalid_next_token())?;
-    let stream = engine.stream(&arn)?;
+    // The KCL waits when AWS says that the stream is neither ACTIVE nor UPDATING.
+    let stream = engine.ready_stream(&arn)?;
+    engine.count_call_on(Operation::ListShards, &arn)?;
     if request.stream_creation_timestamp.is_some_and(|at| {
         u64::try_from(at.millis).is_ok_and(|ms| ms / 1_000 != stream.created_ms / 1_000)
     }) {
@@ -159,13 +161,7 @@ fn page(
         return Err(ApiError::list_shards_token_and_stream());
     }
     let token: ListShardsToken = token::decode(text).ok_or_else(ApiError::invalid_next_token)?;
-    if now_ms
-        > token
-            .minted_ms
-            .saturating_add(LIST_SHARDS_TOKEN_TTL_SECONDS * 1_000)
-    {
-        return Err(ApiError::expired_next_token());
-    }
+    token::check_age(token.minted_ms, LIST_SHARDS_TOKEN_TTL_SECONDS, now_ms)?;
     Ok(token)
 }
 

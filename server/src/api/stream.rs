@@ -6,7 +6,10 @@ use crate::engine::catalog::{self, Stream};
 use crate::engine::options::{Distribution, Options};
 use crate::engine::{Engine, NewStream, RetentionChange, shards_for};
 use crate::error::ApiError;
-use millstream_wire::limits::{ON_DEMAND_INITIAL_SHARDS, RECORD_DEFAULT_MAX_BYTES};
+use millstream_wire::limits::{
+    LIST_STREAMS_TOKEN_TTL_SECONDS, ON_DEMAND_INITIAL_SHARDS, RECORD_DEFAULT_MAX_BYTES,
+    RETENTION_DEFAULT_HOURS,
+};
 use millstream_wire::shapes::{
     CreateStreamRequest, DecreaseStreamRetentionPeriodRequest, DeleteStreamRequest,
     DescribeStreamRequest, DescribeStreamResponse, DescribeStreamSummaryRequest,
@@ -15,7 +18,7 @@ use millstream_wire::shapes::{
     StreamDescription, StreamDescriptionSummary, StreamMode, StreamModeDetails, StreamStatus,
     StreamSummary, Timestamp, WarmThroughput,
 };
-use millstream_wire::{ShardId, StreamArn};
+use millstream_wire::{Operation, ShardId, StreamArn};
 use sha2::{Digest, Sha256};
 use std::num::NonZeroU32;
 
@@ -72,6 +75,7 @@ pub(super) async fn create_stream(
         arn: own_arn(caller, name),
         shards,
         mode,
+        retention_hours: RETENTION_DEFAULT_HOURS,
         max_record_bytes: kibibytes.map_or(RECORD_DEFAULT_MAX_BYTES, |size| size * 1024),
         tags: request.tags.unwrap_or_default(),
     };
@@ -109,10 +113,7 @@ pub(super) async fn increase_retention(
         request.stream_arn.as_deref(),
     )?;
     let hours = request.retention_period_hours.unwrap_or_default();
-    engine
-        .set_retention(&arn, hours, RetentionChange::Increase)
-        .await?;
-    Ok(Empty {})
+    retain(engine, &arn, hours, RetentionChange::Increase).await
 }
 
 pub(super) async fn decrease_retention(
@@ -126,9 +127,22 @@ pub(super) async fn decrease_retention(
         request.stream_arn.as_deref(),
     )?;
     let hours = request.retention_period_hours.unwrap_or_default();
-    engine
-        .set_retention(&arn, hours, RetentionChange::Decrease)
-        .await?;
+    retain(engine, &arn, hours, RetentionChange::Decrease).await
+}
+
+async fn retain(
+    engine: &Engine,
+    arn: &StreamArn,
+    hours: i64,
+    change: RetentionChange,
+) -> Result<Empty, ApiError> {
+    engine.stream(arn)?;
+    let operation = match change {
+        RetentionChange::Increase => Operation::IncreaseStreamRetentionPeriod,
+        RetentionChange::Decrease => Operation::DecreaseStreamRetentionPeriod,
+    };
+    engine.count_call_on(operation, arn)?;
+    engine.set_retention(arn, hours, change).await?;
     Ok(Empty {})
 }
 
@@ -225,15 +239,16 @@ pub(super) fn list_streams(
     caller: &Caller,
     request: &ListStreamsRequest,
 ) -> Result<ListStreamsResponse, ApiError> {
+    let now_ms = engine.now_ms();
     let after = match request.next_token.as_deref() {
         None => request.exclusive_start_stream_name.clone(),
         Some(text) => {
             let token: ListStreamsToken =
                 token::decode(text).ok_or_else(ApiError::invalid_next_token)?;
+            token::check_age(token.minted_ms, LIST_STREAMS_TOKEN_TTL_SECONDS, now_ms)?;
             Some(token.after_stream)
         }
     };
-    let now_ms = engine.now_ms();
     let catalog = engine.catalog();
     let limit = request.limit.and_then(|limit| usize::try_from(limit).ok());
     let mut streams = catalog
@@ -253,7 +268,10 @@ pub(super) fn list_streams(
     let last = page.last().map(|stream| stream.arn.name.to_string());
     let next_token = match last.filter(|_| has_more_streams) {
         None => None,
-        Some(after_stream) => Some(token::encode(&ListStreamsToken { after_stream })?),
+        Some(after_stream) => Some(token::encode(&ListStreamsToken {
+            after_stream,
+            minted_ms: now_ms,
+        })?),
     };
     Ok(ListStreamsResponse {
         stream_names: page

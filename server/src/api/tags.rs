@@ -56,8 +56,7 @@ pub(super) async fn unset(
     keys: Vec<String>,
 ) -> Result<Empty, ApiError> {
     engine.stream(arn)?;
-    let texts: Vec<&String> = keys.iter().collect();
-    check_texts(&texts, TagChange::Remove, named(arn))?;
+    check_texts(keys.iter(), TagChange::Remove, named(arn))?;
     engine.change_tags(arn, BTreeMap::new(), keys).await?;
     Ok(Empty {})
 }
@@ -67,26 +66,30 @@ pub(super) fn check_added(
     tags: &BTreeMap<String, String>,
     named: Named<'_>,
 ) -> Result<(), ApiError> {
-    let texts: Vec<&String> = tags.keys().chain(tags.values()).collect();
-    check_texts(&texts, TagChange::Add, named)?;
+    check_texts(tags.keys().chain(tags.values()), TagChange::Add, named)?;
     if tags.keys().any(|key| key.starts_with("aws:")) {
         return Err(ApiError::tag_reserved(named));
     }
     Ok(())
 }
 
-fn check_texts(texts: &[&String], change: TagChange, named: Named<'_>) -> Result<(), ApiError> {
+/// Whether keys and values hold nothing but what a tag may hold.
+pub(super) fn check_texts<'t>(
+    mut texts: impl Iterator<Item = &'t String> + Clone,
+    change: TagChange,
+    named: Named<'_>,
+) -> Result<(), ApiError> {
     // The ranges are kinesalite's, whose author tried them on AWS.
     let is_allowed = |c: char| {
         c.is_ascii_alphanumeric()
             || "_./-=+ @%:".contains(c)
             || matches!(c, '\u{c0}'..='\u{1fff}' | '\u{2c00}'..='\u{d7ff}')
     };
-    if !texts.iter().all(|text| text.chars().all(is_allowed)) {
+    if !texts.clone().all(|text| text.chars().all(is_allowed)) {
         return Err(ApiError::tag_characters());
     }
     // Allowed by the first message, refused by the second: so does AWS.
-    if texts.iter().any(|text| text.contains('%')) {
+    if texts.any(|text| text.contains('%')) {
         return Err(ApiError::tag_percent(change, named));
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! What a client sees: JSON in, JSON or AWS's error out, over an engine in memory.
 
-use crate::api::{Answer, Api, Call, Caller, Dispatch};
+use crate::api::{Answer, Api, Call, Caller, Dispatch, Latency};
 use crate::clock::ManualClock;
 use crate::engine::tests::{MemoryDisk, engine_with};
 use crate::engine::{Engine, Limits, Settings};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 mod consumer;
+mod realism;
 mod settings;
 
 const NOW_MS: u64 = 1_750_000_000_000;
@@ -28,14 +29,19 @@ impl Service {
     }
 
     fn with_delay(state_delay_ms: u64) -> Service {
+        Service::new_with(Limits::Off, state_delay_ms)
+    }
+
+    fn new_with(limits: Limits, state_delay_ms: u64) -> Service {
         let (clock, disk) = (ManualClock::at(NOW_MS), MemoryDisk::new());
         let settings = Settings {
-            limits: Limits::Off,
+            limits,
             state_delay_ms,
+            ..Settings::default()
         };
         let engine = engine_with(&clock, &disk, settings);
         Service {
-            api: Api::new(engine.clone()),
+            api: Api::new(engine.clone(), Latency::default()),
             engine,
             clock,
             disk,
@@ -350,8 +356,11 @@ async fn a_stream_that_is_created_has_no_shards_yet() {
             summary["StreamDescriptionSummary"]["OpenShardCount"],
             json!(shards)
         );
-        let listed = service.ok(Operation::ListShards, stream).await;
-        assert_eq!(listed["Shards"].as_array().unwrap().len(), shards);
+        let listed = service.call(Operation::ListShards, stream).await;
+        match listed {
+            Ok(listed) => assert_eq!(listed["Shards"].as_array().unwrap().len(), shards),
+            Err(error) => assert_eq!((error.code, shards), (ErrorCode::ResourceInUse, 0)),
+        }
         let iterator = json!({
             "StreamName": "orders", "ShardId": "0", "ShardIteratorType": "LATEST",
         });
@@ -359,6 +368,84 @@ async fn a_stream_that_is_created_has_no_shards_yet() {
         assert_eq!(minted.is_ok(), shards > 0, "{minted:?}");
         service.clock.advance_ms(500);
     }
+}
+
+/// Tags and policies change once the stream is ACTIVE.
+#[tokio::test]
+async fn a_stream_that_is_created_is_not_tagged_yet() {
+    let service = Service::with_delay(500);
+    let create = json!({"StreamName": "orders", "ShardCount": 1});
+    service.ok(Operation::CreateStream, create).await;
+    let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
+    let policy = json!({"ResourceARN": arn, "Policy": "{\"Statement\":[]}"});
+    let changes = [
+        (
+            Operation::AddTagsToStream,
+            json!({"StreamName": "orders", "Tags": {"a": "b"}}),
+        ),
+        (
+            Operation::RemoveTagsFromStream,
+            json!({"StreamName": "orders", "TagKeys": ["a"]}),
+        ),
+        (Operation::PutResourcePolicy, policy),
+    ];
+    let message = "Stream orders under account 000000000000 not ACTIVE, instead in state CREATING";
+    let refused = (ErrorCode::ResourceInUse, message.to_owned());
+    for (operation, request) in &changes {
+        assert_eq!(service.refused(*operation, request.clone()).await, refused);
+    }
+    service.clock.advance_ms(500);
+    for (operation, request) in changes {
+        service.ok(operation, request).await;
+    }
+}
+
+/// Five streams may be CREATING or DELETING at a time.
+#[tokio::test]
+async fn few_streams_come_and_go_at_a_time() {
+    let service = Service::new_with(Limits::Aws, 10_000);
+    let named = |n: usize| json!({"StreamName": format!("s{n}"), "ShardCount": 1});
+    service.ok(Operation::CreateStream, named(0)).await;
+    service.clock.advance_ms(10_000);
+    for n in 1..=5 {
+        service.ok(Operation::CreateStream, named(n)).await;
+        // No faster than calls may come.
+        service.clock.advance_ms(1_000);
+    }
+    let message = "This request would have exceed the limit on the number  of streams that can \
+        simultaneously be in CREATING or DELETING for the account 000000000000. Limit: 5.";
+    let refused = (ErrorCode::LimitExceeded, message.to_owned());
+    assert_eq!(
+        service.refused(Operation::CreateStream, named(6)).await,
+        refused
+    );
+    let delete = |n: usize| json!({"StreamName": format!("s{n}")});
+    assert_eq!(
+        service.refused(Operation::DeleteStream, delete(0)).await,
+        refused
+    );
+    // One that counts already does not count twice.
+    service.ok(Operation::DeleteStream, delete(5)).await;
+    service.clock.advance_ms(5_000);
+    service.ok(Operation::DeleteStream, delete(0)).await;
+}
+
+/// A page token of ListStreams lives for 300 seconds.
+#[tokio::test]
+async fn a_page_of_streams_expires() {
+    let service = Service::with_stream(1).await;
+    let other = json!({"StreamName": "returns", "ShardCount": 1});
+    service.ok(Operation::CreateStream, other).await;
+    let listed = service
+        .ok(Operation::ListStreams, json!({"Limit": 1}))
+        .await;
+    let next = json!({"NextToken": listed["NextToken"]});
+    service.clock.advance_ms(300_000);
+    let page = service.ok(Operation::ListStreams, next.clone()).await;
+    assert_eq!(page["StreamNames"], json!(["returns"]));
+    service.clock.advance_ms(1);
+    let (code, _) = service.refused(Operation::ListStreams, next).await;
+    assert_eq!(code, ErrorCode::ExpiredNextToken);
 }
 
 /// A full disk is told from full memory.

@@ -39,6 +39,17 @@ pub(super) struct ListConsumersToken {
 pub(super) struct ListStreamsToken {
     /// The last stream of the page before.
     pub(super) after_stream: String,
+    /// When the token was made, milliseconds since 1970.
+    pub(super) minted_ms: u64,
+}
+
+/// Refuses a token that is older than its time to live.
+pub(super) fn check_age(minted_ms: u64, ttl_seconds: u64, now_ms: u64) -> Result<(), ApiError> {
+    let expires_ms = minted_ms.saturating_add(ttl_seconds.saturating_mul(1_000));
+    if now_ms > expires_ms {
+        return Err(ApiError::expired_next_token());
+    }
+    Ok(())
 }
 
 pub(super) fn encode<T: Serialize>(token: &T) -> Result<String, ApiError> {

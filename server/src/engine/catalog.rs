@@ -3,6 +3,8 @@
 //! Invariant S4: after every event the open shards of a stream tile the hash key space. It is asserted
 //! before an event is written (by the plan) and after it is read (here).
 
+mod stored;
+
 use crate::engine::options::{Commitment, Options, Setting};
 use crate::log::{LogShard, Metadata, MetadataError};
 use millstream_wire::{
@@ -12,9 +14,7 @@ use millstream_wire::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// First byte of every encoded event and catalog.
-const FORMAT_VERSION: u8 = 1;
+use stored::{decode, encode, stream_list, text};
 
 /// All streams of all accounts and regions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -169,6 +169,9 @@ pub struct Consumer {
     /// Its tags.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+    /// Its resource policy.
+    #[serde(default)]
+    pub policy: Option<String>,
 }
 
 impl Consumer {
@@ -291,6 +294,19 @@ pub enum Event {
         /// The consumer.
         consumer: Consumer,
     },
+    /// A consumer was given other tags or another policy.
+    ConsumerSet {
+        /// Its stream.
+        #[serde(with = "text")]
+        arn: StreamArn,
+        /// Its name.
+        #[serde(with = "text")]
+        name: ConsumerName,
+        /// All its tags from now on.
+        tags: BTreeMap<String, String>,
+        /// Its policy from now on.
+        policy: Option<String>,
+    },
     /// A consumer is going away; it is gone when its change is over.
     ConsumerDeregistering {
         /// Its stream.
@@ -332,11 +348,9 @@ impl Stream {
         self.consumers.insert(consumer.name.to_string(), consumer);
     }
 
-    fn deregister(&mut self, name: &ConsumerName, gone_ms: u64) -> Result<(), MetadataError> {
+    fn registered(&mut self, name: &ConsumerName) -> Result<&mut Consumer, MetadataError> {
         let unknown = || MetadataError(format!("{} has no consumer {name}", self.arn));
-        let consumer = self.consumers.get_mut(name.as_str()).ok_or_else(unknown)?;
-        consumer.change = Some(deleting(gone_ms));
-        Ok(())
+        self.consumers.get_mut(name.as_str()).ok_or_else(unknown)
     }
 
     fn retain_hours(&mut self, hours: u32, active_ms: u64) {
@@ -510,12 +524,7 @@ impl Catalog {
                 self.existing(&arn)?.change = Some(deleting(gone_ms));
                 Ok(())
             }
-            Event::StreamRemoved { arn } => {
-                self.existing(&arn)?;
-                self.streams.remove(&arn);
-                Arc::make_mut(&mut self.by_log_shard).retain(|_, (owner, _)| *owner != arn);
-                Ok(())
-            }
+            Event::StreamRemoved { arn } => self.remove(&arn),
             Event::Resharded {
                 arn,
                 parents,
@@ -556,20 +565,24 @@ impl Catalog {
                 self.existing(&arn).map(|stream| stream.register(consumer))
             }
             Event::ConsumerDeregistering { arn, name, gone_ms } => {
-                self.existing(&arn)?.deregister(&name, gone_ms)
+                self.existing(&arn)?.registered(&name)?.change = Some(deleting(gone_ms));
+                Ok(())
+            }
+            Event::ConsumerSet {
+                arn,
+                name,
+                tags,
+                policy,
+            } => {
+                let consumer = self.existing(&arn)?.registered(&name)?;
+                (consumer.tags, consumer.policy) = (tags, policy);
+                Ok(())
             }
             Event::ConsumerRemoved { arn, name } => {
                 self.existing(&arn)?.consumers.remove(name.as_str());
                 Ok(())
             }
-            Event::ShardsExpired { arn, shards } => {
-                let stream = self.existing(&arn)?;
-                stream.shards.retain(|index, _| !shards.contains(index));
-                stream.reindex()?;
-                Arc::make_mut(&mut self.by_log_shard)
-                    .retain(|_, (owner, shard)| *owner != arn || !shards.contains(&shard.0));
-                Ok(())
-            }
+            Event::ShardsExpired { arn, shards } => self.expire(&arn, &shards),
         }
     }
 
@@ -587,6 +600,22 @@ impl Catalog {
             let status = Status::Updating;
             stream.change = Some(Change { status, until_ms });
         }
+        Ok(())
+    }
+
+    fn remove(&mut self, arn: &StreamArn) -> Result<(), MetadataError> {
+        self.existing(arn)?;
+        self.streams.remove(arn);
+        Arc::make_mut(&mut self.by_log_shard).retain(|_, (owner, _)| owner != arn);
+        Ok(())
+    }
+
+    fn expire(&mut self, arn: &StreamArn, shards: &[u32]) -> Result<(), MetadataError> {
+        let stream = self.existing(arn)?;
+        stream.shards.retain(|index, _| !shards.contains(index));
+        stream.reindex()?;
+        Arc::make_mut(&mut self.by_log_shard)
+            .retain(|_, (owner, shard)| owner != arn || !shards.contains(&shard.0));
         Ok(())
     }
 
@@ -664,73 +693,5 @@ impl Metadata for Catalog {
         }
         catalog.by_log_shard = Arc::new(index);
         Ok(catalog)
-    }
-}
-
-fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![FORMAT_VERSION];
-    let written = serde_json::to_writer(&mut bytes, value);
-    assert!(
-        written.is_ok(),
-        "the catalog's types always have a JSON form"
-    );
-    bytes
-}
-
-fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, MetadataError> {
-    match bytes.split_first() {
-        Some((&FORMAT_VERSION, json)) => serde_json::from_slice(json)
-            .map_err(|error| MetadataError(format!("metadata does not decode: {error}"))),
-        Some((version, _)) => Err(MetadataError(format!(
-            "metadata has version {version}, this program reads version {FORMAT_VERSION}: use a newer one"
-        ))),
-        None => Err(MetadataError("metadata is empty".to_owned())),
-    }
-}
-
-/// Values stored as their text.
-mod text {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-    use std::fmt::Display;
-    use std::str::FromStr;
-
-    pub(super) fn serialize<T: Display, S: Serializer>(
-        value: &T,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        to.collect_str(value)
-    }
-
-    pub(super) fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
-    where
-        T: FromStr<Err: Display>,
-        D: Deserializer<'de>,
-    {
-        std::borrow::Cow::<'de, str>::deserialize(from)?
-            .parse()
-            .map_err(D::Error::custom)
-    }
-}
-
-/// The map of streams stored as a list: each knows its ARN.
-mod stream_list {
-    use super::{Arc, BTreeMap, Stream, StreamArn};
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(
-        streams: &BTreeMap<StreamArn, Arc<Stream>>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        to.collect_seq(streams.values().map(AsRef::as_ref))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<BTreeMap<StreamArn, Arc<Stream>>, D::Error> {
-        let streams = Vec::<Stream>::deserialize(from)?;
-        Ok(streams
-            .into_iter()
-            .map(|stream| (stream.arn.clone(), Arc::new(stream)))
-            .collect())
     }
 }

@@ -3,12 +3,12 @@
 use crate::engine::catalog::{Catalog, Change, Consumer, Event, Status, Stream};
 use crate::engine::error::ConsumerError;
 use crate::engine::reshard::Moment;
-use crate::engine::streams::{change_only, check_tags};
-use crate::engine::{Engine, Error, Limits};
+use crate::engine::streams::{change_only, check_added_tags, check_tags};
+use crate::engine::{Engine, Error, Limits, check_ready};
 use millstream_wire::limits::{
     CONSUMERS_CREATING, CONSUMERS_PER_STREAM, CONSUMERS_PER_STREAM_UNLIMITED,
 };
-use millstream_wire::{ConsumerName, StreamArn};
+use millstream_wire::{ConsumerArn, ConsumerName, StreamArn};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -66,6 +66,67 @@ impl Engine {
             self.inner.subscriptions.end_consumer(&shards, name);
         }
         Ok(())
+    }
+
+    /// Sets tags of a consumer and removes others.
+    pub async fn change_consumer_tags(
+        &self,
+        consumer: &ConsumerArn,
+        added: BTreeMap<String, String>,
+        remove: &[String],
+    ) -> Result<(), Error> {
+        self.set_consumer(consumer, |found| {
+            check_added_tags(&consumer.stream, &found.tags, &added)?;
+            found.tags.extend(added);
+            found.tags.retain(|key, _| !remove.contains(key));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Attaches a resource policy to a consumer, or removes it, once the consumer is ACTIVE. Source: an error
+    /// of AWS in a public issue (cloudformation-coverage-roadmap 2442).
+    pub async fn set_consumer_policy(
+        &self,
+        consumer: &ConsumerArn,
+        policy: Option<String>,
+    ) -> Result<(), Error> {
+        let now_ms = self.now_ms();
+        self.set_consumer(consumer, |found| {
+            if let Some(status @ (Status::Creating | Status::Deleting)) = found.status(now_ms) {
+                let consumer = consumer.clone();
+                return Err(ConsumerError::NotActive { consumer, status }.into());
+            }
+            found.policy = policy;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn set_consumer(
+        &self,
+        consumer: &ConsumerArn,
+        change: impl FnOnce(&mut Consumer) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.transact(|catalog, moment| {
+            let found = find_arn(catalog, consumer, moment.now_ms)?;
+            let mut changed = found.clone();
+            change(&mut changed)?;
+            let event = Event::ConsumerSet {
+                arn: consumer.stream.clone(),
+                name: consumer.name.clone(),
+                tags: changed.tags.clone(),
+                policy: changed.policy.clone(),
+            };
+            Ok((changed != *found).then(|| change_only(&event)))
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// The consumer of an ARN, in whatever state.
+    pub fn consumer_of(&self, consumer: &ConsumerArn) -> Result<Consumer, Error> {
+        find_arn(&self.catalog(), consumer, self.now_ms()).cloned()
     }
 
     /// A consumer, in whatever state.
@@ -126,6 +187,23 @@ pub(super) fn find<'a>(
     Ok((found, consumer))
 }
 
+/// The consumer of an ARN; one with other seconds names an earlier consumer of this name.
+fn find_arn<'a>(
+    catalog: &'a Catalog,
+    consumer: &ConsumerArn,
+    now_ms: u64,
+) -> Result<&'a Consumer, Error> {
+    let (_, found) = find(catalog, &consumer.stream, &consumer.name, now_ms)?;
+    if found.created_ms / 1_000 != consumer.created_seconds {
+        return Err(ConsumerError::NotFound {
+            stream: consumer.stream.clone(),
+            name: consumer.name.clone(),
+        }
+        .into());
+    }
+    Ok(found)
+}
+
 fn registration(
     catalog: &Catalog,
     limits: Limits,
@@ -135,15 +213,7 @@ fn registration(
     let now_ms = moment.now_ms;
     let not_found = || Error::StreamNotFound(new.stream.clone());
     let stream = catalog.stream(&new.stream, now_ms).ok_or_else(not_found)?;
-    match stream.status(now_ms).ok_or_else(not_found)? {
-        Status::Active | Status::Updating => {}
-        status => {
-            return Err(Error::StreamNotActive {
-                arn: new.stream,
-                status,
-            });
-        }
-    }
+    check_ready(stream, now_ms)?;
     if stream.consumer(&new.name, now_ms).is_some() {
         return Err(ConsumerError::Exists {
             stream: new.stream,
@@ -161,6 +231,7 @@ fn registration(
             until_ms: moment.settled_ms(),
         }),
         tags: new.tags,
+        policy: None,
     };
     let arn = new.stream;
     Ok(change_only(&Event::ConsumerRegistered { arn, consumer }))

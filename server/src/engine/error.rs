@@ -1,6 +1,7 @@
 //! What the engine can refuse or fail at, with the values involved. AWS's words for it are in
 //! `crate::error`.
 
+use crate::engine::RateError;
 use crate::engine::catalog::Status;
 use crate::log;
 use millstream_wire::{
@@ -72,6 +73,14 @@ pub enum Error {
         current: usize,
         /// Open shards that the request would add.
         requested: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// As many streams are CREATING or DELETING as may be at a time.
+    #[error("{limit} streams of the account of {arn} are being created or deleted")]
+    ComingAndGoing {
+        /// The stream whose account and region it is about.
+        arn: StreamArn,
         /// The limit.
         limit: usize,
     },
@@ -160,6 +169,9 @@ pub enum Error {
         /// The shard.
         shard: ShardId,
     },
+    /// Calls come too fast.
+    #[error(transparent)]
+    Rate(#[from] RateError),
     /// A setting cannot be changed like this.
     #[error("stream {arn}: {refused}")]
     Setting {

@@ -4,9 +4,11 @@
 //! each, one at a time. Records go straight to the log; its committer orders them and decides races with
 //! a reshard (S5).
 
+mod call_rates;
 pub mod catalog;
 mod consumers;
 mod error;
+mod faults;
 mod iterator;
 pub mod options;
 mod put;
@@ -21,12 +23,15 @@ mod subscription;
 pub(crate) mod tests;
 mod throttle;
 
+pub use call_rates::RateError;
 pub use consumers::NewConsumer;
 pub use error::{ConsumerError, Error, RetentionChange};
+pub use faults::Probability;
 pub use put::{Placed, PutEntry, Refusal};
 pub use read::{Page, ReadRecord, Start};
 pub use settings::{
     AccountLimits, MetricsChange, SettingError, ShardBound, WarmThroughput, shards_for,
+    shards_when_new,
 };
 pub use streams::NewStream;
 pub use subscription::{Pushed, Subscription, Target};
@@ -34,7 +39,9 @@ pub use throttle::Limits;
 
 use crate::clock::SharedClock;
 use crate::log::{Log, Transaction};
+use call_rates::CallRates;
 use catalog::{Catalog, Status, Stream};
+use faults::Faults;
 use millstream_wire::StreamArn;
 use reshard::Moment;
 use std::sync::Arc;
@@ -45,10 +52,12 @@ use throttle::Throttle;
 /// Settings of the engine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Settings {
-    /// Whether AWS's per-shard limits hold.
+    /// Whether AWS's limits on shards, calls and accounts hold.
     pub limits: Limits,
     /// How long a stream stays CREATING, UPDATING or DELETING, milliseconds.
     pub state_delay_ms: u64,
+    /// How often calls on shards are refused for no reason but to see what clients do.
+    pub error_probability: Probability,
 }
 
 /// The stream service. Cheap to clone.
@@ -63,6 +72,7 @@ struct Inner {
     clock: SharedClock,
     settings: Settings,
     throttle: Throttle,
+    call_rates: CallRates,
     /// Records that the service spreads over shards, counted.
     spread: AtomicU64,
     subscriptions: Arc<Subscriptions>,
@@ -74,11 +84,14 @@ struct Inner {
 impl Engine {
     /// The service over an open log.
     pub fn new(log: Log<Catalog>, clock: SharedClock, settings: Settings) -> Engine {
+        // Which calls are struck differs from start to start.
+        let faults = Faults::new(settings.error_probability, fastrand::u64(..));
         let inner = Inner {
             log,
             clock,
             settings,
-            throttle: Throttle::new(settings.limits),
+            throttle: Throttle::new(settings.limits, faults),
+            call_rates: CallRates::new(settings.limits),
             spread: AtomicU64::new(0),
             subscriptions: Arc::default(),
             metadata_turn: Arc::default(),
@@ -107,6 +120,13 @@ impl Engine {
     pub fn stream(&self, arn: &StreamArn) -> Result<Arc<Stream>, Error> {
         let found = self.catalog().stream(arn, self.now_ms()).cloned();
         found.ok_or_else(|| Error::StreamNotFound(arn.clone()))
+    }
+
+    /// The stream, if its shards and consumers can be listed: in any state but CREATING and DELETING.
+    pub fn ready_stream(&self, arn: &StreamArn) -> Result<Arc<Stream>, Error> {
+        let stream = self.stream(arn)?;
+        check_ready(&stream, self.now_ms())?;
+        Ok(stream)
     }
 
     /// Finishes what was accepted and closes the log.
@@ -142,6 +162,18 @@ impl Engine {
             Ok(result) => result.map_err(Error::from),
             Err(_) => Err(Error::Log(crate::log::Error::Closed)),
         }
+    }
+}
+
+/// Whether a stream is ready for its readers, which it is while it is UPDATING as well.
+fn check_ready(stream: &Stream, now_ms: u64) -> Result<(), Error> {
+    match stream.status(now_ms) {
+        Some(Status::Active | Status::Updating) => Ok(()),
+        Some(status) => Err(Error::StreamNotActive {
+            arn: stream.arn.clone(),
+            status,
+        }),
+        None => Err(Error::StreamNotFound(stream.arn.clone())),
     }
 }
 

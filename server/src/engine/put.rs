@@ -114,12 +114,16 @@ impl Engine {
         outcomes: &mut [Option<Result<Placed, Refusal>>],
     ) {
         let now_ms = self.now_ms();
+        let throttle = &self.inner.throttle;
         for group in groups {
             let shard = group.shard.log_shard();
+            let mut considered = throttle.considered(group.entries.len());
             group.entries.retain(|&entry| {
                 let bytes = u64::try_from(entries[entry].counted_bytes()).unwrap_or(u64::MAX);
-                let refused = throttled.contains(&shard)
-                    || self.inner.throttle.write(shard, bytes, now_ms).is_err();
+                let refused = considered == 0
+                    || throttled.contains(&shard)
+                    || throttle.write(shard, bytes, now_ms).is_err();
+                considered = considered.saturating_sub(1);
                 if refused {
                     throttled.insert(shard);
                     outcomes[entry] = Some(Err(Refusal::Throttled(group.shard.id())));

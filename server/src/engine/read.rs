@@ -3,6 +3,7 @@
 use crate::engine::catalog::{Shard, Stream};
 use crate::engine::iterator::{self, ShardIterator};
 use crate::engine::put::sequence_number;
+use crate::engine::throttle::Throttled;
 use crate::engine::{Engine, Error};
 use crate::log::{self, ReadLimit, Tail};
 use bytes::Bytes;
@@ -96,6 +97,11 @@ impl Engine {
         let id: ShardId = shard.parse().map_err(|_| shard_not_found())?;
         let shard = self.readable_shard(&stream, id, now_ms);
         let shard = shard.ok_or_else(shard_not_found)?;
+        let counted = self
+            .inner
+            .throttle
+            .begin_iterator(shard.log_shard(), now_ms);
+        counted.map_err(|Throttled| throttled(arn, shard))?;
         let counter = self.position(&stream, shard, start).await?;
         Ok(self.mint(arn, shard, counter))
     }
@@ -190,13 +196,8 @@ impl Engine {
         let catalog = self.catalog();
         let (stream, shard) = owner(&catalog, &iterator, now_ms)?;
         let log_shard = shard.log_shard();
-        self.inner
-            .throttle
-            .begin_read(log_shard, now_ms)
-            .map_err(|_| Error::Throttled {
-                arn: stream.arn.clone(),
-                shard: shard.id(),
-            })?;
+        let counted = self.inner.throttle.begin_read(log_shard, now_ms);
+        counted.map_err(|Throttled| throttled(&stream.arn, shard))?;
         let limit = ReadLimit {
             records: limit.min(GET_RECORDS_MAX_COUNT),
             bytes: GET_RECORDS_MAX_BYTES,
@@ -283,6 +284,13 @@ impl Engine {
             .log
             .tail(shard.log_shard())
             .ok_or(Error::Log(unknown))
+    }
+}
+
+fn throttled(arn: &StreamArn, shard: &Shard) -> Error {
+    Error::Throttled {
+        arn: arn.clone(),
+        shard: shard.id(),
     }
 }
 

@@ -36,8 +36,15 @@ pub enum SettingError {
     #[error("{0} MiB/s is more than the {WARM_THROUGHPUT_MAX_MIBPS} MiB/s that a stream may have")]
     TooWarm(u32),
     /// The account has as many on-demand streams as it may.
-    #[error("the account has {0} on-demand streams already")]
-    OnDemandStreams(usize),
+    #[error("the account has {current} on-demand streams already")]
+    OnDemandStreams {
+        /// Where they are counted.
+        region: Region,
+        /// On-demand streams there are.
+        current: usize,
+        /// On-demand streams there may be.
+        limit: usize,
+    },
     /// The number of shards is out of reach from the current one.
     #[error("{target} shards cannot be reached from {current}: {bound:?}")]
     ShardTarget {
@@ -281,11 +288,11 @@ impl Engine {
         Ok((before, after))
     }
 
-    /// Attaches a resource policy, or removes it.
+    /// Attaches a resource policy, or removes it, once the stream is ACTIVE. For a consumer's policy AWS says
+    /// so (cloudformation-coverage-roadmap 2442), and the model names the error for streams alike.
     pub async fn set_policy(&self, arn: &StreamArn, policy: Option<String>) -> Result<(), Error> {
         self.transact(|catalog, moment| {
-            let not_found = || Error::StreamNotFound(arn.clone());
-            let stream = catalog.stream(arn, moment.now_ms).ok_or_else(not_found)?;
+            let stream = active(catalog, arn, moment)?;
             let changed = stream.options.policy != policy;
             let event = || set(arn, vec![Setting::Policy(policy)], None);
             Ok(changed.then(|| change_only(&event())))
@@ -402,9 +409,15 @@ fn check_on_demand_streams(
     moment: Moment,
 ) -> Result<(), Error> {
     let streams = catalog.streams_of(&arn.account, &arn.region, moment.now_ms);
-    let count = streams.filter(|s| s.mode == StreamMode::OnDemand).count();
-    if limits == Limits::Aws && count >= ON_DEMAND_STREAMS_PER_ACCOUNT {
-        return Err(refuse(arn, SettingError::OnDemandStreams(count)));
+    let current = streams.filter(|s| s.mode == StreamMode::OnDemand).count();
+    let limit = ON_DEMAND_STREAMS_PER_ACCOUNT;
+    if limits == Limits::Aws && current >= limit {
+        let refused = SettingError::OnDemandStreams {
+            region: arn.region.clone(),
+            current,
+            limit,
+        };
+        return Err(refuse(arn, refused));
     }
     Ok(())
 }
@@ -423,6 +436,11 @@ fn check_warm(catalog: &Catalog, arn: &StreamArn, mibps: u32, moment: Moment) ->
 /// Shards that take `mibps`, one MiB per second each.
 pub fn shards_for(mibps: u32) -> u32 {
     mibps.max(ON_DEMAND_INITIAL_SHARDS)
+}
+
+/// The shards an on-demand stream begins with when nothing else is asked for.
+pub fn shards_when_new() -> NonZeroU32 {
+    NonZeroU32::new(ON_DEMAND_INITIAL_SHARDS).unwrap_or(NonZeroU32::MIN)
 }
 
 fn warm(

@@ -7,12 +7,13 @@ use crate::engine::reshard::{self, Moment};
 use crate::engine::{Engine, Error, Limits, RetentionChange, active, settings};
 use crate::log::Transaction;
 use millstream_wire::limits::{
-    RETENTION_DEFAULT_HOURS, RETENTION_MAX_HOURS, RETENTION_MIN_HOURS, SHARDS_PER_ACCOUNT,
-    SHARDS_PER_NODE, SHARDS_STORED_PER_NODE, TAGS_PER_STREAM,
+    RETENTION_MAX_HOURS, RETENTION_MIN_HOURS, SHARDS_PER_ACCOUNT, SHARDS_PER_NODE,
+    SHARDS_STORED_PER_NODE, STREAMS_COMING_AND_GOING, TAGS_PER_STREAM,
 };
 use millstream_wire::{HashKey, ShardId, StreamArn};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 /// A stream to be created.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct NewStream {
     pub shards: NonZeroU32,
     /// Who decides on the number of shards.
     pub mode: StreamMode,
+    /// Hours its records stay readable.
+    pub retention_hours: u32,
     /// Data plus partition key of one record at most, bytes.
     pub max_record_bytes: usize,
     /// Its tags.
@@ -44,6 +47,7 @@ impl Engine {
             if catalog.stored_stream(&new.arn).is_some() {
                 return Err(Error::StreamExists(new.arn));
             }
+            check_coming_and_going(catalog, limits, &new.arn, moment)?;
             let requested = usize::try_from(new.shards.get()).unwrap_or(usize::MAX);
             settings::check_new(catalog, limits, &new, &options, moment)?;
             check_shard_limit(catalog, limits, (&new.arn, new.mode), requested, moment)?;
@@ -106,6 +110,7 @@ impl Engine {
         arn: &StreamArn,
         may_go: impl Fn(&Stream, u64) -> bool,
     ) -> Result<(), Error> {
+        let limits = self.inner.settings.limits;
         self.transact(|catalog, moment| {
             let not_found = || Error::StreamNotFound(arn.clone());
             let stream = catalog.stream(arn, moment.now_ms).ok_or_else(not_found)?;
@@ -116,7 +121,11 @@ impl Engine {
                     Err(ConsumerError::KeepStream(arn.clone()).into())
                 }
                 Some(_) if moment.state_delay_ms == 0 => Ok(Some(removal(stream))),
-                Some(_) => {
+                Some(status) => {
+                    // One that is CREATING counts already.
+                    if status != Status::Creating {
+                        check_coming_and_going(catalog, limits, arn, moment)?;
+                    }
                     let gone_ms = moment.settled_ms();
                     Ok(Some(change_only(&Event::StreamDeleting {
                         arn: arn.clone(),
@@ -212,7 +221,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Sets tags and removes others.
+    /// Sets tags and removes others. The model: "you can't make any updates to the tags until the stream is
+    /// in ACTIVE state".
     pub async fn change_tags(
         &self,
         arn: &StreamArn,
@@ -220,13 +230,8 @@ impl Engine {
         remove: Vec<String>,
     ) -> Result<(), Error> {
         self.transact(move |catalog, moment| {
-            let not_found = || Error::StreamNotFound(arn.clone());
-            let stream = catalog.stream(arn, moment.now_ms).ok_or_else(not_found)?;
-            let new = set
-                .keys()
-                .filter(|key| !stream.tags.contains_key(*key))
-                .count();
-            check_tags(arn, stream.tags.len() + new)?;
+            let stream = active(catalog, arn, moment)?;
+            check_added_tags(arn, &stream.tags, &set)?;
             Ok(Some(change_only(&Event::TagsChanged {
                 arn: arn.clone(),
                 set,
@@ -261,7 +266,7 @@ pub(super) fn creation_event(new: NewStream, shards: Vec<Shard>, moment: Moment)
         arn: new.arn,
         created_ms: moment.now_ms,
         change: Some(change),
-        retention_hours: RETENTION_DEFAULT_HOURS,
+        retention_hours: new.retention_hours,
         mode: new.mode,
         max_record_bytes: new.max_record_bytes,
         tags: new.tags,
@@ -304,6 +309,26 @@ pub(super) fn change_only(event: &Event) -> Transaction {
         seal: Vec::new(),
         drop: Vec::new(),
     }
+}
+
+/// AWS has few streams of an account appear and disappear at a time.
+fn check_coming_and_going(
+    catalog: &Catalog,
+    limits: Limits,
+    arn: &StreamArn,
+    moment: Moment,
+) -> Result<(), Error> {
+    let limit = STREAMS_COMING_AND_GOING;
+    let passing = |stream: &&Arc<Stream>| {
+        let status = stream.status(moment.now_ms);
+        matches!(status, Some(Status::Creating | Status::Deleting))
+    };
+    let streams = catalog.streams_of(&arn.account, &arn.region, moment.now_ms);
+    if limits == Limits::Aws && streams.filter(passing).count() >= limit {
+        let arn = arn.clone();
+        return Err(Error::ComingAndGoing { arn, limit });
+    }
+    Ok(())
 }
 
 /// AWS's quota is about shards of provisioned streams; a node has a bound for all of them.
@@ -359,6 +384,16 @@ pub(super) fn check_tags(arn: &StreamArn, count: usize) -> Result<(), Error> {
         });
     }
     Ok(())
+}
+
+/// Whether what has these tags may be given more.
+pub(super) fn check_added_tags(
+    arn: &StreamArn,
+    tags: &BTreeMap<String, String>,
+    added: &BTreeMap<String, String>,
+) -> Result<(), Error> {
+    let new = added.keys().filter(|key| !tags.contains_key(*key)).count();
+    check_tags(arn, tags.len() + new)
 }
 
 fn refusal(arn: &StreamArn, shard: ShardId, refused: reshard::Refused) -> Error {

@@ -179,10 +179,16 @@ impl Subscription {
         let slice = self.read().await?;
         let catalog = self.engine.catalog();
         let (_, shard) = self.found(&catalog)?;
-        let continuation = (!slice.at_end).then(|| continuation(shard, &slice));
+        // The end comes by itself: there are clients that look for records only where a continuation is.
+        let ends = slice.at_end && slice.records.is_empty();
+        let continuation = (!ends).then(|| continuation(shard, &slice));
         self.target.counter = slice.next;
         let now = Instant::now();
-        self.due_at = now + EVENT_INTERVAL;
+        self.due_at = if slice.at_end {
+            now
+        } else {
+            now + EVENT_INTERVAL
+        };
         if self.engine.inner.settings.limits == Limits::Aws {
             let micros = slice.bytes.saturating_mul(1_000_000) / SHARD_READ_BYTES_PER_SECOND;
             self.paid_at = self.paid_at.max(now) + Duration::from_micros(micros);
@@ -191,7 +197,7 @@ impl Subscription {
             records: slice.records,
             continuation,
             millis_behind_latest: slice.millis_behind_latest,
-            children: slice.children,
+            children: if ends { slice.children } else { Vec::new() },
         }))
     }
 

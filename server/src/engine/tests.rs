@@ -1,6 +1,7 @@
 //! Guarantees of the engine: over random reshards of the catalog alone, and over a log in memory.
 
 mod races;
+mod retained;
 
 use super::catalog::{Catalog, Event, Shard, Status, Stream, StreamMode};
 use super::reshard::{self, Moment, Refused};
@@ -31,6 +32,7 @@ pub(crate) fn new_stream(shards: u32) -> NewStream {
         arn: arn(),
         shards: NonZeroU32::new(shards).unwrap(),
         mode: StreamMode::Provisioned,
+        retention_hours: 24,
         max_record_bytes: 1_048_576,
         tags: BTreeMap::new(),
     }
@@ -60,6 +62,7 @@ pub(crate) fn engine(limits: Limits) -> (Engine, Arc<ManualClock>) {
     let settings = Settings {
         limits,
         state_delay_ms: 0,
+        ..Settings::default()
     };
     (engine_with(&clock, &MemoryDisk::new(), settings), clock)
 }
@@ -399,6 +402,7 @@ async fn streams_go_through_their_states() {
     let settings = Settings {
         limits: Limits::Off,
         state_delay_ms: 500,
+        ..Settings::default()
     };
     let engine = engine_with(&clock, &MemoryDisk::new(), settings);
     engine.create_stream(new_stream(1)).await.unwrap();
@@ -444,6 +448,7 @@ async fn s1_metadata_survives_a_restart() {
     let settings = Settings {
         limits: Limits::Off,
         state_delay_ms: 0,
+        ..Settings::default()
     };
     let engine = engine_with(&clock, &disk, settings);
     engine.create_stream(new_stream(2)).await.unwrap();

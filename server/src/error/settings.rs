@@ -1,10 +1,11 @@
-//! Texts about settings of streams, resources and accounts. Sources: moto and a fork of kinesalite for
-//! those on UpdateShardCount; the others are ours, because AWS's are not recorded.
+//! Texts about settings of streams, resources and accounts, and about calls that come too fast. Sources: moto
+//! and a fork of kinesalite for those on UpdateShardCount; public issues on AWS for the rate of calls on a
+//! stream (amazon-kinesis-client 185); the others are ours, because AWS's are not recorded.
 
 use super::{ApiError, Named};
-use crate::engine::{SettingError, ShardBound};
+use crate::engine::{RateError, SettingError, ShardBound};
 use millstream_wire::limits::{POLICY_MAX_BYTES, WARM_THROUGHPUT_MAX_MIBPS};
-use millstream_wire::{ErrorCode, Operation};
+use millstream_wire::{AccountId, ErrorCode, Operation};
 
 impl ApiError {
     /// A member that is required in this state of the stream is not given.
@@ -60,6 +61,15 @@ impl ApiError {
         ApiError::invalid(format!("{operation} is not supported by this server."))
     }
 
+    /// The account has too many streams that are being created or deleted. Source: an error of AWS in a
+    /// public issue (terraform-provider-aws 1339), its two spaces included.
+    pub fn too_many_coming_and_going(account: &AccountId, limit: usize) -> ApiError {
+        limit_exceeded(format!(
+            "This request would have exceed the limit on the number  of streams that can \
+             simultaneously be in CREATING or DELETING for the account {account}. Limit: {limit}."
+        ))
+    }
+
     pub(super) fn of_setting(refused: &SettingError, named: Named<'_>) -> ApiError {
         match refused {
             SettingError::OnDemand => ApiError::new(
@@ -81,9 +91,14 @@ impl ApiError {
                 "WarmThroughputMiBps {mibps} for {named} exceeds the limit of \
                  {WARM_THROUGHPUT_MAX_MIBPS}."
             )),
-            SettingError::OnDemandStreams(count) => limit_exceeded(format!(
-                "This request would exceed the on-demand stream limit for the account {}. Current \
-                 on-demand stream count for the account: {count}.",
+            // Source: an error of AWS in a public issue (terraform-provider-aws 38094).
+            SettingError::OnDemandStreams {
+                region,
+                current,
+                limit,
+            } => limit_exceeded(format!(
+                "This request would exceed the limit on the number of On-Demand streams for the account \
+                 {} in {region}. Current On-Demand streams count: {current}. Limit: {limit}.",
                 named.account
             )),
             SettingError::ShardTarget {
@@ -95,6 +110,17 @@ impl ApiError {
                 "{what} cannot be called more than {times} times in a rolling 24-hour period for {named}."
             )),
         }
+    }
+}
+
+impl From<RateError> for ApiError {
+    fn from(error: RateError) -> Self {
+        limit_exceeded(match error {
+            RateError::Account { operation, account } => {
+                format!("Rate exceeded for {operation} under account {account}.")
+            }
+            RateError::Stream(arn) => format!("Rate exceeded for {}.", Named::from(&arn)),
+        })
     }
 }
 

@@ -1,19 +1,25 @@
-//! Whether a request carries a signature, and for which region. Any signature is accepted: this
+//! Whether a request carries a signature, by whom and for which region. Any signature is accepted: this
 //! checks that its parts are there, as the SDKs' errors for missing ones depend on it.
 
 use hyper::header::{AUTHORIZATION, DATE, HeaderMap};
-use millstream_wire::Region;
+use millstream_wire::{AccountId, Region};
 
 use crate::error::ApiError;
 
-/// The region that a complete signature was made for, if it names one that can be.
+/// What a complete signature says of its maker.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Signer {
+    /// The account: an access key id of 12 digits names one, as with other stand-ins.
+    pub(super) account: Option<AccountId>,
+    /// The region, if it names one that can be.
+    pub(super) region: Option<Region>,
+}
+
+/// Who signed a request.
 ///
 /// # Errors
 /// The parts of a signature that are missing, in AWS's words.
-pub(super) fn signed_region(
-    headers: &HeaderMap,
-    query: Option<&str>,
-) -> Result<Option<Region>, ApiError> {
+pub(super) fn signer(headers: &HeaderMap, query: Option<&str>) -> Result<Signer, ApiError> {
     let query = Query(query.unwrap_or_default());
     let credential = match (headers.get(AUTHORIZATION), query.get("X-Amz-Algorithm")) {
         (Some(_), Some(_)) => return Err(ApiError::two_signatures()),
@@ -25,10 +31,12 @@ pub(super) fn signed_region(
         }
         (None, Some(_)) => query_credential(&query)?,
     };
-    Ok(credential
-        .split('/')
-        .nth(2)
-        .and_then(|region| region.parse().ok()))
+    // ACCESS-KEY-ID/DATE/REGION/SERVICE/aws4_request
+    let mut scope = credential.split('/');
+    Ok(Signer {
+        account: scope.next().and_then(|key_id| key_id.parse().ok()),
+        region: scope.nth(1).and_then(|region| region.parse().ok()),
+    })
 }
 
 fn header_credential(header: &str, dated: bool) -> Result<String, ApiError> {
@@ -117,32 +125,39 @@ mod tests {
         headers
     }
 
-    fn region(text: &str) -> Region {
-        text.parse().unwrap()
+    fn of_region(region: &str) -> Signer {
+        Signer {
+            account: None,
+            region: Some(region.parse().unwrap()),
+        }
     }
 
     #[test]
     fn the_region_is_in_the_credential_scope() {
         let header = "AWS4-HMAC-SHA256 Credential=AKID/20150101/eu-west-1/kinesis/aws4_request, \
                       SignedHeaders=host;x-amz-date, Signature=abc";
-        assert_eq!(
-            signed_region(&with(header), None),
-            Ok(Some(region("eu-west-1")))
-        );
+        assert_eq!(signer(&with(header), None), Ok(of_region("eu-west-1")));
         let header = "AWS4-HMAC-SHA256 Credential=anything,SignedHeaders=host,Signature=abc";
-        assert_eq!(signed_region(&with(header), None), Ok(None));
+        assert_eq!(signer(&with(header), None), Ok(Signer::default()));
+        let header = "AWS4-HMAC-SHA256 Credential=123456789012/20150101/eu-west-1/kinesis/aws4_request, \
+                      SignedHeaders=host, Signature=abc";
+        let account = Some("123456789012".parse().unwrap());
+        let signed = Signer {
+            account,
+            ..of_region("eu-west-1")
+        };
+        assert_eq!(signer(&with(header), None), Ok(signed));
         let query = "X-Amz-Algorithm=a&X-Amz-Credential=AKID%2F20150101%2Fus-west-2%2Fkinesis&\
                      X-Amz-Signature=b&X-Amz-SignedHeaders=c&X-Amz-Date=d";
         assert_eq!(
-            signed_region(&HeaderMap::new(), Some(query)),
-            Ok(Some(region("us-west-2")))
+            signer(&HeaderMap::new(), Some(query)),
+            Ok(of_region("us-west-2"))
         );
     }
 
     #[test]
     fn a_missing_part_is_named() {
-        let message =
-            |headers: &HeaderMap, query| signed_region(headers, query).unwrap_err().message;
+        let message = |headers: &HeaderMap, query| signer(headers, query).unwrap_err().message;
         assert_eq!(
             message(&with("AWS4- Signature=b, Credential=a"), None),
             "Authorization header requires 'SignedHeaders' parameter. \
@@ -194,7 +209,7 @@ mod tests {
     proptest! {
         #[test]
         fn s9_no_header_or_query_panics(header in "[ -~]{0,60}", query in "[ -~é]{0,60}") {
-            let _ = signed_region(&with(&header), Some(&query));
+            let _ = signer(&with(&header), Some(&query));
         }
     }
 }

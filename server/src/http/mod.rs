@@ -27,7 +27,7 @@ pub use listener::serve;
 /// What the HTTP layer is given of the configuration.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// The account every caller is taken for.
+    /// The account of a caller whose access key id names none.
     pub account: AccountId,
     /// The region of a caller whose credentials name none.
     pub region: Region,

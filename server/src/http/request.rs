@@ -170,10 +170,9 @@ impl<D: Dispatch> Shared<D> {
             (None, _) => return Err(Box::new(head.not_authorized())),
         };
         let named = operation.ok_or_else(ApiError::unknown_operation);
-        let signed = named.and_then(|operation| {
-            auth::signed_region(headers, query).map(|region| (operation, region))
-        });
-        let (operation, region) = signed.map_err(|error| {
+        let signed = named
+            .and_then(|operation| auth::signer(headers, query).map(|signer| (operation, signer)));
+        let (operation, signer) = signed.map_err(|error| {
             // A body that is no structure comes first; on the way to success the operation finds out.
             let first = if encoding.is_structure(&body) {
                 error
@@ -182,9 +181,11 @@ impl<D: Dispatch> Shared<D> {
             };
             Box::new(head.error(&first))
         })?;
-        let account = self.config.account.clone();
-        let region = region.unwrap_or_else(|| self.config.region.clone());
-        let caller = Caller { account, region };
+        let config = &self.config;
+        let caller = Caller {
+            account: signer.account.unwrap_or_else(|| config.account.clone()),
+            region: signer.region.unwrap_or_else(|| config.region.clone()),
+        };
         Ok(Call {
             operation,
             encoding,

@@ -1,6 +1,6 @@
 //! HTTP/1.1 by hand: bytes go out as they are given, answers are read strictly. And the servers it talks to.
 
-use millstream_server::api::Api;
+use millstream_server::api::{Api, Latency};
 use millstream_server::http::{HttpConfig, serve};
 use millstream_server::{Config, DataLocation, Limits, Server};
 use std::net::SocketAddr;
@@ -49,7 +49,7 @@ pub(crate) async fn front(server: &Server, change: impl FnOnce(&mut HttpConfig))
     let mut config = HttpConfig::new(account, "us-east-1".parse().unwrap());
     change(&mut config);
     let shutdown = CancellationToken::new();
-    let api = Api::new(server.engine().clone());
+    let api = Api::new(server.engine().clone(), Latency::default());
     let task = tokio::spawn(serve(listener, api, config, shutdown.clone()));
     Front {
         address,

@@ -26,6 +26,10 @@ pub struct DescribeLimitsResponse {
     pub on_demand_stream_count: u32,
     /// On-demand streams there may be.
     pub on_demand_stream_count_limit: u32,
+    /// Channels.
+    pub channel_count: u32,
+    /// Channels there may be.
+    pub channel_count_limit: u32,
 }
 
 shape! {

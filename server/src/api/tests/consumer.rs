@@ -1,6 +1,6 @@
 //! Golden answers of the operations on consumers: a JSON body in, the exact JSON or error out.
 
-use crate::api::{Answer, Api, Call, Caller, Dispatch, Event};
+use crate::api::{Answer, Api, Call, Caller, Dispatch, Event, Latency};
 use crate::clock::ManualClock;
 use crate::engine::{Limits, tests::engine};
 use crate::error::ApiError;
@@ -21,7 +21,7 @@ struct Fixture {
 impl Fixture {
     async fn new(limits: Limits) -> Fixture {
         let (engine, clock) = engine(limits);
-        let api = Api::new(engine);
+        let api = Api::new(engine, Latency::default());
         let fixture = Fixture { api, clock };
         let create = r#"{"StreamName":"orders","ShardCount":1}"#;
         assert_eq!(fixture.call("CreateStream", create).await.unwrap(), "");
@@ -176,6 +176,8 @@ async fn consumers_are_listed_page_by_page() {
         ErrorCode::ResourceNotFound,
         "Stream orders under account 000000000000 not found.",
     );
+    // Five calls a second are allowed.
+    on.clock.advance_ms(1_000);
     Fixture::refused(
         on.call("ListStreamConsumers", &list(r#","NextToken":"x""#.into()))
             .await,
@@ -257,4 +259,52 @@ async fn events_come_in_the_encoding_of_the_request() {
     assert!(payload.windows(4).any(|bytes| bytes == b"\x43abc"));
     let event: SubscribeToShardEvent = cbor::from_slice(&payload).unwrap();
     assert_eq!(event.records.len(), 1);
+}
+
+#[tokio::test]
+async fn a_consumer_has_tags_and_a_policy_of_its_own() {
+    let on = Fixture::new(Limits::Aws).await;
+    let new = format!(r#"{{"StreamARN":"{STREAM}","ConsumerName":"a","Tags":{{"k":"v"}}}}"#);
+    on.call("RegisterStreamConsumer", &new).await.unwrap();
+    let arn = format!("{STREAM}/consumer/a:1750000000");
+    let of = |arn: &str, more: &str| format!(r#"{{"ResourceARN":"{arn}"{more}}}"#);
+    let tag = of(&arn, r#","Tags":{"l":"w","m":"x"}"#);
+    assert_eq!(on.call("TagResource", &tag).await.unwrap(), "");
+    let untag = of(&arn, r#","TagKeys":["m","none"]"#);
+    assert_eq!(on.call("UntagResource", &untag).await.unwrap(), "");
+    let listed = on.call("ListTagsForResource", &of(&arn, "")).await;
+    let both = r#"{"Tags":[{"Key":"k","Value":"v"},{"Key":"l","Value":"w"}]}"#;
+    assert_eq!(listed.unwrap(), both);
+    let of_stream = on.call("ListTagsForResource", &of(STREAM, "")).await;
+    assert_eq!(of_stream.unwrap(), r#"{"Tags":[]}"#);
+    let many: Vec<String> = (0..49).map(|n| format!(r#""t{n}":"""#)).collect();
+    let many = of(&arn, &format!(r#","Tags":{{{}}}"#, many.join(",")));
+    let refused = on.call("TagResource", &many).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidArgument);
+
+    let put = of(&arn, r#","Policy":"{\"Statement\":[]}""#);
+    assert_eq!(on.call("PutResourcePolicy", &put).await.unwrap(), "");
+    let policy = on.call("GetResourcePolicy", &of(&arn, "")).await;
+    assert_eq!(policy.unwrap(), r#"{"Policy":"{\"Statement\":[]}"}"#);
+    let of_stream = on.call("GetResourcePolicy", &of(STREAM, "")).await;
+    assert_eq!(of_stream.unwrap(), r#"{"Policy":"{}"}"#);
+    let gone = on.call("DeleteResourcePolicy", &of(&arn, "")).await;
+    assert_eq!(gone.unwrap(), "");
+
+    let earlier = format!("{STREAM}/consumer/a:1749999999");
+    let policy = r#","Policy":"{\"Statement\":[]}""#;
+    for (operation, more) in [
+        ("TagResource", r#","Tags":{"k":"v"}"#),
+        ("UntagResource", r#","TagKeys":["k"]"#),
+        ("ListTagsForResource", ""),
+        ("PutResourcePolicy", policy),
+        ("GetResourcePolicy", ""),
+        ("DeleteResourcePolicy", ""),
+    ] {
+        Fixture::refused(
+            on.call(operation, &of(&earlier, more)).await,
+            ErrorCode::ResourceNotFound,
+            "Consumer a in stream orders under account 000000000000 not found.",
+        );
+    }
 }

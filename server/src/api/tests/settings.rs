@@ -1,6 +1,6 @@
 //! Golden tests of settings, resources and accounts: raw JSON in, raw JSON out, no types of `wire` in between.
 
-use crate::api::{Body, Caller, run};
+use crate::api::{Asked, Body, Caller, run};
 use crate::clock::ManualClock;
 use crate::engine::tests::{MemoryDisk, engine_with};
 use crate::engine::{Engine, Limits, Settings};
@@ -22,6 +22,7 @@ fn api(limits: Limits, state_delay_ms: u64) -> Api {
     let settings = Settings {
         limits,
         state_delay_ms,
+        ..Settings::default()
     };
     Api {
         engine: engine_with(&clock, &MemoryDisk::new(), settings),
@@ -39,12 +40,18 @@ impl Api {
         let body = body.to_string();
         let encoding = Encoding::Json;
         let bytes = body.as_bytes();
-        let answer = run(
-            &self.engine,
+        let (engine, caller) = (&self.engine, &self.caller);
+        let asked = Asked {
+            engine,
             operation,
-            &self.caller,
-            Body { encoding, bytes },
-        );
+            caller,
+        };
+        let body = Body {
+            encoding,
+            bytes,
+            asked,
+        };
+        let answer = run(engine, operation, caller, body);
         let encoded = answer.await.and_then(|output| output.encode(encoding));
         encoded
             .map(|body| String::from_utf8(body).unwrap())
@@ -312,7 +319,7 @@ async fn a_summary_has_the_newest_members_where_aws_sends_them() {
     );
     assert_eq!(
         api.call("DescribeLimits", json!({})).await.unwrap(),
-        r#"{"ShardLimit":500,"OpenShardCount":6,"OnDemandStreamCount":1,"OnDemandStreamCountLimit":50}"#
+        r#"{"ShardLimit":500,"OpenShardCount":6,"OnDemandStreamCount":1,"OnDemandStreamCountLimit":50,"ChannelCount":0,"ChannelCountLimit":0}"#
     );
 }
 

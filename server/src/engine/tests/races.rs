@@ -4,7 +4,7 @@ use super::{NOW_MS, arn, engine, engine_with, new_stream, put_one, read_all};
 use crate::clock::ManualClock;
 use crate::engine::catalog::{Catalog, Event, Status};
 use crate::engine::streams::change_only;
-use crate::engine::{Engine, Error, Limits, NewStream, PutEntry, Settings, Start};
+use crate::engine::{Engine, Error, Limits, NewStream, Probability, PutEntry, Settings, Start};
 use crate::log::{Disk, DiskFile, Log, LogConfig, LogShard, MemoryDisk, Transaction};
 use millstream_wire::shapes::Blob;
 use millstream_wire::{HashKey, ShardId, StreamArn};
@@ -17,6 +17,7 @@ const HOUR_MS: u64 = 3_600_000;
 const OFF: Settings = Settings {
     limits: Limits::Off,
     state_delay_ms: 0,
+    error_probability: Probability::NEVER,
 };
 
 async fn put_bytes(engine: &Engine, arn: &StreamArn, bytes: usize) -> bool {

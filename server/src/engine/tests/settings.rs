@@ -142,6 +142,7 @@ async fn s1_s4_s5_a_scaled_stream_is_read_to_its_end_after_a_restart() {
     let settings = Settings {
         limits: Limits::Off,
         state_delay_ms: 0,
+        ..Settings::default()
     };
     let engine = engine_with(&clock, &disk, settings);
     engine.create_stream(new_stream(4)).await.unwrap();
@@ -346,6 +347,7 @@ async fn s1_settings_survive_a_restart_and_older_data_opens() {
     let settings = Settings {
         limits: Limits::Aws,
         state_delay_ms: 0,
+        ..Settings::default()
     };
     let engine = engine_with(&clock, &disk, settings);
     engine.create_stream(new_stream(1)).await.unwrap();
