@@ -13,6 +13,7 @@ mod puts;
 mod reshard;
 mod sealed;
 mod segment_file;
+mod subscribers;
 mod tailing_readers;
 mod tiled;
 mod torn_tail;

@@ -5,6 +5,7 @@
 pub mod check;
 pub mod client;
 pub mod clock;
+pub mod events;
 pub mod frames;
 pub mod generated;
 pub mod history;

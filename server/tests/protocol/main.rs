@@ -13,6 +13,10 @@
 
 mod bodies;
 mod cbor_bodies;
+mod deaf_subscribers;
+#[path = "../../../tests/support/events.rs"]
+#[allow(unreachable_pub, reason = "another suite shares it")]
+mod events;
 #[path = "../../../tests/support/frames.rs"]
 #[allow(
     dead_code,
@@ -25,3 +29,4 @@ mod http2;
 mod order_of_checks;
 mod raw;
 mod slow_clients;
+mod subscriptions;

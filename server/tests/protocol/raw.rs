@@ -128,15 +128,36 @@ impl Connection {
 
     /// The next answer, or `None` where the connection ended instead.
     pub(crate) async fn reply_or_end(&mut self) -> Option<Reply> {
-        let mut reply = self.head().await?;
-        let len = reply
+        let head = self.head().await?;
+        let body = self.body(&head).await;
+        Some(Reply { body, ..head })
+    }
+
+    /// The body of an answer whose head was read.
+    pub(crate) async fn body(&mut self, head: &Reply) -> Vec<u8> {
+        let len = head
             .header("content-length")
             .map_or(0, |len| len.parse().unwrap());
         while self.buffer.len() < len {
-            assert!(self.more().await, "cut in the body of {reply:?}");
+            assert!(self.more().await, "cut in the body of {head:?}");
         }
-        reply.body = self.buffer.drain(..len).collect();
-        Some(reply)
+        self.buffer.drain(..len).collect()
+    }
+
+    /// The next chunk of a body in chunks; the last one is empty.
+    pub(crate) async fn chunk(&mut self) -> Vec<u8> {
+        let end = loop {
+            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\r\n") {
+                break end;
+            }
+            assert!(self.more().await, "cut in the length of a chunk");
+        };
+        let line: Vec<u8> = self.buffer.drain(..end + 2).take(end).collect();
+        let len = usize::from_str_radix(std::str::from_utf8(&line).unwrap(), 16).unwrap();
+        while self.buffer.len() < len + 2 {
+            assert!(self.more().await, "cut in a chunk");
+        }
+        self.buffer.drain(..len + 2).take(len).collect()
     }
 
     /// The head of the next answer, whatever its length says.
