@@ -80,13 +80,15 @@ fn steady(
     let client = server.client();
     tokio::spawn(async move {
         let (mut n, mut longest) = (1, Duration::ZERO);
-        while !stop.load(Ordering::SeqCst) {
+        loop {
             let began = Instant::now();
             put_each(&client, STREAM, n..n + 1).await;
             longest = longest.max(began.elapsed());
             n += 1;
+            if stop.load(Ordering::SeqCst) {
+                return (n, longest);
+            }
         }
-        (n, longest)
     })
 }
 
@@ -118,7 +120,6 @@ pub(crate) async fn survives_within<F: Future<Output = ()>>(
         longest < SERVED_WITHIN,
         "a put of another client took {longest:?}"
     );
-    assert!(put > 1, "the other client was not served at all");
     let acked = put_each(&client, STREAM, put..put + 1).await;
     let whole = read_whole(&client, STREAM, &acked).await;
     assert_eq!(u64::try_from(count(&whole)).unwrap(), put + 1);

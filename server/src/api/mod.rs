@@ -3,6 +3,7 @@
 mod account;
 mod consumer;
 mod latency;
+mod output;
 mod put;
 mod read;
 mod resource;
@@ -17,14 +18,16 @@ mod token;
 mod unsupported;
 
 pub use latency::{LATENCY_MAX_MS, Latency};
+pub use output::Unencoded;
 pub use subscribe::{Event, Events};
 
+use crate::api::output::{Output, answer, encode};
 use crate::engine::Engine;
 use crate::error::{ApiError, Named};
 use bytes::Bytes;
-use millstream_wire::shapes::{self, Empty, Request};
+use millstream_wire::shapes::{self, Request};
 use millstream_wire::{AccountId, Encoding, Operation, Region, StreamArn, StreamName};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 /// A request whose operation and caller are known; its body has not been looked at yet.
 #[derive(Debug, Clone)]
@@ -74,15 +77,16 @@ where
     Outcome: Future<Output = Result<Vec<u8>, ApiError>> + Send,
 {
     async fn dispatch(&self, call: Call) -> Result<Answer, ApiError> {
-        self(call).await.map(Answer::Body)
+        let body = self(call).await?;
+        Ok(Answer::Body(Unencoded::raw(body)))
     }
 }
 
 /// What a call is answered with.
 #[derive(Debug)]
 pub enum Answer {
-    /// The body in the encoding of the call, empty where the operation has nothing to say.
-    Body(Vec<u8>),
+    /// The body, empty where the operation has nothing to say.
+    Body(Unencoded),
     /// Events as they come.
     Events(Box<Events>),
 }
@@ -118,8 +122,7 @@ impl Dispatch for Api {
             events.map(|events| Answer::Events(Box::new(events)))
         } else {
             let output = run(&self.engine, call.operation, &call.caller, body).await;
-            let body = output.and_then(|output| output.encode(call.encoding));
-            body.map(Answer::Body)
+            output.map(|output| Answer::Body(Unencoded::new(output, call.encoding)))
         };
         if let Err(error) = &answer
             && error.code == millstream_wire::ErrorCode::InternalFailure
@@ -269,63 +272,6 @@ fn parse<'de, R: Request + Deserialize<'de>>(body: Body<'de>) -> Result<R, ApiEr
     } = body.asked;
     engine.count_call(operation, &caller.account, &caller.region)?;
     Ok(request)
-}
-
-/// An output that is still to be encoded.
-fn answer<T: Output + 'static>(result: Result<T, ApiError>) -> Result<Box<dyn Output>, ApiError> {
-    Ok(Box::new(result?))
-}
-
-/// What an operation answers with.
-trait Output: Send {
-    /// The body.
-    fn encode(&self, encoding: Encoding) -> Result<Vec<u8>, ApiError>;
-}
-
-impl Output for Empty {
-    fn encode(&self, _: Encoding) -> Result<Vec<u8>, ApiError> {
-        Ok(Vec::new())
-    }
-}
-
-macro_rules! outputs {
-    ($($output:ident,)+) => {
-        $(impl Output for shapes::$output {
-            fn encode(&self, encoding: Encoding) -> Result<Vec<u8>, ApiError> {
-                encode(self, encoding)
-            }
-        })+
-    };
-}
-
-outputs! {
-    AccountSettingsResponse,
-    DescribeLimitsResponse,
-    DescribeStreamConsumerResponse,
-    DescribeStreamResponse,
-    DescribeStreamSummaryResponse,
-    EnhancedMonitoringResponse,
-    GetRecordsResponse,
-    GetResourcePolicyResponse,
-    GetShardIteratorResponse,
-    ListShardsResponse,
-    ListStreamConsumersResponse,
-    ListStreamsResponse,
-    ListTagsForResourceResponse,
-    ListTagsForStreamResponse,
-    PutRecordResponse,
-    PutRecordsResponse,
-    RegisterStreamConsumerResponse,
-    UpdateShardCountResponse,
-    UpdateStreamWarmThroughputResponse,
-}
-
-/// The only writer of answers.
-fn encode<T: Serialize>(output: &T, encoding: Encoding) -> Result<Vec<u8>, ApiError> {
-    encoding.encode(output).map_err(|error| {
-        tracing::error!(%error, "an answer could not be encoded");
-        ApiError::internal()
-    })
 }
 
 /// The stream a request names. Where name and ARN are given they must agree.

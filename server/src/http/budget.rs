@@ -39,7 +39,7 @@ impl AnswerBudget {
 
     /// A share within `wait`, or not at all.
     pub(super) async fn admit(&self, bytes: usize, wait: Duration) -> Option<OwnedSemaphorePermit> {
-        let count = u32::try_from(bytes).ok()?;
+        let count = self.count(bytes);
         if bytes <= SMALL_BYTES
             && let Ok(permit) = Arc::clone(&self.small_bytes).try_acquire_many_owned(count)
         {
@@ -53,13 +53,18 @@ impl AnswerBudget {
         permit
     }
 
-    /// A share as soon as there is one; never more than there is in all, or it would be waited for forever.
+    /// A share as soon as there is one.
     pub(super) async fn wait(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let count = u32::try_from(bytes.min(self.max_bytes)).unwrap_or(u32::MAX);
+        let count = self.count(bytes);
         let _waits = Waits::count(&self.waiting);
         let permit = Arc::clone(&self.bytes).acquire_many_owned(count);
         // Never closed, so this only waits.
         permit.await.ok()
+    }
+
+    /// Never more than there is in all, or it would be waited for in vain.
+    fn count(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.min(self.max_bytes)).unwrap_or(u32::MAX)
     }
 
     /// Whether somebody waits for a share, or went without one within this time.

@@ -24,7 +24,7 @@ use super::peer::Peer;
 use super::response::{Answer, Head, PLAIN_JSON, content_type};
 use super::unwritten::Pieces;
 use super::{HttpConfig, admin, auth};
-use crate::api::{self, Call, Caller, Dispatch};
+use crate::api::{self, Call, Caller, Dispatch, Unencoded};
 use crate::error::ApiError;
 
 /// How long a refused body is still read.
@@ -197,28 +197,37 @@ impl<D: Dispatch> Shared<D> {
 
     async fn run(&self, head: &Head, call: Call, client: Client) -> Answer {
         let operation = call.operation;
-        let outcome = caught(async { self.dispatch.dispatch(call).await }).await;
-        let outcome = outcome.unwrap_or_else(|| {
+        let faulty = || {
             tracing::error!(request_id = head.request_id, %operation, "the operation panicked");
-            Err(ApiError::internal())
-        });
-        match outcome {
+            ApiError::internal()
+        };
+        let outcome = caught(async { self.dispatch.dispatch(call).await }).await;
+        match outcome.unwrap_or_else(|| Err(faulty())) {
             Ok(api::Answer::Events(events)) => {
                 let (budget, shutdown) = (Arc::clone(&self.answers), self.shutdown.clone());
                 head.events(EventBody::new(*events, client, budget, shutdown))
             }
-            Ok(api::Answer::Body(body)) if body.is_empty() => {
-                head.output(Pieces::uncounted(Bytes::new()))
-            }
             Ok(api::Answer::Body(body)) => {
-                let permit = self.answers.admit(body.len(), self.config.admission_wait);
-                match permit.await {
-                    Some(permit) => head.output(client.peer.unwritten.hold(body, permit)),
-                    None => head.error(&ApiError::overloaded()),
+                let written = caught(self.written(body, &client)).await;
+                match written.unwrap_or_else(|| Err(faulty())) {
+                    Ok(pieces) => head.output(pieces),
+                    Err(error) => head.error(&error),
                 }
             }
             Err(error) => head.error(&error),
         }
+    }
+
+    /// An encoded answer within the budget: its share is taken before it is encoded.
+    async fn written(&self, body: Unencoded, client: &Client) -> Result<Pieces, ApiError> {
+        let most = body.max_bytes();
+        let wait = self.config.admission_wait;
+        let permit = self.answers.admit(most, wait).await;
+        let mut permit = permit.ok_or_else(ApiError::overloaded)?;
+        let bytes = body.encode()?;
+        let unused = permit.num_permits().saturating_sub(bytes.len());
+        drop(permit.split(unused));
+        Ok(client.peer.unwritten.hold(bytes, permit))
     }
 }
 

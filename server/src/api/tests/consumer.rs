@@ -40,7 +40,7 @@ impl Fixture {
             request_id: String::new(),
         };
         match self.api.dispatch(call).await? {
-            Answer::Body(body) => Ok(String::from_utf8(body).unwrap()),
+            Answer::Body(body) => Ok(String::from_utf8(body.encode()?).unwrap()),
             Answer::Events(_) => panic!("{operation} gave events"),
         }
     }
