@@ -613,10 +613,10 @@ def target_with_dots(case, ours, theirs, model):
 
 
 @entry(
-    BOTH,
+    FERROKINESIS,
     THEIRS,
-    "of a shard id with more than one dash the second part is read, here the last",
-    "not recorded: tests have one dash",
+    "of a shard id with more than one dash all that follows the first is read",
+    "kinesalite reads the second part only, as it is done here",
 )
 def shard_id_with_dashes(case, ours, theirs, model):
     ids = [
@@ -645,7 +645,7 @@ def order_of_a_map(case, ours, theirs, model):
 
 
 @entry(
-    KINESALITE,
+    BOTH,
     THEIRS,
     "for a second after a split or merge a record's own number is of the future to it",
     "tests: only a number of the future is refused",

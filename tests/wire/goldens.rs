@@ -251,6 +251,7 @@ fn mistyped(kind: &str) -> Vec<(Value, String)> {
             ),
             blob("=+/=", "Invalid Base64 character: '='"),
             blob("+/+=", "Invalid last non-pad Base64 character dectected"),
+            blob("\u{e9}\u{e9}A=", "Invalid Base64 character: '\u{e9}'"),
         ]),
         _ => {}
     }

@@ -109,8 +109,9 @@ impl fmt::Display for Encoded<'_> {
 }
 
 fn diagnose(text: &str) -> Base64Error {
-    if !text.len().is_multiple_of(4) {
-        return Base64Error::Length(text.chars().count());
+    let length = text.encode_utf16().count();
+    if !length.is_multiple_of(4) {
+        return Base64Error::Length(length);
     }
     let in_alphabet = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
     let mut previous = None;
@@ -166,6 +167,12 @@ mod tests {
             ("+/+=", "Invalid last non-pad Base64 character dectected"),
             ("ab-_", "Invalid Base64 character: '-'"),
             ("====", "Invalid last non-pad Base64 character dectected"),
+            // What is counted is characters: UTF-16's, as Java does.
+            ("\u{e9}\u{e9}A=", "Invalid Base64 character: '\u{e9}'"),
+            (
+                "\u{e9}\u{1f980}",
+                "Base64 encoded length is expected a multiple of 4 bytes but found: 3",
+            ),
         ] {
             let error = check(text).unwrap_err();
             assert_eq!(

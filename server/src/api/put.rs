@@ -22,7 +22,7 @@ pub(super) async fn put_record(
         request.stream_name.as_deref(),
         request.stream_arn.as_deref(),
     )?;
-    let stream = engine.stream(&arn)?;
+    let stream = engine.writable_stream(&arn)?;
     check_key(&stream, request.partition_key.is_some(), || {
         "partitionKey".to_owned()
     })?;
@@ -61,7 +61,7 @@ pub(super) async fn put_records(
         request.stream_name.as_deref(),
         request.stream_arn.as_deref(),
     )?;
-    let stream = engine.stream(&arn)?;
+    let stream = engine.writable_stream(&arn)?;
     let records = request.records.as_deref().unwrap_or_default();
     let keyless = records
         .iter()

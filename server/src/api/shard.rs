@@ -11,6 +11,7 @@ use millstream_wire::shapes::{
     SequenceNumberRange, ShardFilter, ShardFilterType, SplitShardRequest,
 };
 use millstream_wire::{HashKey, HashKeyRange, Operation, ShardId, StreamArn};
+use std::sync::Arc;
 
 pub(super) async fn split_shard(
     engine: &Engine,
@@ -23,11 +24,10 @@ pub(super) async fn split_shard(
         request.stream_arn.as_deref(),
     )?;
     let shard = shard_id(&request.shard_to_split.unwrap_or_default(), &arn)?;
-    existing(engine, &arn, &[shard])?;
+    let stream = with_shards(engine, &arn, &[shard])?;
     let text = request.new_starting_hash_key.unwrap_or_default();
     let Ok(key) = text.parse::<HashKey>() else {
         // 2^128 or more: outside of every shard.
-        let stream = engine.stream(&arn)?;
         let range = stream.shards.get(&shard.0).map(Shard::range);
         let range = range.unwrap_or(HashKeyRange::ALL);
         return Err(ApiError::bad_split_key(text, shard, named(&arn), range));
@@ -48,7 +48,7 @@ pub(super) async fn merge_shards(
     )?;
     let first = shard_id(&request.shard_to_merge.unwrap_or_default(), &arn)?;
     let second = shard_id(&request.adjacent_shard_to_merge.unwrap_or_default(), &arn)?;
-    existing(engine, &arn, &[first, second])?;
+    with_shards(engine, &arn, &[first, second])?;
     engine.merge_shards(&arn, (first, second)).await?;
     Ok(Empty {})
 }
@@ -59,13 +59,17 @@ fn shard_id(text: &str, arn: &StreamArn) -> Result<ShardId, ApiError> {
     text.parse().map_err(malformed)
 }
 
-/// Refuses shards that the stream does not have, before anything else is looked at.
-fn existing(engine: &Engine, arn: &StreamArn, shards: &[ShardId]) -> Result<(), ApiError> {
-    let stream = engine.stream(arn)?;
-    let missing = shards.iter().find(|id| !stream.shards.contains_key(&id.0));
-    missing.map_or(Ok(()), |id| {
-        Err(ApiError::shard_not_found(&id.to_string(), named(arn)))
-    })
+/// The stream, which must be ACTIVE and then have these shards, before anything else is looked at.
+fn with_shards(
+    engine: &Engine,
+    arn: &StreamArn,
+    shards: &[ShardId],
+) -> Result<Arc<Stream>, ApiError> {
+    let stream = engine.active_stream(arn)?;
+    match shards.iter().find(|id| !stream.shards.contains_key(&id.0)) {
+        None => Ok(stream),
+        Some(id) => Err(ApiError::shard_not_found(&id.to_string(), named(arn))),
+    }
 }
 
 pub(super) fn list_shards(

@@ -129,6 +129,11 @@ impl Engine {
         Ok(stream)
     }
 
+    /// The stream, if it is ACTIVE and can be changed.
+    pub fn active_stream(&self, arn: &StreamArn) -> Result<Arc<Stream>, Error> {
+        active(&self.catalog(), arn, self.moment()).cloned()
+    }
+
     /// Finishes what was accepted and closes the log.
     pub async fn close(&self) {
         self.inner.log.close().await;

@@ -8,6 +8,7 @@ use millstream_wire::sequence::Parts;
 use millstream_wire::shapes::Blob;
 use millstream_wire::{HashKey, SequenceNumber, ShardId, StreamArn};
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How often records whose shard was closed meanwhile are sent on to its children.
@@ -92,8 +93,17 @@ impl Engine {
             .collect())
     }
 
+    /// The stream, if it takes records.
+    pub fn writable_stream(&self, arn: &StreamArn) -> Result<Arc<Stream>, Error> {
+        self.writable(&self.catalog(), arn).cloned()
+    }
+
     /// The stream if it takes records: any state but CREATING and DELETING.
-    fn writable<'a>(&self, catalog: &'a Catalog, arn: &StreamArn) -> Result<&'a Stream, Error> {
+    fn writable<'a>(
+        &self,
+        catalog: &'a Catalog,
+        arn: &StreamArn,
+    ) -> Result<&'a Arc<Stream>, Error> {
         use crate::engine::catalog::Status;
         let now_ms = self.now_ms();
         let not_found = || Error::StreamNotFound(arn.clone());

@@ -26,6 +26,7 @@ pub(crate) async fn play(encoding: Encoding) -> Seen {
             stage.refuses(operation, IN_USE, input).await;
         }
     }
+    unfit_arguments(&mut stage).await;
     for stream in ["creating", "deleting"] {
         for (operation, input) in [
             ("ListShards", json!({"StreamName": stream})),
@@ -125,6 +126,57 @@ fn changes(stream: &str) -> Vec<(&'static str, Value)> {
             named(json!({"WarmThroughputMiBps": 6})),
         ),
     ]
+}
+
+/// The state is looked at before the shard, the key and the sequence number that fit nothing.
+async fn unfit_arguments(stage: &mut Stage) {
+    let too_large = "340282366920938463463374607431768211456";
+    for stream in ["creating", "updating", "deleting"] {
+        for (shard, key) in [(99, HALF), (0, "0"), (0, too_large), (99, too_large)] {
+            let input = json!({
+                "StreamName": stream, "ShardToSplit": shard_id(shard), "NewStartingHashKey": key,
+            });
+            stage.refuses("SplitShard", IN_USE, input).await;
+        }
+        for (first, second) in [(99, 0), (0, 99)] {
+            let input = json!({
+                "StreamName": stream, "ShardToMerge": shard_id(first),
+                "AdjacentShardToMerge": shard_id(second),
+            });
+            stage.refuses("MergeShards", IN_USE, input).await;
+        }
+    }
+    // Records find no stream while it is CREATING or DELETING.
+    let record = json!({"PartitionKey": "a", "Data": "", "ExplicitHashKey": too_large});
+    for stream in ["creating", "deleting"] {
+        for (operation, input) in [
+            (
+                "PutRecord",
+                json!({
+                    "StreamName": stream, "PartitionKey": "a", "Data": "",
+                    "SequenceNumberForOrdering": too_large,
+                }),
+            ),
+            (
+                "PutRecord",
+                json!({
+                    "StreamName": stream, "PartitionKey": "a", "Data": "",
+                    "ExplicitHashKey": too_large,
+                }),
+            ),
+            ("PutRecord", json!({"StreamName": stream, "Data": ""})),
+            (
+                "PutRecords",
+                json!({"StreamName": stream, "Records": [record]}),
+            ),
+            (
+                "PutRecords",
+                json!({"StreamName": stream, "Records": [{"Data": ""}]}),
+            ),
+        ] {
+            stage.refuses(operation, "ResourceNotFound", input).await;
+        }
+    }
 }
 
 /// A consumer that is CREATING is not pushed to and gets no policy, and one that is DELETING is still described.
