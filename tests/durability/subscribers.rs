@@ -75,6 +75,34 @@ async fn listen(
     }
 }
 
+/// Subscribes to shards for consumers over one connection, and reads until each has the record that is there.
+async fn subscribe(port: u16, share: Vec<(usize, String)>) -> (Http2, HashMap<u32, Subscriber>) {
+    let mut connection = Http2::open(port, &[(INITIAL_WINDOW_SIZE, 1 << 24)]).await;
+    let mut calls = frame(kind::WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
+    let mut subscribers = HashMap::new();
+    for (stream, (shard, arn)) in (1_u32..).step_by(2).zip(share) {
+        let input = json!({"ConsumerARN": arn, "ShardId": format!("shardId-{shard:012}"),
+            "StartingPosition": {"Type": "TRIM_HORIZON"}});
+        calls.extend(call(
+            stream,
+            "SubscribeToShard",
+            input.to_string().as_bytes(),
+        ));
+        let (bytes, records) = (Vec::new(), Records::new());
+        let subscriber = Subscriber {
+            shard,
+            bytes,
+            begun: false,
+            records,
+        };
+        subscribers.insert(stream, subscriber);
+    }
+    assert!(connection.send(&calls, PUSHED_WITHIN).await);
+    let has_first = |one: &Subscriber| one.begun && one.records.len() == 1;
+    listen(&mut connection, &mut subscribers, has_first).await;
+    (connection, subscribers)
+}
+
 /// The ARNs of so many consumers.
 async fn consumers(client: &RawClient) -> Vec<String> {
     let summary = client
@@ -134,36 +162,7 @@ async fn a_thousand_subscribers_get_every_record_of_a_few_puts() {
     let mut began = Instant::now();
     let mut begun = JoinSet::new();
     for share in pairs.chunks(STREAMS).map(<[_]>::to_vec) {
-        begun.spawn(async move {
-            let mut connection = Http2::open(port, &[(INITIAL_WINDOW_SIZE, 1 << 24)]).await;
-            let mut bytes = frame(kind::WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
-            let mut subscribers = HashMap::new();
-            for (stream, (shard, arn)) in (1_u32..).step_by(2).zip(share) {
-                let input = json!({"ConsumerARN": arn, "ShardId": format!("shardId-{shard:012}"),
-                    "StartingPosition": {"Type": "TRIM_HORIZON"}});
-                bytes.extend(call(
-                    stream,
-                    "SubscribeToShard",
-                    input.to_string().as_bytes(),
-                ));
-                let (bytes, records) = (Vec::new(), Records::new());
-                subscribers.insert(
-                    stream,
-                    Subscriber {
-                        shard,
-                        bytes,
-                        begun: false,
-                        records,
-                    },
-                );
-            }
-            assert!(connection.send(&bytes, PUSHED_WITHIN).await);
-            listen(&mut connection, &mut subscribers, |one| {
-                one.begun && one.records.len() == 1
-            })
-            .await;
-            (connection, subscribers)
-        });
+        begun.spawn(subscribe(port, share));
     }
     let mut listening = begun.join_all().await;
     println!(

@@ -30,6 +30,10 @@ use crate::error::ApiError;
 /// How long a refused body is still read.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
+/// An answer that may be larger is encoded on a thread of its own: it takes milliseconds, and other
+/// connections wait for the threads that serve them.
+const ENCODED_ASIDE_BYTES: usize = 1024 * 1024;
+
 /// What all requests of a server share.
 #[derive(Debug)]
 pub(super) struct Shared<D> {
@@ -224,9 +228,19 @@ impl<D: Dispatch> Shared<D> {
         let wait = self.config.admission_wait;
         let permit = self.answers.admit(most, wait).await;
         let mut permit = permit.ok_or_else(ApiError::overloaded)?;
-        let bytes = body.encode()?;
-        let unused = permit.num_permits().saturating_sub(bytes.len());
-        drop(permit.split(unused));
+        let encode = move || {
+            let bytes = body.encode()?;
+            let unused = permit.num_permits().saturating_sub(bytes.len());
+            drop(permit.split(unused));
+            Ok((bytes, permit))
+        };
+        let (bytes, permit) = if most > ENCODED_ASIDE_BYTES {
+            let encoded = tokio::task::spawn_blocking(encode).await;
+            // It panicked, which the log has seen.
+            encoded.unwrap_or_else(|_| Err(ApiError::internal()))?
+        } else {
+            encode()?
+        };
         Ok(client.peer.unwritten.hold(bytes, permit))
     }
 }
