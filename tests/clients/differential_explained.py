@@ -993,12 +993,13 @@ def bytes_for_characters(case, ours, theirs, model):
 @entry(
     FERROKINESIS,
     THEIRS,
-    "retention, ordering number and tags are looked at before the stream",
+    "hash keys, ordering number, retention and tags are looked at before the stream",
     "tests: removeTagsFromStream.js names a stream that is not there and a wrong tag",
 )
 def arguments_before_stream(case, ours, theirs, model):
     if refused(ours, "ResourceNotFoundException") and refused(theirs, "InvalidArgumentException"):
         said = (
+            "Invalid ExplicitHashKey",
             "Minimum allowed retention",
             "ExclusiveMinimumSequenceNumber",
             "Some tags contain invalid",

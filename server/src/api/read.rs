@@ -32,14 +32,7 @@ pub(super) async fn get_shard_iterator(
         }
         other => other.into(),
     };
-    if !engine
-        .stream(&arn)
-        .map_err(missing)?
-        .shards
-        .contains_key(&shard.0)
-    {
-        return Err(ApiError::shard_does_not_exist(shard, named(&arn)));
-    }
+    engine.check_readable(&arn, shard).map_err(missing)?;
     let start = start(&request, shard, &arn)?;
     let minted = engine.shard_iterator(&arn, text, start).await;
     let shard_iterator = minted.map_err(missing)?;

@@ -78,7 +78,7 @@ pub(super) fn list_shards(
     request: &ListShardsRequest,
 ) -> Result<ListShardsResponse, ApiError> {
     let now_ms = engine.now_ms();
-    let page = page(caller, request, now_ms)?;
+    let page = page(engine, caller, request, now_ms)?;
     let arn: StreamArn = page
         .arn
         .parse()
@@ -127,6 +127,7 @@ pub(super) fn list_shards(
 
 /// What to list: from the token of the page before, or from the request's own members.
 fn page(
+    engine: &Engine,
     caller: &Caller,
     request: &ListShardsRequest,
     now_ms: u64,
@@ -140,6 +141,8 @@ fn page(
             request.stream_name.as_deref(),
             request.stream_arn.as_deref(),
         )?;
+        // A stream that is not there or not ready is said before a shard that is none.
+        engine.ready_stream(&arn)?;
         let start = request.exclusive_start_shard_id.as_deref();
         let after = match start {
             None => None,

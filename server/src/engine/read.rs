@@ -106,6 +106,16 @@ impl Engine {
         Ok(self.mint(arn, shard, counter))
     }
 
+    /// Refuses a shard that cannot be read from: of no such stream, not there, or there no longer.
+    pub fn check_readable(&self, arn: &StreamArn, id: ShardId) -> Result<(), Error> {
+        let stream = self.stream(arn)?;
+        let readable = self.readable_shard(&stream, id, self.now_ms());
+        readable.map(drop).ok_or_else(|| Error::ShardNotFound {
+            arn: arn.clone(),
+            shard: id.to_string(),
+        })
+    }
+
     /// A shard of the stream that may be read from.
     pub(super) fn readable_shard<'s>(
         &self,

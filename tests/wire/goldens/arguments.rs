@@ -71,6 +71,20 @@ async fn shards_are_looked_for_in_the_order_and_the_words_of_aws() {
             }
             goldens.missing("GetShardIterator", iterator(stream, shard), &text);
         }
+        // Where a page of shards begins is looked at after the stream.
+        for (stream, text) in [
+            (
+                STREAM,
+                format!("Could not find shard {shard} in stream {STREAM} {UNDER}."),
+            ),
+            (UNKNOWN, format!("Stream {UNKNOWN} {UNDER} not found.")),
+        ] {
+            let after = json!({"StreamName": stream, "ExclusiveStartShardId": shard});
+            goldens.missing("ListShards", after, &text);
+            let filter = json!({"Type": "AFTER_SHARD_ID", "ShardId": shard});
+            let filtered = json!({"StreamName": stream, "ShardFilter": filter});
+            goldens.missing("ListShards", filtered, text);
+        }
     }
     for (given, shard) in IDS {
         for (operation, body) in calls(UNKNOWN, given) {

@@ -146,6 +146,19 @@ async fn unfit_arguments(stage: &mut Stage) {
             stage.refuses("MergeShards", IN_USE, input).await;
         }
     }
+    for stream in ["creating", "deleting"] {
+        let after = json!({"StreamName": stream, "ExclusiveStartShardId": "none"});
+        stage.refuses("ListShards", IN_USE, after).await;
+    }
+    // It has no shards yet.
+    for kind in ["AT_SEQUENCE_NUMBER", "AT_TIMESTAMP", "LATEST"] {
+        let input = json!({
+            "StreamName": "creating", "ShardId": shard_id(0), "ShardIteratorType": kind,
+        });
+        stage
+            .refuses("GetShardIterator", "ResourceNotFound", input)
+            .await;
+    }
     // Records find no stream while it is CREATING or DELETING.
     let record = json!({"PartitionKey": "a", "Data": "", "ExplicitHashKey": too_large});
     for stream in ["creating", "deleting"] {
