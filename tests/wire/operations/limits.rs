@@ -55,7 +55,7 @@ async fn subscriptions(stage: &mut Stage) {
     let input = json!({
         "ConsumerARN": consumer, "ShardId": shard_id(0), "StartingPosition": {"Type": "LATEST"},
     });
-    for _ in 0..200 {
+    for _ in 0..5_000 {
         let begun = Subscription::begin(&stage.exchange, &input).await;
         match &begun {
             // Dropped at once, which the server notices a moment later.
