@@ -25,7 +25,7 @@ from aiokpl import Config, Producer, ShardMap, md5_hash_key
 from aws_kinesis_agg.deaggregator import iter_deaggregate_records
 from botocore.config import Config as ClientConfig
 
-DEADLINE_SECONDS = 80
+DEADLINE_SECONDS = 170
 SHARDS = 3
 BEFORE = range(3_000)
 MEANWHILE = range(3_000, 3_600)

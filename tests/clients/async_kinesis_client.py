@@ -29,7 +29,7 @@ from kinesis.processors import (
     StringProcessor,
 )
 
-DEADLINE_SECONDS = 85
+DEADLINE_SECONDS = 170
 PATIENCE_SECONDS = 15
 RECORDS = 3_000
 KEYS = 60

@@ -45,7 +45,7 @@ from java_kcl_compare import (  # noqa: E402
     compare_shards,
 )
 
-DEADLINE_SECONDS = 150
+DEADLINE_SECONDS = 240
 KEYS = 40
 BATCH = 20
 PAUSE_SECONDS = 0.1

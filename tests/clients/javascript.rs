@@ -5,7 +5,7 @@ use serde_json::json;
 use std::time::Duration;
 use support::ServerProcess;
 
-const LIMIT: Duration = Duration::from_mins(2);
+const LIMIT: Duration = Duration::from_mins(3);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_javascript_sdk_has_every_operation_over_http2() {

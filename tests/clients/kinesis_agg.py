@@ -21,7 +21,7 @@ from aws_kinesis_agg.aggregator import RecordAggregator
 from aws_kinesis_agg.deaggregator import deaggregate_records, iter_deaggregate_records
 from botocore.config import Config
 
-DEADLINE_SECONDS = 80
+DEADLINE_SECONDS = 170
 SHARDS = 3
 USER_RECORDS = 3_000
 PACKED_SIZE = 20_000

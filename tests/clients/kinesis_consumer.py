@@ -20,7 +20,7 @@ import time
 import boto3
 from botocore.config import Config
 
-DEADLINE_SECONDS = 80
+DEADLINE_SECONDS = 170
 KEYS = 30
 
 

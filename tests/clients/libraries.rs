@@ -6,7 +6,7 @@ use serde_json::json;
 use std::time::Duration;
 use support::ServerProcess;
 
-const LIMIT: Duration = Duration::from_mins(2);
+const LIMIT: Duration = Duration::from_mins(3);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn async_kinesis_produces_consumes_and_goes_on_at_its_checkpoints() {

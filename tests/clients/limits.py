@@ -21,7 +21,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-DEADLINE_SECONDS = 55
+DEADLINE_SECONDS = 120
 MIB = 1024 * 1024
 EXCEEDED = "ProvisionedThroughputExceededException"
 RECORDS_PER_SECOND, BYTES_PER_SECOND = 1_000, MIB

@@ -10,7 +10,7 @@ use support::ServerProcess;
 async fn boto3_meets_awss_limits_and_loses_nothing() {
     let _alone = support::alone().await;
     let mut server = ServerProcess::start_with(SERVER, &[]).await;
-    let limit = Duration::from_secs(90);
+    let limit = Duration::from_mins(3);
     let output = python::script("limits.py", &[&server.url(), "limits"], limit).await;
     shown::done(&output);
     shown::still_serves(&mut server);

@@ -69,7 +69,7 @@ export function compare(put, came) {
 }
 
 /** Runs a script's `main`: one line of JSON and 0, or the reason and 1. Over the time is a failure too. */
-export async function run(main, seconds = 110) {
+export async function run(main, seconds = 170) {
     const late = setTimeout(() => {
         process.stderr.write(`wrong: not done after ${seconds} s\n`);
         process.exit(1);

@@ -20,7 +20,7 @@ const RECORDS = 3_000;
 const BATCH = 250;
 const SHARDS = 3;
 /** Seconds after which `serverless offline` ends even if nobody is left to end it. */
-const SECONDS = 90;
+const SECONDS = 150;
 const HERE = path.dirname(fileURLToPath(import.meta.url));
 
 /** Starts `serverless offline`; it keeps its files in `directory`. */
