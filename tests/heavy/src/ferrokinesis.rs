@@ -13,8 +13,9 @@ use tokio::process;
 use tokio::time::{sleep, timeout};
 
 const FERROKINESIS: &str = "0.7.0";
-/// Enough for every explanation to be needed.
-const REQUESTS: &str = "3000";
+/// Just fewer than a full run, which would also fail for an explanation that was never needed: a busy machine, where
+/// answers come too late to be judged, can cause that.
+const REQUESTS: &str = "2900";
 
 /// The program, built from the registry if it is not there yet.
 fn program() -> PathBuf {
