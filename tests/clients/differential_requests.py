@@ -162,8 +162,9 @@ def sequence_of(hexadecimal):
     return str(int(hexadecimal, 16))
 
 
+UNKNOWN = "nothing-of-this-name"
 WRONG = {
-    "name": ["", "a" * 129, "a b", "ü", "a" * 128 + "/", "nothing-of-this-name"],
+    "name": ["", "a" * 129, "a b", "ü", "a" * 128 + "/", UNKNOWN],
     "arn": [
         "",
         "arn:aws:kinesis",
@@ -407,15 +408,19 @@ class Requests:
 
     def on_CreateStream(self):
         name = self.rng.choice(["alpha", "beta", "gamma.1", "delta-2", "e", "f" * 128])
-        if self.peer == "ferrokinesis" and name not in self.model.streams:
-            # Its consumers outlive a stream and are those of the next one of that name.
-            name = f"{name[:100]}.{self.model.generations}"
+        name = self.never_used(name)
         room = max(1, min(6, SHARDS_IN_USE - self.model.shards_in_use()))
         return Case(
             "CreateStream",
             {"StreamName": name, "ShardCount": self.rng.randint(1, room)},
             scope=(name, 0),
         )
+
+    def never_used(self, name):
+        """For ferrokinesis: a stream's consumers outlive it and are those of the next one of that name."""
+        if self.peer == "ferrokinesis" and name not in self.model.streams:
+            return f"{name[:100]}.{self.model.generations}"
+        return name
 
     def of(self, operation, stream, more=None):
         return Case(operation, {"StreamName": stream.name, **(more or {})}, scope=stream.scope)
@@ -620,6 +625,8 @@ class Requests:
             elif names:
                 name = self.rng.choice(names)
                 case.body[name] = copy.deepcopy(self.rng.choice(self.wrong(KINDS[name])))
+        if case.operation == "CreateStream" and case.body.get("StreamName") == UNKNOWN:
+            case.body["StreamName"] = self.never_used(UNKNOWN)
         if case.body.get("ShardIteratorType") == "AT_TIMESTAMP" and self.peer == "kinesalite":
             self.keep_answerable(case)
 
