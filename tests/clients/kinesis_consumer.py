@@ -41,7 +41,13 @@ class Shown:
         self.command, self.deadline = command, deadline
         self.expected = collections.defaultdict(list)
         self.lines, self.notices = [], []
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # A shell's jobs in the background ignore this signal, and so would all that they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         pairs = ((self.process.stdout, self.lines), (self.process.stderr, self.notices))
         self.threads = [threading.Thread(target=self.collect, args=pair, daemon=True) for pair in pairs]
         for thread in self.threads:
