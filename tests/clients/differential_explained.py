@@ -663,7 +663,6 @@ def number_of_the_future(case, ours, theirs, model):
 
 @entry(
     BOTH,
-<<<<<<< HEAD
     OURS,
     "streams that were created within the same second are not told apart by the numbers their shards start with",
     "a number has the second in which its shard was created; the other server created them in two",
@@ -677,8 +676,6 @@ def same_second(case, ours, theirs, model):
 
 @entry(
     BOTH,
-=======
->>>>>>> ops
     THEIRS,
     "a shard's number whose highest bit is set is shown as if that bit were the sign alone",
     "tests: 80000000 is shown as -2147483648 (getShardIterator.js), as Java has it; others are not recorded",
