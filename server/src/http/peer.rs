@@ -36,11 +36,12 @@ impl Peer {
     /// # Cancel safety
     /// Changes nothing.
     pub(super) async fn gone(&self) {
-        while let Ok(ready) = self.stream.ready(Interest::READABLE).await {
-            if ready.is_read_closed() {
-                return;
+        // Looking for a byte waits until there is one, or there will be none.
+        while let Ok(1..) = self.stream.peek(&mut [0]).await {
+            match self.stream.ready(Interest::READABLE).await {
+                Ok(ready) if !ready.is_read_closed() => sleep(LOOK_AGAIN).await,
+                _ => return,
             }
-            sleep(LOOK_AGAIN).await;
         }
     }
 }

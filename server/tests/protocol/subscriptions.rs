@@ -6,7 +6,7 @@ use millstream_server::Server;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::time::{advance, pause, resume};
+use tokio::time::{Instant, advance, pause, resume};
 
 const STREAM: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
 async fn call(address: SocketAddr, operation: &str, body: Value) -> Value {
@@ -343,10 +343,12 @@ async fn a_subscriber_goes_on_exactly_where_it_was() {
         written
     });
     let (mut seen, mut position, mut resumed) = (Vec::new(), horizon(), 0);
+    let mut left_at = Instant::now();
     while seen.len() < RECORDS {
         let begun = Subscriber::begin(address, JSON, subscription(&consumer, &position)).await;
         let Ok(mut subscriber) = begun else {
-            // The server has yet to see that the last one is gone.
+            // The server has yet to see that the last one is gone, which it does at once.
+            assert!(left_at.elapsed() < Duration::from_millis(500));
             tokio::time::sleep(Duration::from_millis(2)).await;
             continue;
         };
@@ -365,6 +367,7 @@ async fn a_subscriber_goes_on_exactly_where_it_was() {
             }
         }
         resumed += 1;
+        left_at = Instant::now();
     }
     assert_eq!(seen, writer.await.unwrap());
     assert!(resumed > 10, "resumed {resumed} times only");

@@ -43,44 +43,46 @@ const IDS: [(&str, &str); 6] = [
     ("5", "shardId-000000000005"),
 ];
 
+/// The calls that reshard this shard.
+fn reshards(stream: &str, shard: &str) -> [(&'static str, Value); 3] {
+    [
+        (
+            "SplitShard",
+            json!({"StreamName": stream, "ShardToSplit": shard, "NewStartingHashKey": "0"}),
+        ),
+        (
+            "MergeShards",
+            json!({"StreamName": stream, "ShardToMerge": shard, "AdjacentShardToMerge": "x-0"}),
+        ),
+        (
+            "MergeShards",
+            json!({"StreamName": stream, "ShardToMerge": "x-0", "AdjacentShardToMerge": shard}),
+        ),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shards_are_looked_for_in_the_order_and_the_words_of_aws() {
     let mut goldens = Goldens(Vec::new());
-    let calls = |stream: &str, shard: &str| {
-        [
-            (
-                "SplitShard",
-                json!({"StreamName": stream, "ShardToSplit": shard, "NewStartingHashKey": "0"}),
-            ),
-            (
-                "MergeShards",
-                json!({"StreamName": stream, "ShardToMerge": shard, "AdjacentShardToMerge": "x-0"}),
-            ),
-            (
-                "MergeShards",
-                json!({"StreamName": stream, "ShardToMerge": "x-0", "AdjacentShardToMerge": shard}),
-            ),
-        ]
-    };
     let iterator = |stream: &str, shard: &str| json!({"StreamName": stream, "ShardId": shard, "ShardIteratorType": "LATEST"});
     for shard in NO_IDS {
         for stream in [STREAM, UNKNOWN] {
             let text = format!("Could not find shard {shard} in stream {stream} {UNDER}.");
-            for (operation, body) in calls(stream, shard) {
+            for (operation, body) in reshards(stream, shard) {
                 goldens.missing(operation, body, &text);
             }
             goldens.missing("GetShardIterator", iterator(stream, shard), &text);
         }
     }
     for (given, shard) in IDS {
-        for (operation, body) in calls(UNKNOWN, given) {
+        for (operation, body) in reshards(UNKNOWN, given) {
             goldens.missing(
                 operation,
                 body,
                 format!("Stream {UNKNOWN} {UNDER} not found."),
             );
         }
-        for (operation, body) in calls(STREAM, given) {
+        for (operation, body) in reshards(STREAM, given) {
             goldens.missing(
                 operation,
                 body,
