@@ -8,6 +8,9 @@
     reason = "a test may panic"
 )]
 
+mod by_hand;
+
+use by_hand::{map, text};
 use millstream_server::{Config, DataLocation, Server};
 use reqwest::StatusCode;
 
@@ -20,25 +23,6 @@ async fn start() -> Server {
         ..Config::default()
     };
     Server::start(config).await.unwrap()
-}
-
-/// A text of up to 255 bytes.
-fn text(text: &str) -> Vec<u8> {
-    let len = u8::try_from(text.len()).unwrap();
-    let head = if len < 24 {
-        vec![0x60 | len]
-    } else {
-        vec![0x78, len]
-    };
-    [head, text.as_bytes().to_vec()].concat()
-}
-
-/// A map without a declared length, of names and values that are written already.
-fn map(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
-    let entries = entries
-        .iter()
-        .flat_map(|(name, value)| [text(name), value.clone()]);
-    [vec![0xbf], entries.flatten().collect(), vec![0xff]].concat()
 }
 
 struct Reply {

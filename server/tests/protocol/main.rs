@@ -12,6 +12,8 @@
 )]
 
 mod bodies;
+#[path = "../by_hand/mod.rs"]
+mod by_hand;
 mod cbor_bodies;
 mod deaf_subscribers;
 #[path = "../../../tests/support/events.rs"]

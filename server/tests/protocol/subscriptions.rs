@@ -1,5 +1,6 @@
 //! SubscribeToShard over sockets: CBOR, taking over, ending, going on exactly.
 
+use crate::by_hand::{map, text};
 use crate::events::{Event, take};
 use crate::raw::{CBOR, Connection, JSON, Reply, ask, post, start};
 use millstream_server::Server;
@@ -147,23 +148,6 @@ impl Subscriber {
             serde_json::from_slice(&event.payload).unwrap(),
         )
     }
-}
-
-fn text(text: &str) -> Vec<u8> {
-    let len = u8::try_from(text.len()).unwrap();
-    let head = if len < 24 {
-        vec![0x60 | len]
-    } else {
-        vec![0x78, len]
-    };
-    [head, text.as_bytes().to_vec()].concat()
-}
-
-fn map(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
-    let entries = entries
-        .iter()
-        .flat_map(|(name, value)| [text(name), value.clone()]);
-    [vec![0xbf], entries.flatten().collect(), vec![0xff]].concat()
 }
 
 /// The payload of an event in CBOR, byte for byte but for the times in it.
