@@ -11,6 +11,7 @@ pub mod expiry;
 mod memory;
 pub(crate) mod renew;
 mod rules;
+mod sql;
 mod sqlite;
 mod transaction;
 mod worker;
