@@ -31,7 +31,10 @@ pub struct CheckpointStep<'a> {
     pub(crate) base: Position,
     pub(crate) position: Position,
     /// How long the transaction may stand still.
-    #[expect(dead_code, reason = "SQLite knows no such limit")]
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(dead_code, reason = "SQLite knows no such limit")
+    )]
     pub(crate) patience: Duration,
 }
 
