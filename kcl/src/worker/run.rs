@@ -8,6 +8,7 @@ use crate::clock;
 use crate::config::WorkerConfig;
 use crate::error::{Error, ErrorKind};
 use crate::lease::assign::{self, Situation};
+use crate::lease::audit::Audit;
 use crate::lease::expiry::{Expired, Observer};
 use crate::lease::renew::{OwnerWindow, bounded, keep_alive};
 use crate::lease::{LeaseStore, Loads, Registration, Release, Snapshot, WorkerProfile, WorkerRow};
@@ -33,6 +34,7 @@ pub(super) struct Run<F> {
     registration: Registration,
     held: Held<F>,
     observer: Observer,
+    audit: Audit,
     /// The stream's identity (K13).
     identity: String,
     /// Heartbeat and shard listing; each ends only with what the worker cannot survive.
@@ -58,6 +60,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             window: OwnerWindow::open(sent, config.failover_time),
             read_ahead: Arc::new(Semaphore::new(config.read_ahead_bytes)),
             sync: Arc::new(Notify::new()),
+            meters: Arc::default(),
         });
         let syncer = Syncer {
             client: Arc::clone(&shared.client),
@@ -77,6 +80,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             registration.clone(),
             shared.window.clone(),
             config.failover_time,
+            Arc::clone(&shared.meters),
         ));
         let first = match first_sync(&syncer).await {
             Ok(report) => report,
@@ -104,6 +108,7 @@ impl<F: RecordProcessorFactory> Run<F> {
         Ok(Run {
             held: Held::new(Arc::clone(&shared), factory, work),
             observer: Observer::new(config.failover_time),
+            audit: Audit::default(),
             config,
             shared,
             registration,
@@ -165,6 +170,10 @@ impl<F: RecordProcessorFactory> Run<F> {
         let call = self.shared.store.snapshot(&self.config.application);
         let snapshot = bounded(self.config.failover_time, call).await?;
         self.observer.observe(&snapshot, clock::now());
+        for hole in self.audit.look(&snapshot.leases, &self.identity) {
+            tracing::warn!(from = %hole.start, to = %hole.end, "no lease covers these hash keys, the shards are listed again");
+            self.shared.sync.notify_one();
+        }
         let expired = self.observer.expired(clock::now());
         self.held.reconcile(&snapshot, &expired);
         self.shared.window.verified(begun);
@@ -204,6 +213,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             me: &self.config.worker_id,
             expired,
             overdue: &self.observer.overdue(clock::now()),
+            unsettled: &self.observer.unsettled(clock::now()),
             max_leases: self.config.max_leases,
         });
         plan.take.retain(|claim| !self.held.is_busy(&claim.key));
