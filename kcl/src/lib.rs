@@ -81,9 +81,9 @@ pub mod worker;
 pub use checkpoint::{Checkpointer, Position, PreparedCheckpoint};
 pub use config::{InitialPosition, WorkerConfig};
 pub use error::{Error, ErrorKind};
-pub use lease::{Lease, LeaseStore, MemoryLeaseStore, PendingCheckpoint, SqliteLeaseStore};
 #[cfg(feature = "postgres")]
 pub use lease::PostgresLeaseStore;
+pub use lease::{Lease, LeaseStore, MemoryLeaseStore, PendingCheckpoint, SqliteLeaseStore};
 pub use processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };

@@ -141,7 +141,10 @@ impl PostgresLeaseStore {
                         self.pool(V::SCOPE).forget();
                     }
                 }
-                Err(Failure { error, again: false }) => return Err(error),
+                Err(Failure {
+                    error,
+                    again: false,
+                }) => return Err(error),
             }
             tokio::time::sleep(Duration::from_millis(fastrand::u64(AGAIN_MS))).await;
         }

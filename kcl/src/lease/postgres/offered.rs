@@ -6,8 +6,8 @@ use super::transaction::lease_on;
 use crate::error::Error;
 use crate::lease::transaction::sealed::Sealed;
 use crate::lease::{CheckpointStep, LeaseDatabase, PendingCheckpoint};
-use sqlx::postgres::{PgConnection, PgRow, Postgres};
 use sqlx::Row;
+use sqlx::postgres::{PgConnection, PgRow, Postgres};
 
 impl Sealed for Postgres {}
 
@@ -41,7 +41,10 @@ impl LeaseDatabase for Postgres {
         .bind(&token.owner)
         .bind(step.base.to_string())
         .bind(VERSION)
-        .bind(format!("{} ms", patience_ms.clamp(1, i32::MAX.cast_unsigned().into())))
+        .bind(format!(
+            "{} ms",
+            patience_ms.clamp(1, i32::MAX.cast_unsigned().into())
+        ))
         .fetch_optional(&mut *connection)
         .await
         .map_err(|fault| place.explain(fault))?;

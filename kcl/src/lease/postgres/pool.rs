@@ -81,9 +81,10 @@ impl Pool {
 
     /// A connection, in fair order if all are in use.
     pub(super) async fn connection(&self) -> Result<Borrowed<'_>, Error> {
-        let permit = self.size.acquire().await.map_err(|_| {
-            Error::new(ErrorKind::Unavailable, "the lease store has been closed")
-        })?;
+        let permit =
+            self.size.acquire().await.map_err(|_| {
+                Error::new(ErrorKind::Unavailable, "the lease store has been closed")
+            })?;
         let used = self.idle().pop();
         let is_used = used.is_some();
         let inner = match used {

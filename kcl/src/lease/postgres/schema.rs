@@ -166,10 +166,11 @@ async fn migrate(connection: &mut PgConnection, place: &Place) -> Result<(), Err
     // Another process may have been quicker.
     let found = recognise(&mut transaction, place).await?;
     let migrate = async {
-        let exists: bool =
-            sqlx::query_scalar("SELECT count(*) > 0 FROM pg_namespace WHERE nspname = 'millstream'")
-                .fetch_one(&mut *transaction)
-                .await?;
+        let exists: bool = sqlx::query_scalar(
+            "SELECT count(*) > 0 FROM pg_namespace WHERE nspname = 'millstream'",
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
         // Somebody who may not create schemas may not even ask for one that is there.
         if !exists {
             sqlx::raw_sql("CREATE SCHEMA millstream")
@@ -181,9 +182,7 @@ async fn migrate(connection: &mut PgConnection, place: &Place) -> Result<(), Err
             .await?;
         let done = usize::try_from(found).unwrap_or(usize::MAX);
         for migration in MIGRATIONS.iter().skip(done) {
-            sqlx::raw_sql(*migration)
-                .execute(&mut *transaction)
-                .await?;
+            sqlx::raw_sql(*migration).execute(&mut *transaction).await?;
         }
         transaction.commit().await
     };

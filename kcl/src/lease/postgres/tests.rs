@@ -1,1 +1,1 @@
-//! x
+//! The PostgreSQL store alone.

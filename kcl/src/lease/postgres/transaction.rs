@@ -29,24 +29,24 @@ const LOCK_TIMEOUT: &str = "250ms";
 
 /// The columns of a lease, of the table under the name `l`, and the version of the tables.
 macro_rules! select_leases {
-    ($($rest:literal)*) => {
+    ($($rest:literal),*) => {
         concat!(
             "SELECT l.stream, l.lease_key, l.lease_owner, l.lease_counter, l.checkpoint, l.wanted_by, l.owner_switches,
                     l.parents, l.hash_range_start, l.hash_range_end, l.pending_checkpoint, l.pending_state,
                     (SELECT version FROM millstream.schema_version) AS schema_version
              FROM millstream.leases AS l ",
-            $($rest)*
+            $($rest),*
         )
     };
 }
 
 /// The same for the leases with the keys in $2 and $3.
 macro_rules! select_leases_by_key {
-    ($($rest:literal)*) => {
+    ($($rest:literal),*) => {
         select_leases!(
             "JOIN unnest($2::text[], $3::text[]) AS k (stream, lease_key) ON l.stream = k.stream AND l.lease_key = k.lease_key
-             WHERE l.application = $1 ORDER BY l.stream, l.lease_key "
-            $($rest)*
+             WHERE l.application = $1 ORDER BY l.stream, l.lease_key ",
+            $($rest),*
         )
     };
 }
@@ -156,7 +156,7 @@ impl<'a> Transaction<'a> {
 impl Rows for Transaction<'_> {
     async fn leases(&mut self, keys: &BTreeSet<LeaseKey>, hold: Hold) -> Result<Leases, Error> {
         let statement = match hold {
-            Hold::Not => select_leases_by_key!(),
+            Hold::Not => select_leases_by_key!(""),
             Hold::Wait => select_leases_by_key!("FOR NO KEY UPDATE OF l"),
             Hold::Skip => select_leases_by_key!("FOR NO KEY UPDATE OF l SKIP LOCKED"),
         };
@@ -394,12 +394,14 @@ impl Rows for Transaction<'_> {
 
     async fn delete_runs(&mut self, worker_ids: &BTreeSet<&str>) -> Result<(), Error> {
         self.require_version(&[]).await?;
-        sqlx::query("DELETE FROM millstream.workers WHERE application = $1 AND worker_id = ANY($2)")
-            .bind(self.application)
-            .bind(list(worker_ids))
-            .execute(&mut *self.inner)
-            .await
-            .map_err(self.sql())?;
+        sqlx::query(
+            "DELETE FROM millstream.workers WHERE application = $1 AND worker_id = ANY($2)",
+        )
+        .bind(self.application)
+        .bind(list(worker_ids))
+        .execute(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
         Ok(())
     }
 }

@@ -23,11 +23,11 @@ pub(super) struct Transaction<'a> {
 
 /// The columns of a lease, of the table under the name `l`.
 macro_rules! select_leases {
-    ($($rest:literal)*) => {
+    ($($rest:literal),*) => {
         concat!(
             "SELECT l.stream, l.lease_key, l.lease_owner, l.lease_counter, l.checkpoint, l.wanted_by, l.owner_switches,
                     l.parents, l.hash_range_start, l.hash_range_end, l.pending_checkpoint, l.pending_state ",
-            $($rest)*
+            $($rest),*
         )
     };
 }
