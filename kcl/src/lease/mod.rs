@@ -17,6 +17,7 @@ mod rules;
 mod sql;
 mod sqlite;
 mod transaction;
+pub mod why;
 mod worker;
 
 use crate::checkpoint::Position;
