@@ -3,7 +3,8 @@
 //! SQLite in a file of the temporary folder, PostgreSQL in a server on this machine, both writing through to the disk.
 
 use kcl::lease::{Claim, LeaseKey, LeaseToken, Loads, NewLease, Release, WorkerProfile};
-use kcl::{LeaseStore, MemoryLeaseStore, Position, SqliteLeaseStore};
+use kcl::{LeaseStore, MemoryLeaseStore, Position, PostgresLeaseStore, SqliteLeaseStore};
+use millstream_test_postgres::{Cluster, Durability};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -115,4 +116,9 @@ async fn main() {
         .await
         .unwrap();
     measure("sqlite", &sqlite).await;
+    let cluster = Cluster::start(Durability::Disk).await;
+    let postgres = PostgresLeaseStore::connect(&cluster.database().await)
+        .await
+        .unwrap();
+    measure("postgres", &postgres).await;
 }

@@ -5,9 +5,9 @@
 use crate::error::{Error, ErrorKind};
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgConnectOptions;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 /// Which database errors are about: host, port and name, without user and password.
 #[derive(Debug, Clone)]
@@ -83,14 +83,17 @@ pub(super) fn is_gone(error: &Error) -> bool {
 }
 
 fn connection_advice(fault: &sqlx::Error) -> (ErrorKind, &'static str) {
+    const TLS: (ErrorKind, &str) = (
+        ErrorKind::Configuration,
+        "no TLS connection came about; check sslmode and sslrootcert in the URL, and the server's certificate",
+    );
     match fault {
+        // What rustls makes of a handshake that it refuses.
+        sqlx::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => TLS,
+        sqlx::Error::Tls(_) => TLS,
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::BeginFailed => (
             ErrorKind::Unavailable,
             "the server is out of reach or has closed the connection; the next call opens a new one",
-        ),
-        sqlx::Error::Tls(_) => (
-            ErrorKind::Configuration,
-            "no TLS connection came about; check sslmode and sslrootcert in the URL, and the server's certificate",
         ),
         sqlx::Error::Configuration(_) => (
             ErrorKind::Configuration,

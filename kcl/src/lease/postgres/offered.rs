@@ -18,6 +18,7 @@ impl LeaseDatabase for Postgres {
         connection: &mut PgConnection,
         step: CheckpointStep<'_>,
     ) -> Result<(), Error> {
+        step.moves_forward()?;
         let place = Place::of_transaction();
         let token = step.token;
         let patience_ms = u64::try_from(step.patience.as_millis()).unwrap_or(u64::MAX);

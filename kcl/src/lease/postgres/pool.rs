@@ -99,6 +99,12 @@ impl Pool {
         })
     }
 
+    /// Connections that could be had at once.
+    #[cfg(test)]
+    pub(super) fn free(&self) -> usize {
+        self.size.available_permits()
+    }
+
     /// Closes what is not in use.
     pub(super) fn forget(&self) {
         self.idle().clear();
