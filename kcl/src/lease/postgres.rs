@@ -99,8 +99,9 @@ impl PostgresLeaseStore {
     /// Performs a verb in one transaction; a connection that came through it is used again.
     async fn attempt<V: Verb>(&self, application: &str, verb: &V) -> Result<V::Answer, Failure> {
         let mut connection = self.pool(V::SCOPE).connection().await?;
+        let is_used = connection.is_used;
         let failed = |error: Error| Failure {
-            again: fault::left_no_trace(&error) || connection.is_used && fault::is_gone(&error),
+            again: fault::left_no_trace(&error) || is_used && fault::is_gone(&error),
             error,
         };
         let begun =

@@ -48,8 +48,57 @@ pub(super) async fn waiting(raw: &mut PgConnection) {
     seen.expect("nobody waits for the lock");
 }
 
-/// Goal: once a take has looked at a heartbeat, the owner's next one comes after the take, so the owner learns that it lost its lease. Method:
-/// a trigger makes the take slow between its look and its end.
+/// A take that is half-way: a trigger makes it slow between its look and its end.
+async fn slow_take(
+    url: &str,
+    store: &PostgresLeaseStore,
+    worker: Registration,
+    claims: [Claim; 1],
+) -> tokio::task::JoinHandle<Result<Vec<Lease>, Error>> {
+    let mut raw = outsider(url).await;
+    run(
+        &mut raw,
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END $$;
+         CREATE TRIGGER slow BEFORE UPDATE ON millstream.leases FOR EACH ROW EXECUTE FUNCTION dawdle();",
+    )
+    .await;
+    let store = store.clone();
+    let taking = tokio::spawn(async move { store.take(APP, &worker, &claims).await });
+    let asleep = "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    while text(&mut raw, asleep).await == "0" {}
+    taking
+}
+
+/// Goal: a new run of a worker releases also what the earlier run is just taking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn k1_fenced_a_new_run_waits_for_the_take_of_the_earlier_one() {
+    let url = place().await;
+    let store = open(&url).await;
+    create(&store, &["a"]).await;
+    let earlier = join(&store, "w").await;
+    let taking = slow_take(&url, &store, earlier, [claim("a", 0)]).await;
+    join(&store, "w").await;
+    assert_eq!(taking.await.unwrap().unwrap().len(), 1);
+    let free = lease(&store, "a").await;
+    assert_eq!((free.owner, free.counter), (None, 2));
+}
+
+/// Goal: a call that was refused leaves no lock behind for as long as its connection rests.
+#[tokio::test]
+async fn a_refused_call_leaves_no_lock_behind() {
+    let url = place().await;
+    let (store, other) = (open(&url).await, open_hasty(&url).await);
+    let (_, held) = holder(&store, "w", &["a"]).await;
+    store.checkpoint(APP, &held[0], &at(5)).await.unwrap();
+    let back = store.release(APP, &[give_up(&held[0], Some(at(4)))]).await;
+    assert_eq!(back.unwrap_err().kind(), ErrorKind::InvalidPosition);
+    create(&other, &["b"]).await;
+    let back = store.checkpoint(APP, &held[0], &at(4)).await;
+    assert_eq!(back.unwrap_err().kind(), ErrorKind::InvalidPosition);
+    other.checkpoint(APP, &held[0], &at(6)).await.unwrap();
+}
+
+/// Goal: once a take has looked at a heartbeat, the owner's next one comes after the take, so the owner learns that it lost its lease.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn k1_fenced_a_heartbeat_waits_for_the_take_that_looked_at_it() {
     let url = place().await;
@@ -57,19 +106,7 @@ async fn k1_fenced_a_heartbeat_waits_for_the_take_that_looked_at_it() {
     let (owner, _) = holder(&store, "w1", &["a"]).await;
     let thief = join(&store, "w2").await;
     let claims = [as_expired(&store, &lease(&store, "a").await).await];
-    let mut raw = outsider(&url).await;
-    run(
-        &mut raw,
-        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END $$;
-         CREATE TRIGGER slow BEFORE UPDATE ON millstream.leases FOR EACH ROW EXECUTE FUNCTION dawdle();",
-    )
-    .await;
-    let taking = {
-        let store = store.clone();
-        tokio::spawn(async move { store.take(APP, &thief, &claims).await })
-    };
-    let asleep = "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
-    while text(&mut raw, asleep).await == "0" {}
+    let taking = slow_take(&url, &store, thief, claims).await;
     store.heartbeat(APP, &owner, &Loads::new()).await.unwrap();
     assert_eq!(lease(&store, "a").await.owner.as_deref(), Some("w2"));
     assert_eq!(taking.await.unwrap().unwrap().len(), 1);
