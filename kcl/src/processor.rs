@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use millstream_wire::{HashKeyRange, SequenceNumber};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,19 +88,31 @@ impl RecordBatch {
     pub fn records(&self) -> &[Record] {
         &self.records
     }
+    /// A part of it, as a batch of its own; the whole where there is no such part: more, never less.
+    pub(crate) fn part(&self, range: Range<usize>) -> RecordBatch {
+        let records = match self.records.get(range) {
+            Some(part) if part.len() < self.records.len() => Arc::new(part.to_vec()),
+            _ => Arc::clone(&self.records),
+        };
+        RecordBatch {
+            records,
+            millis_behind_latest: self.millis_behind_latest,
+        }
+    }
     /// How far the end of this batch is behind the tip of the shard.
     pub fn behind_latest(&self) -> Duration {
         Duration::from_millis(self.millis_behind_latest)
     }
 }
 
-/// What a processor fails with: any error. The batch is delivered again, after a backoff.
+/// What a processor fails with: any error. Its type may tell the [`ErrorPolicy`](crate::ErrorPolicy) what to do.
 pub type ProcessorError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// Processes the records of one shard, one batch at a time.
 ///
 /// Only [`process_records`](RecordProcessor::process_records) must be written. A batch whose call
-/// fails (or panics) is delivered again, unchanged, until it succeeds: it is never skipped.
+/// fails (or panics) is delivered again, unchanged, until it succeeds: it is never skipped, unless an
+/// [`ErrorPolicy`](crate::ErrorPolicy) says so.
 #[async_trait]
 pub trait RecordProcessor: Send + 'static {
     /// Called once before the first batch, again after it failed.

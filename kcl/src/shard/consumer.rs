@@ -1,8 +1,7 @@
 //! One shard under one lease: initialize, read, deliver, until the shard ends, the lease is lost, or it is to be given up.
 //!
-//! One task, one loop. Invariants: nothing is delivered outside the owner window (K2); a batch that failed is delivered again,
-//! never skipped (K4); records are delivered in strictly increasing order (K6); what is given up goes with
-//! its last checkpoint (K9).
+//! One task, one loop. Invariants: nothing is delivered outside the owner window (K2); records are delivered in strictly
+//! increasing order (K6); what is given up goes with its last checkpoint (K9). [`deliver`](super::deliver) has what happens to a batch.
 
 use crate::checkpoint::{Checkpointer, Position};
 use crate::client::{KinesisApi, Shard};
@@ -12,11 +11,14 @@ use crate::fetch::polling::{PollSettings, Poller};
 use crate::fetch::reader::Reader;
 use crate::lease::renew::{OwnerWindow, bounded};
 use crate::lease::{LeaseKey, LeaseStore, LeaseToken, NewLease, Release};
+use crate::policy::Callback;
 use crate::processor::{
     ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 use crate::shard::callback::{guarded, retry_pause};
+use crate::shard::deliver::{Call, FailureHandling};
 use crate::shard::sync::heirs;
+use std::fmt::Display;
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -40,6 +42,8 @@ pub(crate) enum Outcome {
     Lost,
     /// To be given up, with the last checkpoint.
     GiveUp(Release),
+    /// To be given up, and the worker is to end with this error.
+    Failed(Release, Error),
 }
 
 /// What all shard consumers of a worker share.
@@ -50,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) client: Arc<dyn KinesisApi>,
     pub(crate) window: OwnerWindow,
     pub(crate) read_ahead: Arc<Semaphore>,
+    pub(crate) failures: FailureHandling,
     /// Asks for the shards to be listed again.
     pub(crate) sync: Arc<Notify>,
 }
@@ -64,20 +69,22 @@ pub(crate) struct Tenure {
 }
 
 /// Why a step of the loop stops the consumer.
-enum Stop {
+pub(super) enum Stop {
     Lost,
     GiveUp(Option<String>),
+    /// The error policy ends the worker.
+    Failed(Error),
 }
 
-struct Consumer<P> {
-    shared: Arc<Shared>,
-    processor: P,
-    token: LeaseToken,
-    shard: ShardInfo,
+pub(super) struct Consumer<P> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) processor: P,
+    pub(super) token: LeaseToken,
+    pub(super) shard: ShardInfo,
     stream: String,
     directive: watch::Receiver<Directive>,
-    checkpointer: Checkpointer,
-    reader: Reader,
+    pub(super) checkpointer: Checkpointer,
+    pub(super) reader: Reader,
 }
 
 /// Processes one shard until its tenure ends.
@@ -92,16 +99,17 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         poll,
         mut directive,
     } = tenure;
-    let processor = match create(&*factory, &shard, &token, &mut directive).await {
+    let bare = |token, to| Release {
+        token,
+        checkpoint: None,
+        to,
+    };
+    let handling = &shared.failures;
+    let processor = match create(&*factory, handling, (&shard, &token), &mut directive).await {
         Ok(processor) => processor,
         Err(Stop::Lost) => return Outcome::Lost,
-        Err(Stop::GiveUp(to)) => {
-            return Outcome::GiveUp(Release {
-                token,
-                checkpoint: None,
-                to,
-            });
-        }
+        Err(Stop::GiveUp(to)) => return Outcome::GiveUp(bare(token, to)),
+        Err(Stop::Failed(error)) => return Outcome::Failed(bare(token, None), error),
     };
     let checkpointer = Checkpointer::new(
         Arc::clone(&shared.store),
@@ -129,16 +137,22 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
 /// A processor from the user's factory; a panic there is a failure like any other.
 async fn create<F: RecordProcessorFactory>(
     factory: &F,
-    shard: &ShardInfo,
-    token: &LeaseToken,
+    handling: &FailureHandling,
+    (shard, token): (&ShardInfo, &LeaseToken),
     directive: &mut watch::Receiver<Directive>,
 ) -> Result<F::Processor, Stop> {
+    let call = Call {
+        shard,
+        callback: Callback::Create,
+        records: &[],
+    };
+    let mut failures = 0;
     for attempt in 1.. {
         match guarded(async { Ok(factory.create(shard)) }).await {
             Ok(processor) => return Ok(processor),
             Err(error) => {
-                let callback = "the record processor factory";
-                pause_after(directive, &token.key, callback, attempt, &error).await?;
+                let error = handling.judge_bare(&call, error, &mut failures)?;
+                pause_after(directive, &token.key, &call.callback, attempt, &error).await?;
             }
         }
     }
@@ -161,17 +175,21 @@ impl<P: RecordProcessor> Consumer<P> {
                 log_failure("lease_lost", &self.token, guarded(farewell).await);
                 Outcome::Lost
             }
-            Err(Stop::GiveUp(to)) => {
-                self.checkpointer.begin_release();
-                let answer = guarded(self.processor.shutdown_requested(&self.checkpointer)).await;
-                log_failure("shutdown_requested", &self.token, answer);
-                let checkpoint = self.checkpointer.finish_release().await;
-                Outcome::GiveUp(Release {
-                    token: self.token,
-                    checkpoint,
-                    to,
-                })
-            }
+            Err(Stop::GiveUp(to)) => Outcome::GiveUp(self.release(to).await),
+            Err(Stop::Failed(error)) => Outcome::Failed(self.release(None).await, error),
+        }
+    }
+
+    /// Gives the lease up with the last checkpoint.
+    async fn release(mut self, to: Option<String>) -> Release {
+        self.checkpointer.begin_release();
+        let answer = guarded(self.processor.shutdown_requested(&self.checkpointer)).await;
+        log_failure("shutdown_requested", &self.token, answer);
+        let checkpoint = self.checkpointer.finish_release().await;
+        Release {
+            token: self.token,
+            checkpoint,
+            to,
         }
     }
 
@@ -189,13 +207,13 @@ impl<P: RecordProcessor> Consumer<P> {
                 .into_iter()
                 .filter(|record| done < record.position())
                 .collect();
-            if let Some(last) = fresh.last().map(crate::processor::Record::position) {
+            if !fresh.is_empty() {
                 debug_assert!(fresh.is_sorted_by(|a, b| a.position() < b.position()), "K6");
                 let batch = RecordBatch {
                     records: Arc::new(fresh),
                     millis_behind_latest,
                 };
-                self.deliver(batch, last).await?;
+                self.deliver(batch).await?;
             }
             if let Some(children) = end
                 && let Some(children) = self.confirm_end(children).await?
@@ -206,14 +224,35 @@ impl<P: RecordProcessor> Consumer<P> {
     }
 
     async fn initialize(&mut self) -> Result<(), Stop> {
+        let mut failures = 0;
         for attempt in 1.. {
             self.may_act().await?;
             match guarded(self.processor.initialize(&self.shard)).await {
                 Ok(()) => break,
-                Err(error) => self.pause_after("initialize", attempt, &error).await?,
+                Err(error) => {
+                    let callback = Callback::Initialize;
+                    self.failed(callback, error, attempt, &mut failures).await?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// A call without records failed: waits before the next attempt, or ends the worker.
+    async fn failed(
+        &mut self,
+        callback: Callback,
+        error: ProcessorError,
+        attempt: u32,
+        failures: &mut u32,
+    ) -> Result<(), Stop> {
+        let call = Call {
+            shard: &self.shard,
+            callback,
+            records: &[],
+        };
+        let error = self.shared.failures.judge_bare(&call, error, failures)?;
+        self.pause_after(&callback, attempt, &error).await
     }
 
     async fn next_page(&mut self) -> Result<Page, Stop> {
@@ -244,42 +283,8 @@ impl<P: RecordProcessor> Consumer<P> {
         }
     }
 
-    /// Delivers one batch until it succeeds.
-    async fn deliver(&mut self, batch: RecordBatch, last: Position) -> Result<(), Stop> {
-        for attempt in 1.. {
-            self.may_act().await?;
-            self.checkpointer.begin_batch(last);
-            let work = self
-                .processor
-                .process_records(batch.clone(), &self.checkpointer);
-            let answer = tokio::select! {
-                answer = guarded(work) => answer,
-                () = self.reader.ahead() => Err("reading ahead never ends".into()),
-            };
-            if self.checkpointer.is_over() {
-                return Err(Stop::Lost);
-            }
-            match answer {
-                Ok(()) => {
-                    self.checkpointer.batch_succeeded();
-                    return Ok(());
-                }
-                Err(error) => {
-                    #[cfg(test)]
-                    if seeded_bug::SKIP_FAILED_BATCH.with(std::cell::Cell::get) {
-                        self.checkpointer.batch_succeeded();
-                        return Ok(());
-                    }
-                    self.checkpointer.batch_failed();
-                    self.pause_after("process_records", attempt, &error).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Waits until the lease is provably held (K2).
-    async fn may_act(&mut self) -> Result<(), Stop> {
+    pub(super) async fn may_act(&mut self) -> Result<(), Stop> {
         tokio::select! {
             biased;
             stop = stopped(&mut self.directive) => Err(stop),
@@ -287,9 +292,9 @@ impl<P: RecordProcessor> Consumer<P> {
         }
     }
 
-    async fn pause_after(
+    pub(super) async fn pause_after(
         &mut self,
-        callback: &str,
+        callback: &(dyn Display + Sync),
         attempt: u32,
         error: &ProcessorError,
     ) -> Result<(), Stop> {
@@ -312,8 +317,12 @@ impl<P: RecordProcessor> Consumer<P> {
             let shards = match listed {
                 Ok(shards) => shards,
                 Err(error) => {
-                    self.pause_after("list shards at the shard's end", attempt, &error.into())
-                        .await?;
+                    self.pause_after(
+                        &"listing the shards at the shard's end",
+                        attempt,
+                        &error.into(),
+                    )
+                    .await?;
                     continue;
                 }
             };
@@ -366,11 +375,15 @@ impl<P: RecordProcessor> Consumer<P> {
 
     /// Everything of a closed shard was handled: tell the processor, then store it with the children's leases.
     async fn end(&mut self, children: Vec<Shard>) -> Result<(), Stop> {
+        let mut failures = 0;
         for attempt in 1.. {
             self.may_act().await?;
             match guarded(self.processor.shard_ended(&self.checkpointer)).await {
                 Ok(()) => break,
-                Err(error) => self.pause_after("shard_ended", attempt, &error).await?,
+                Err(error) => {
+                    let callback = Callback::ShardEnded;
+                    self.failed(callback, error, attempt, &mut failures).await?;
+                }
             }
         }
         let children = self.new_leases(children);
@@ -387,7 +400,7 @@ impl<P: RecordProcessor> Consumer<P> {
                 Ok(()) => break,
                 Err(error) if error.kind() == ErrorKind::LeaseLost => return Err(Stop::Lost),
                 Err(error) => {
-                    self.pause_after("store the shard's end", attempt, &error.into())
+                    self.pause_after(&"storing the shard's end", attempt, &error.into())
                         .await?;
                 }
             }
@@ -427,15 +440,12 @@ fn log_failure(callback: &str, token: &LeaseToken, answer: Result<(), ProcessorE
 async fn pause_after(
     directive: &mut watch::Receiver<Directive>,
     lease: &LeaseKey,
-    callback: &str,
+    callback: &(dyn Display + Sync),
     attempt: u32,
     error: &ProcessorError,
 ) -> Result<(), Stop> {
     let pause = retry_pause(attempt);
-    tracing::warn!(
-        %error, callback, attempt, %lease, ?pause,
-        "the record processor failed, it is called again"
-    );
+    tracing::warn!(%error, attempt, %lease, ?pause, "{callback} failed, it is repeated");
     tokio::select! {
         biased;
         stop = stopped(directive) => Err(stop),
