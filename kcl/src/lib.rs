@@ -109,13 +109,16 @@ pub mod processor;
 mod shard;
 pub mod worker;
 
-pub use checkpoint::{Checkpointer, Position};
+pub use checkpoint::{Checkpointer, Position, PreparedCheckpoint};
 pub use config::{InitialPosition, WorkerConfig};
 pub use dead_letter::{DeadLetter, DeadLetterQueue, DeadLetterStream};
 pub use error::{Error, ErrorKind};
-pub use lease::{Lease, LeaseStore, MemoryLeaseStore, SqliteLeaseStore};
+pub use lease::{Lease, LeaseStore, MemoryLeaseStore, PendingCheckpoint, SqliteLeaseStore};
 pub use policy::{ErrorAction, ErrorPolicy, Failure};
 pub use processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 pub use worker::{Counts, Worker, WorkerBuilder, WorkerHandle};
+
+/// The SQL library whose transactions [`Checkpointer::checkpoint_in`] takes.
+pub use sqlx;

@@ -222,7 +222,7 @@ fn chain<'a>(
     std::iter::successors(Some(error), |error| error.source()).take(LONGEST_CHAIN)
 }
 
-/// Whether an error comes from this library having to wait: no fault of the records.
+/// Whether an error comes from this library: a checkpoint that was not stored, or refused. No record is at fault.
 pub(crate) fn is_blameless(error: &ProcessorError) -> bool {
     chain(error.as_ref())
         .filter_map(|cause| cause.downcast_ref::<Error>())
@@ -231,13 +231,13 @@ pub(crate) fn is_blameless(error: &ProcessorError) -> bool {
             | ErrorKind::Throttled
             | ErrorKind::Expired
             | ErrorKind::LeaseLost
+            | ErrorKind::InvalidPosition
             | ErrorKind::WorkerReplaced
             | ErrorKind::Store
             | ErrorKind::Shutdown => true,
             ErrorKind::Configuration
             | ErrorKind::NotFound
             | ErrorKind::AccessDenied
-            | ErrorKind::InvalidPosition
             | ErrorKind::Protocol
             | ErrorKind::Processor => false,
         })
@@ -278,6 +278,7 @@ mod tests {
             position: Position::TrimHorizon,
             hash_key_range: None,
             parents: Vec::new(),
+            pending: None,
         }
     }
 
@@ -292,7 +293,11 @@ mod tests {
     }
 
     /// What a policy says to attempts 1 to 4 at a record.
-    fn answers(policy: &ErrorPolicy, records: &[Record], has_dead_letters: bool) -> [ErrorAction; 4] {
+    fn answers(
+        policy: &ErrorPolicy,
+        records: &[Record],
+        has_dead_letters: bool,
+    ) -> [ErrorAction; 4] {
         let (shard, error) = (shard(), ProcessorError::from("bad"));
         [1, 2, 3, 4].map(|attempt| {
             let failure = Failure {
@@ -345,7 +350,8 @@ mod tests {
         assert!(is_blameless(&ours(ErrorKind::Unavailable).into()));
         assert!(is_blameless(&ours(ErrorKind::LeaseLost).into()));
         assert!(is_blameless(&Outer(ours(ErrorKind::Store)).into()));
-        assert!(!is_blameless(&ours(ErrorKind::InvalidPosition).into()));
+        assert!(is_blameless(&ours(ErrorKind::InvalidPosition).into()));
+        assert!(!is_blameless(&ours(ErrorKind::Protocol).into()));
         assert!(!is_blameless(&"the lease store is out of reach".into()));
     }
 

@@ -1,6 +1,7 @@
 //! What the user writes: a record processor per shard, and what it is given.
 
 use crate::checkpoint::Position;
+use crate::lease::PendingCheckpoint;
 use async_trait::async_trait;
 use bytes::Bytes;
 use millstream_wire::{HashKeyRange, SequenceNumber};
@@ -22,6 +23,9 @@ pub struct ShardInfo {
     pub hash_key_range: Option<HashKeyRange>,
     /// Shards that this one was split or merged from.
     pub parents: Vec<String>,
+    /// A checkpoint that an earlier owner prepared and did not commit: finish or undo what its state says before anything else. It
+    /// stays until a checkpoint at or after it.
+    pub pending: Option<PendingCheckpoint>,
 }
 
 /// One record.

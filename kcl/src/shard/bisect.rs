@@ -37,9 +37,16 @@ impl Plan {
         self.parts.last()
     }
 
-    /// The next part was processed, or given up.
-    pub(crate) fn handled(&mut self) {
-        self.parts.pop();
+    /// Everything before this index is handled: processed, or given up.
+    pub(crate) fn handled_to(&mut self, index: usize) {
+        while self
+            .parts
+            .pop_if(|part| part.records.end <= index)
+            .is_some()
+        {}
+        if let Some(part) = self.parts.last_mut() {
+            part.records.start = part.records.start.max(index);
+        }
     }
 
     /// The next part has failed so often by now, and is to be delivered again.
@@ -88,9 +95,9 @@ mod tests {
                     continue;
                 }
             }
+            plan.handled_to(part.records.end);
             run.handled
                 .extend(part.records.map(|record| (record, !failed)));
-            plan.handled();
         }
         run
     }
@@ -125,6 +132,21 @@ mod tests {
             prop_assert_eq!(order, (0..records).collect::<Vec<_>>());
             prop_assert!(run.calls < 2 * records);
         }
+    }
+
+    /// Goal: a transaction that turned out to be committed is not delivered again, be it a part of a part or more than one.
+    #[test]
+    fn goes_on_after_what_is_handled_already() {
+        let mut plan = Plan::whole(100);
+        assert!(plan.split(1));
+        plan.handled_to(7);
+        assert_eq!(plan.next().unwrap().records, 7..50);
+        plan.handled_to(3);
+        assert_eq!(plan.next().unwrap().records, 7..50, "never back");
+        plan.handled_to(60);
+        assert_eq!(plan.next().unwrap().records, 60..100);
+        plan.handled_to(100);
+        assert_eq!(plan.next(), None);
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub(crate) struct Tenure {
 pub(super) enum Stop {
     Lost,
     GiveUp(Option<String>),
+    /// What the processor said to be done is not stored: to be begun anew from what is.
+    Forsake,
     /// The error policy ends the worker.
     Failed(Error),
 }
@@ -107,7 +109,7 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
     let handling = &shared.failures;
     let processor = match create(&*factory, handling, (&shard, &token), &mut directive).await {
         Ok(processor) => processor,
-        Err(Stop::Lost) => return Outcome::Lost,
+        Err(Stop::Lost | Stop::Forsake) => return Outcome::Lost,
         Err(Stop::GiveUp(to)) => return Outcome::GiveUp(bare(token, to)),
         Err(Stop::Failed(error)) => return Outcome::Failed(bare(token, None), error),
     };
@@ -168,15 +170,21 @@ impl<P: RecordProcessor> Consumer<P> {
             }
             Err(Stop::Lost) => {
                 self.checkpointer.end("the lease has another owner");
-                let farewell = async {
-                    self.processor.lease_lost().await;
-                    Ok(())
-                };
-                log_failure("lease_lost", &self.token, guarded(farewell).await);
+                self.say_farewell().await;
                 Outcome::Lost
             }
             Err(Stop::GiveUp(to)) => Outcome::GiveUp(self.release(to).await),
             Err(Stop::Failed(error)) => Outcome::Failed(self.release(None).await, error),
+            Err(Stop::Forsake) => {
+                self.checkpointer
+                    .end("a transaction that a batch relied on was not committed");
+                self.say_farewell().await;
+                Outcome::GiveUp(Release {
+                    token: self.token,
+                    checkpoint: None,
+                    to: None,
+                })
+            }
         }
     }
 
@@ -193,6 +201,14 @@ impl<P: RecordProcessor> Consumer<P> {
         }
     }
 
+    async fn say_farewell(&mut self) {
+        let farewell = async {
+            self.processor.lease_lost().await;
+            Ok(())
+        };
+        log_failure("lease_lost", &self.token, guarded(farewell).await);
+    }
+
     async fn process(&mut self) -> Result<(), Stop> {
         self.initialize().await?;
         loop {
@@ -207,6 +223,10 @@ impl<P: RecordProcessor> Consumer<P> {
                 .into_iter()
                 .filter(|record| done < record.position())
                 .collect();
+            if let (Position::AtTimestamp(_), Some(first)) = (done, fresh.first()) {
+                self.pin(Position::AtSequence(first.sequence_number()))
+                    .await?;
+            }
             if !fresh.is_empty() {
                 debug_assert!(fresh.is_sorted_by(|a, b| a.position() < b.position()), "K6");
                 let batch = RecordBatch {
@@ -281,6 +301,22 @@ impl<P: RecordProcessor> Consumer<P> {
                 }
             }
         }
+    }
+
+    /// Stores where a starting time has led, so that no later start asks a clock again (K4).
+    async fn pin(&mut self, first: Position) -> Result<(), Stop> {
+        for attempt in 1.. {
+            self.may_act().await?;
+            match self.checkpointer.pin(first).await {
+                Ok(()) => break,
+                Err(_) if self.checkpointer.is_over() => return Err(Stop::Lost),
+                Err(error) => {
+                    self.pause_after(&"storing the first position", attempt, &error.into())
+                        .await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Waits until the lease is provably held (K2).
@@ -413,9 +449,10 @@ impl<P: RecordProcessor> Consumer<P> {
     fn new_leases(&self, children: Vec<Shard>) -> Vec<NewLease> {
         let checkpoint = match self.checkpointer.handled() {
             Position::AtTimestamp(ms) => Position::AtTimestamp(ms),
-            Position::TrimHorizon | Position::Sequence { .. } | Position::ShardEnd => {
-                Position::TrimHorizon
-            }
+            Position::TrimHorizon
+            | Position::AtSequence(_)
+            | Position::Sequence { .. }
+            | Position::ShardEnd => Position::TrimHorizon,
         };
         let new = |child: Shard| NewLease {
             key: LeaseKey {

@@ -6,6 +6,7 @@
 use super::bisect::Plan;
 use super::callback::{Panicked, guarded};
 use super::consumer::{Consumer, Stop};
+use crate::checkpoint::Settled;
 use crate::dead_letter::{DeadLetter, DeadLetterQueue, ERROR_MAX_CHARS};
 use crate::error::{Error, ErrorKind};
 use crate::policy::{Callback, ErrorAction, ErrorPolicy, Failure, describe, is_blameless};
@@ -122,57 +123,68 @@ impl<P: RecordProcessor> Consumer<P> {
         let mut plan = Plan::whole(batch.records().len());
         let mut retries = 0;
         while let Some(part) = plan.next().cloned() {
-            let mut failures = part.failures;
-            let part = batch.part(part.records);
-            let Err(error) = self.process_part(&part).await? else {
-                plan.handled();
+            let answer = self.process_part(batch.part(part.records.clone())).await?;
+            if let Err(error) = &answer
+                && self.checkpointer.is_in_doubt()
+            {
+                self.settle(error).await?;
+            }
+            plan.handled_to(self.handled_of(&batch));
+            let rest = plan
+                .next()
+                .filter(|rest| rest.records.start < part.records.end);
+            let (Some(rest), Err(error)) = (rest.cloned(), answer) else {
                 retries = 0;
                 continue;
             };
-            let shared = Arc::clone(&self.shared);
+            let (part, mut failures) = (batch.part(rest.records), rest.failures);
             let call = Call {
                 shard: &self.shard,
                 callback: Callback::ProcessRecords,
                 records: part.records(),
             };
-            match shared.failures.judge(&call, &error, &mut failures) {
+            match self.shared.failures.judge(&call, &error, &mut failures) {
                 ErrorAction::Retry => {
                     retries += 1;
                     plan.retry(failures);
-                    self.pause_after(&Callback::ProcessRecords, retries, &error)
-                        .await?;
+                    self.pause_after(&call.callback, retries, &error).await?;
                 }
                 ErrorAction::Stop => return Err(Stop::Failed(call.stopped(error, failures))),
                 action @ (ErrorAction::DeadLetter | ErrorAction::Skip) => {
                     retries = 0;
                     if plan.split(failures) {
                         let (lease, records) = (&self.token.key, part.records().len());
-                        tracing::warn!(%lease, %error, records, ?action, "the batch is halved to find the records that fail");
+                        tracing::warn!(%lease, %error, records, failures, ?action, "the batch is halved to find the records that fail");
                         continue;
                     }
                     for record in part.records() {
-                        self.give_up(record, action, failures, &error).await?;
+                        self.give_up(action, record, (failures, &error)).await?;
                     }
-                    plan.handled();
+                    plan.handled_to(self.handled_of(&batch));
                 }
             }
         }
         Ok(())
     }
 
+    /// How many records of a batch are handled.
+    fn handled_of(&self, batch: &RecordBatch) -> usize {
+        let handled = self.checkpointer.handled();
+        let is_handled = |record: &Record| record.position().may_advance_to(&handled);
+        batch.records().partition_point(is_handled)
+    }
+
     /// One call of the processor. A failure leaves the checkpointer as if it had not been made.
     async fn process_part(
         &mut self,
-        part: &RecordBatch,
+        part: RecordBatch,
     ) -> Result<Result<(), ProcessorError>, Stop> {
         let Some(last) = part.records().last().map(Record::position) else {
             return Ok(Ok(()));
         };
         self.may_act().await?;
         self.checkpointer.begin_batch(last);
-        let work = self
-            .processor
-            .process_records(part.clone(), &self.checkpointer);
+        let work = self.processor.process_records(part, &self.checkpointer);
         let answer = tokio::select! {
             biased;
             answer = guarded(work) => answer,
@@ -193,17 +205,33 @@ impl<P: RecordProcessor> Consumer<P> {
         Ok(answer)
     }
 
+    /// After a failure with a transaction of the application: whether that was committed, the store tells.
+    async fn settle(&mut self, error: &ProcessorError) -> Result<(), Stop> {
+        let lease = &self.token.key;
+        tracing::debug!(%lease, %error, "a batch with a transaction of its own failed, what is stored is looked up");
+        for attempt in 1.. {
+            match self.checkpointer.settle().await {
+                Ok(Settled::Here) => break,
+                Ok(Settled::Behind) => return Err(Stop::Forsake),
+                Err(_) if self.checkpointer.is_over() => return Err(Stop::Lost),
+                Err(error) => {
+                    self.pause_after(&"looking up what is stored", attempt, &error.into())
+                        .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Goes on without a record that failed alone: never silently, and never before its letter was accepted.
     async fn give_up(
         &mut self,
-        record: &Record,
         action: ErrorAction,
-        failures: u32,
-        error: &ProcessorError,
+        record: &Record,
+        (failures, error): (u32, &ProcessorError),
     ) -> Result<(), Stop> {
         let shared = Arc::clone(&self.shared);
         let given_up = &shared.failures.given_up;
-        let (lease, record_at) = (self.token.key.clone(), place(record));
         match &shared.failures.dead_letters {
             Some(queue) if action == ErrorAction::DeadLetter => {
                 let letter = DeadLetter {
@@ -216,13 +244,13 @@ impl<P: RecordProcessor> Consumer<P> {
                 };
                 self.put(&**queue, &letter).await?;
                 given_up.dead_lettered.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(%lease, record = %record_at, failures, %error, "the record is a dead letter");
             }
             _ => {
                 given_up.skipped.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(%lease, record = %record_at, failures, %error, "the record is skipped");
             }
         }
+        let (lease, record_at) = (&self.token.key, place(record));
+        tracing::error!(%lease, record = %record_at, failures, %error, ?action, "the record is given up");
         self.checkpointer.begin_batch(record.position());
         self.checkpointer.batch_succeeded();
         Ok(())

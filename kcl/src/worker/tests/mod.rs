@@ -1,7 +1,9 @@
 //! Whole workers against a fake Kinesis with paused time. Each module holds the tests of some guarantees.
 
+mod dead_letters;
 mod failover;
 mod loss;
+mod policy;
 mod store;
 
 use crate::client::KinesisApi;
