@@ -207,7 +207,7 @@ impl DeadLetterQueue for DeadLetterStream {
             } else {
                 "; if it is too large, raise that stream's record size or use DeadLetterStream::raw"
             };
-            let number = letter.record.sequence_number();
+            let number = letter.record.place();
             let message = format!(
                 "a letter of {size} bytes for record {number} could not be put to {stream}{hint}"
             );
@@ -231,5 +231,92 @@ impl DeadLetterQueue for DeadLetterStream {
             return Err(Error::new(ErrorKind::Configuration, message));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeKinesis;
+
+    fn letter(partition_key: &str) -> DeadLetter {
+        DeadLetter {
+            application: "app".to_owned(),
+            stream: "orders".to_owned(),
+            shard_id: "shardId-000000000003".to_owned(),
+            record: Record {
+                sequence_number: "49".parse().unwrap(),
+                sub_sequence_number: 2,
+                partition_key: partition_key.to_owned(),
+                data: Bytes::from_static(b"hello"),
+                arrival_ms: 1_700_000_000_123,
+            },
+            attempts: 4,
+            error: "not \"valid\"".to_owned(),
+        }
+    }
+
+    /// Puts a letter to a stream of the fake.
+    async fn put(
+        queue: DeadLetterStream,
+        kinesis: &FakeKinesis,
+        key: &str,
+    ) -> Result<(), ProcessorError> {
+        let client: Arc<dyn KinesisApi> = Arc::new(kinesis.clone());
+        let source = client.describe_stream("orders").await.unwrap();
+        queue.open(&client, &source).await.unwrap();
+        queue.put(&letter(key)).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_letter_is_a_line_of_json_under_the_same_partition_key() {
+        let kinesis = FakeKinesis::new(1);
+        put(DeadLetterStream::new("dead"), &kinesis, "k")
+            .await
+            .unwrap();
+        let put = &kinesis.letters()[0];
+        assert_eq!((&*put.stream, &*put.partition_key), ("dead", "k"));
+        let expected = r#"{"application":"app","stream":"orders","shard_id":"shardId-000000000003","sequence_number":"49","sub_sequence_number":2,"partition_key":"k","arrival_ms":1700000000123,"attempts":4,"error":"not \"valid\"","data":"aGVsbG8="}"#;
+        assert_eq!(String::from_utf8_lossy(&put.data), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn raw_letters_are_the_records_as_they_were() {
+        let kinesis = FakeKinesis::new(1);
+        put(DeadLetterStream::new("dead").raw(), &kinesis, "")
+            .await
+            .unwrap();
+        let put = &kinesis.letters()[0];
+        assert_eq!(&put.data[..], b"hello");
+        assert_eq!(put.partition_key, "shardId-000000000003", "it had none");
+    }
+
+    /// Goal: a letter that does not fit says so, and what can be done.
+    #[tokio::test(start_paused = true)]
+    async fn a_letter_that_is_refused_says_what_to_do() {
+        let kinesis = FakeKinesis::new(1);
+        for (kind, hint) in [(ErrorKind::Protocol, true), (ErrorKind::Throttled, false)] {
+            kinesis.fail_puts(Some(kind));
+            let error = put(DeadLetterStream::new("dead"), &kinesis, "k").await;
+            let error = error.unwrap_err().to_string();
+            assert!(
+                error.contains("bytes for record 49:2 could not be put to dead"),
+                "{error}"
+            );
+            assert_eq!(
+                error.contains("raise that stream's record size"),
+                hint,
+                "{error}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_was_never_opened_says_so() {
+        let error = DeadLetterStream::new("dead")
+            .put(&letter("k"))
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("never opened"), "{error}");
     }
 }

@@ -66,6 +66,14 @@ impl Record {
     pub(crate) fn position(&self) -> Position {
         Position::after(self.sequence_number)
     }
+
+    /// For people: the sequence number, with the place in an aggregate where that is not the first.
+    pub(crate) fn place(&self) -> String {
+        match self.sub_sequence_number {
+            0 => self.sequence_number.to_string(),
+            sub => format!("{}:{sub}", self.sequence_number),
+        }
+    }
 }
 
 impl fmt::Debug for Record {

@@ -93,12 +93,12 @@ impl Call<'_> {
         } = self.shard;
         let records = match self.records {
             [] => String::new(),
-            [only] => format!(" at record {}", place(only)),
+            [only] => format!(" at record {}", only.place()),
             [first, .., last] => format!(
                 " at {} records from {} to {}",
                 self.records.len(),
-                place(first),
-                place(last)
+                first.place(),
+                last.place()
             ),
         };
         let message = format!(
@@ -106,14 +106,6 @@ impl Call<'_> {
             self.callback
         );
         Error::with_source(ErrorKind::Processor, message, error)
-    }
-}
-
-/// A record's sequence number, with its place in an aggregate where that is not the first.
-fn place(record: &Record) -> String {
-    match record.sub_sequence_number() {
-        0 => record.sequence_number().to_string(),
-        sub => format!("{}:{sub}", record.sequence_number()),
     }
 }
 
@@ -249,8 +241,8 @@ impl<P: RecordProcessor> Consumer<P> {
                 given_up.skipped.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let (lease, record_at) = (&self.token.key, place(record));
-        tracing::error!(%lease, record = %record_at, failures, %error, ?action, "the record is given up");
+        let (lease, record_at) = (&self.token.key, record.place());
+        tracing::error!(%lease, record = record_at, failures, %error, ?action, "the record is given up");
         self.checkpointer.begin_batch(record.position());
         self.checkpointer.batch_succeeded();
         Ok(())

@@ -113,7 +113,7 @@ async fn k4_k10_a_queue_that_fails_stalls_only_its_shard_and_loses_nothing() {
 }
 
 /// Goal: a crash at any moment loses neither a record nor a letter; letters may come twice. Method: a queue that takes its time, so that many
-/// crashes fall between the letter and its acknowledgement.
+/// crashes fall between the letter and its acknowledgement; and that stores a checkpoint just before, which must not cover the record.
 #[tokio::test(start_paused = true)]
 async fn k4_no_letter_is_lost_wherever_the_worker_dies() {
     for step in 0..40u32 {
@@ -122,10 +122,13 @@ async fn k4_no_letter_is_lost_wherever_the_worker_dies() {
         journal.behave(|behaviour| behaviour.takes = Duration::from_millis(20));
         let kept: Arc<Mutex<BTreeSet<SequenceNumber>>> = Arc::default();
         let start = |id: &str| {
-            let kept = Arc::clone(&kept);
+            let (kept, journal) = (Arc::clone(&kept), journal.clone());
             let keep = move |letter: DeadLetter| {
-                let kept = Arc::clone(&kept);
+                let (kept, journal) = (Arc::clone(&kept), journal.clone());
                 async move {
+                    if let Some(checkpointer) = journal.checkpointers().last() {
+                        checkpointer.checkpoint().await?;
+                    }
                     tokio::time::sleep(Duration::from_millis(60)).await;
                     kept.lock().unwrap().insert(letter.record.sequence_number());
                     tokio::time::sleep(Duration::from_millis(60)).await;
