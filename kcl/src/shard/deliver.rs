@@ -129,6 +129,13 @@ impl<P: RecordProcessor> Consumer<P> {
                 retries = 0;
                 continue;
             };
+            if rest.records.start > part.records.start {
+                // Some of it turned out to be stored. What is left has not failed by itself yet.
+                retries = 1;
+                self.pause_after(&Callback::ProcessRecords, retries, &error)
+                    .await?;
+                continue;
+            }
             let (part, mut failures) = (batch.part(rest.records), rest.failures);
             let call = Call {
                 shard: &self.shard,

@@ -4,6 +4,7 @@ mod dead_letters;
 mod failover;
 mod loss;
 mod policy;
+mod policy_in_transactions;
 mod store;
 
 use crate::client::KinesisApi;
