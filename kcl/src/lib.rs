@@ -107,6 +107,7 @@ pub mod lease;
 pub mod policy;
 pub mod processor;
 mod shard;
+pub mod status;
 pub mod worker;
 
 pub use checkpoint::{Checkpointer, Position, PreparedCheckpoint};

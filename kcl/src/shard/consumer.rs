@@ -17,6 +17,7 @@ use crate::processor::{
 };
 use crate::shard::callback::{guarded, retry_pause};
 use crate::shard::deliver::{Call, FailureHandling};
+use crate::shard::meter::Meters;
 use crate::shard::sync::heirs;
 use std::fmt::Display;
 use std::sync::Arc;
@@ -57,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) failures: FailureHandling,
     /// Asks for the shards to be listed again.
     pub(crate) sync: Arc<Notify>,
+    pub(crate) meters: Arc<Meters>,
 }
 
 /// One tenure: the lease and how to read its shard.
@@ -133,7 +135,13 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         checkpointer,
         reader,
     };
-    consumer.live().await
+    let (shared, shard_id) = (
+        Arc::clone(&consumer.shared),
+        consumer.shard.shard_id.clone(),
+    );
+    let outcome = consumer.live().await;
+    shared.meters.forget(&shard_id);
+    outcome
 }
 
 /// A processor from the user's factory; a panic there is a failure like any other.
@@ -213,6 +221,9 @@ impl<P: RecordProcessor> Consumer<P> {
         self.initialize().await?;
         loop {
             let page = self.next_page().await?;
+            let behind = page.millis_behind_latest;
+            let meters = &self.shared.meters;
+            meters.read(&self.shard.shard_id, page.size_bytes(), behind);
             let Page {
                 records,
                 millis_behind_latest,

@@ -5,4 +5,5 @@ pub(crate) mod bisect;
 pub(crate) mod callback;
 pub(crate) mod consumer;
 pub(crate) mod deliver;
+pub(crate) mod meter;
 pub(crate) mod sync;
