@@ -92,16 +92,17 @@ where
 
 /// Another stream as a dead letter queue.
 ///
-/// A letter is a record of that stream with the partition key of the record that failed. Its data is a JSON document of one line:
+/// A letter is a record of that stream with the partition key, and the explicit hash key if it is known, of the record that failed. Its data is a JSON document of one line:
 ///
 /// | member | |
 /// |---|---|
 /// | `application`, `stream`, `shard_id` | who failed, and where the record was read |
 /// | `sequence_number` | decimal text |
 /// | `sub_sequence_number` | index within an aggregated record, else 0 |
-/// | `partition_key`, `arrival_ms` | of the record; milliseconds since 1970 |
+/// | `partition_key`, `explicit_hash_key` | of the record; the latter only of a record from an aggregate that had one |
+/// | `arrival_ms` | milliseconds since 1970 |
 /// | `attempts`, `error` | how often it failed, and the last reason, at most 2,000 characters |
-/// | `data` | the record's data in base64 |
+/// | `data` | the record's data in base64; of an aggregate only the user record that failed |
 ///
 /// Base64 takes a third more than the data, so a record near the stream's limit (1 MiB unless it was raised) does not fit into a letter.
 /// Such a letter is refused by the stream, the error says so, and the shard waits with it: raise the dead letter stream's record size, which helps at
@@ -151,6 +152,7 @@ impl DeadLetterStream {
             sequence_number: record.sequence_number().to_string(),
             sub_sequence_number: record.sub_sequence_number(),
             partition_key: record.partition_key(),
+            explicit_hash_key: record.explicit_hash_key(),
             arrival_ms: record.arrival_ms(),
             attempts: letter.attempts,
             error: &letter.error,
@@ -175,6 +177,8 @@ struct Document<'a> {
     sequence_number: String,
     sub_sequence_number: u64,
     partition_key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explicit_hash_key: Option<&'a str>,
     arrival_ms: u64,
     attempts: u32,
     error: &'a str,
@@ -194,11 +198,12 @@ impl DeadLetterQueue for DeadLetterStream {
             "" => letter.shard_id.as_str(),
             key => key,
         };
+        let explicit_hash_key = letter.record.explicit_hash_key();
         let (size, stream) = (data.len(), &self.stream);
         let put = client.put_record(PutRecord {
             stream,
             partition_key,
-            explicit_hash_key: None,
+            explicit_hash_key: explicit_hash_key.and_then(|key| key.parse().ok()),
             data: &data,
         });
         put.await.map_err(|error| {
@@ -238,6 +243,8 @@ impl DeadLetterQueue for DeadLetterStream {
 mod tests {
     use super::*;
     use crate::fake::FakeKinesis;
+    use crate::processor::Part;
+    use millstream_wire::HashKey;
 
     fn letter(partition_key: &str) -> DeadLetter {
         DeadLetter {
@@ -245,11 +252,15 @@ mod tests {
             stream: "orders".to_owned(),
             shard_id: "shardId-000000000003".to_owned(),
             record: Record {
-                sequence_number: "49".parse().unwrap(),
                 sub_sequence_number: 2,
-                partition_key: partition_key.to_owned(),
-                data: Bytes::from_static(b"hello"),
-                arrival_ms: 1_700_000_000_123,
+                explicit_hash_key: Some("77".into()),
+                part: Part::Inside,
+                ..Record::stored(
+                    "49".parse().unwrap(),
+                    partition_key,
+                    Bytes::from_static(b"hello"),
+                    1_700_000_000_123,
+                )
             },
             attempts: 4,
             error: "not \"valid\"".to_owned(),
@@ -276,7 +287,8 @@ mod tests {
             .unwrap();
         let put = &kinesis.letters()[0];
         assert_eq!((&*put.stream, &*put.partition_key), ("dead", "k"));
-        let expected = r#"{"application":"app","stream":"orders","shard_id":"shardId-000000000003","sequence_number":"49","sub_sequence_number":2,"partition_key":"k","arrival_ms":1700000000123,"attempts":4,"error":"not \"valid\"","data":"aGVsbG8="}"#;
+        assert_eq!(put.explicit_hash_key, Some(HashKey(77)));
+        let expected = r#"{"application":"app","stream":"orders","shard_id":"shardId-000000000003","sequence_number":"49","sub_sequence_number":2,"partition_key":"k","explicit_hash_key":"77","arrival_ms":1700000000123,"attempts":4,"error":"not \"valid\"","data":"aGVsbG8="}"#;
         assert_eq!(String::from_utf8_lossy(&put.data), expected);
     }
 

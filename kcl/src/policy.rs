@@ -283,13 +283,7 @@ mod tests {
     }
 
     fn record() -> Record {
-        Record {
-            sequence_number: "7".parse().unwrap(),
-            sub_sequence_number: 0,
-            partition_key: "k".to_owned(),
-            data: Bytes::new(),
-            arrival_ms: 0,
-        }
+        Record::stored("7".parse().unwrap(), "k", Bytes::new(), 0)
     }
 
     /// What a policy says to attempts 1 to 4 at a record.

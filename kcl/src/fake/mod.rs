@@ -60,6 +60,7 @@ struct State {
 pub(crate) struct Letter {
     pub(crate) stream: String,
     pub(crate) partition_key: String,
+    pub(crate) explicit_hash_key: Option<HashKey>,
     pub(crate) data: Bytes,
 }
 
@@ -124,6 +125,11 @@ impl FakeKinesis {
 
     /// Appends a record to the shard.
     pub(crate) fn put(&self, shard: usize, data: &str) -> SequenceNumber {
+        self.put_data(shard, Bytes::copy_from_slice(data.as_bytes()))
+    }
+
+    /// Appends a record of any bytes to the shard.
+    pub(crate) fn put_data(&self, shard: usize, data: Bytes) -> SequenceNumber {
         let mut state = self.lock();
         let arrival_ms = state.now_ms();
         let sequence_number: SequenceNumber = state.next_sequence.to_string().parse().unwrap();
@@ -131,13 +137,8 @@ impl FakeKinesis {
         state.put.push(sequence_number);
         let shard = &mut state.shards[shard];
         assert!(!shard.shard.closed, "{} is closed", shard.shard.shard_id);
-        shard.records.push(Record {
-            sequence_number,
-            sub_sequence_number: 0,
-            partition_key: "key".to_owned(),
-            data: Bytes::copy_from_slice(data.as_bytes()),
-            arrival_ms,
-        });
+        let record = Record::stored(sequence_number, "key", data, arrival_ms);
+        shard.records.push(record);
         sequence_number
     }
 
@@ -401,6 +402,7 @@ impl KinesisApi for FakeKinesis {
         state.letters.push(Letter {
             stream: record.stream.to_owned(),
             partition_key: record.partition_key.to_owned(),
+            explicit_hash_key: record.explicit_hash_key,
             data: record.data.clone(),
         });
         Ok(state.letters.len().to_string().parse().unwrap())

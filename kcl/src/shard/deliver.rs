@@ -6,7 +6,7 @@
 use super::bisect::Plan;
 use super::callback::{Panicked, guarded};
 use super::consumer::{Consumer, Stop};
-use crate::checkpoint::Settled;
+use crate::checkpoint::{Position, Settled};
 use crate::dead_letter::{DeadLetter, DeadLetterQueue, ERROR_MAX_CHARS};
 use crate::error::{Error, ErrorKind};
 use crate::policy::{Callback, ErrorAction, ErrorPolicy, Failure, describe, is_blameless};
@@ -110,18 +110,24 @@ impl Call<'_> {
 }
 
 impl<P: RecordProcessor> Consumer<P> {
-    /// Delivers a batch until each of its records is handled.
-    pub(super) async fn deliver(&mut self, batch: RecordBatch) -> Result<(), Stop> {
+    /// Delivers a batch until each of its records is handled, and with the last of them everything up to `end`.
+    pub(super) async fn deliver(&mut self, batch: RecordBatch, end: Position) -> Result<(), Stop> {
         let mut plan = Plan::whole(batch.records().len());
         let mut retries = 0;
         while let Some(part) = plan.next().cloned() {
-            let answer = self.process_part(batch.part(part.records.clone())).await?;
+            let following = batch.records().get(part.records.end);
+            let records = batch.part(part.records.clone());
+            let part_end = match (following, records.records().last()) {
+                (Some(_), Some(last)) => last.position(),
+                _ => end,
+            };
+            let answer = self.process_part(records, part_end).await?;
             if let Err(error) = &answer
                 && self.checkpointer.is_in_doubt()
             {
                 self.settle(error).await?;
             }
-            plan.handled_to(self.handled_of(&batch));
+            plan.handled_to(batch.done_at(self.checkpointer.handled()));
             let rest = plan
                 .next()
                 .filter(|rest| rest.records.start < part.records.end);
@@ -156,33 +162,24 @@ impl<P: RecordProcessor> Consumer<P> {
                         tracing::warn!(%lease, %error, records, failures, ?action, "the batch is halved to find the records that fail");
                         continue;
                     }
-                    for record in part.records() {
-                        self.give_up(action, record, (failures, &error)).await?;
-                    }
-                    plan.handled_to(self.handled_of(&batch));
+                    self.give_up(action, &part, (failures, &error)).await?;
+                    self.checkpointer.begin_batch(part_end);
+                    self.checkpointer.batch_succeeded();
+                    plan.handled_to(batch.done_at(self.checkpointer.handled()));
                 }
             }
         }
         Ok(())
     }
 
-    /// How many records of a batch are handled.
-    fn handled_of(&self, batch: &RecordBatch) -> usize {
-        let handled = self.checkpointer.handled();
-        let is_handled = |record: &Record| record.position().may_advance_to(&handled);
-        batch.records().partition_point(is_handled)
-    }
-
     /// One call of the processor. A failure leaves the checkpointer as if it had not been made.
     async fn process_part(
         &mut self,
         part: RecordBatch,
+        end: Position,
     ) -> Result<Result<(), ProcessorError>, Stop> {
-        let Some(last) = part.records().last().map(Record::position) else {
-            return Ok(Ok(()));
-        };
         self.may_act().await?;
-        self.checkpointer.begin_batch(last);
+        self.checkpointer.begin_batch(end);
         let work = self.processor.process_records(part, &self.checkpointer);
         let answer = tokio::select! {
             biased;
@@ -222,8 +219,25 @@ impl<P: RecordProcessor> Consumer<P> {
         Ok(())
     }
 
-    /// Goes on without a record that failed alone: never silently, and never before its letter was accepted.
+    /// Gives up what failed alone: never silently, and not before its letter was accepted.
     async fn give_up(
+        &mut self,
+        action: ErrorAction,
+        part: &RecordBatch,
+        (failures, error): (u32, &ProcessorError),
+    ) -> Result<(), Stop> {
+        // While the fate of an earlier transaction is open, nothing after it may count as handled: a checkpoint would be stored though
+        // that transaction may have been rolled back.
+        if self.checkpointer.has_offered() {
+            self.settle(error).await?;
+        }
+        for record in part.records() {
+            self.put_aside(action, record, (failures, error)).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_aside(
         &mut self,
         action: ErrorAction,
         record: &Record,
@@ -250,8 +264,6 @@ impl<P: RecordProcessor> Consumer<P> {
         }
         let (lease, record_at) = (&self.token.key, record.place());
         tracing::error!(%lease, record = record_at, failures, %error, ?action, "the record is given up");
-        self.checkpointer.begin_batch(record.position());
-        self.checkpointer.batch_succeeded();
         Ok(())
     }
 

@@ -6,4 +6,5 @@ pub(crate) mod callback;
 pub(crate) mod consumer;
 pub(crate) mod deliver;
 pub(crate) mod meter;
+mod noticed;
 pub(crate) mod sync;
