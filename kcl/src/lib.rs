@@ -126,6 +126,7 @@ pub use policy::{ErrorAction, ErrorPolicy, Failure};
 pub use processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
+pub use status::{Activity, ShardStatus};
 pub use worker::{Counts, Worker, WorkerBuilder, WorkerHandle};
 
 /// The SQL library whose transactions [`Checkpointer::checkpoint_in`] takes.

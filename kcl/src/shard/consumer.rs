@@ -22,6 +22,7 @@ use crate::shard::deliver::{Call, FailureHandling};
 use crate::shard::meter::Meters;
 use crate::shard::noticed::Noticed;
 use crate::shard::sync::heirs;
+use crate::status::{Activity, Board, Posted};
 use std::fmt::Display;
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -63,6 +64,7 @@ pub(crate) struct Shared {
     /// Asks for the shards to be listed again.
     pub(crate) sync: Arc<Notify>,
     pub(crate) meters: Arc<Meters>,
+    pub(crate) board: Arc<Board>,
 }
 
 /// One tenure: the lease and how to read its shard.
@@ -96,6 +98,7 @@ pub(super) struct Consumer<P> {
     /// What of a page is delivered, apart from where it begins.
     selection: Selection,
     noticed: Noticed,
+    pub(super) posted: Posted,
 }
 
 /// Processes one shard until its tenure ends.
@@ -115,8 +118,14 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         checkpoint: None,
         to,
     };
-    let handling = &shared.failures;
-    let processor = match create(&*factory, handling, (&shard, &token), &mut directive).await {
+    let posted = shared.board.post(&shard.shard_id, shard.position);
+    let making = Making {
+        handling: &shared.failures,
+        shard: &shard,
+        lease: &token.key,
+        posted: &posted,
+    };
+    let processor = match making.create(&*factory, &mut directive).await {
         Ok(processor) => processor,
         Err(Stop::Lost | Stop::Forsake) => return Outcome::Lost,
         Err(Stop::GiveUp(to)) => return Outcome::GiveUp(bare(token, to)),
@@ -151,6 +160,7 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         reader,
         selection,
         noticed: Noticed::default(),
+        posted,
     };
     let (shared, shard_id) = (
         Arc::clone(&consumer.shared),
@@ -161,29 +171,39 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
     outcome
 }
 
-/// A processor from the user's factory; a panic there is a failure like any other.
-async fn create<F: RecordProcessorFactory>(
-    factory: &F,
-    handling: &FailureHandling,
-    (shard, token): (&ShardInfo, &LeaseToken),
-    directive: &mut watch::Receiver<Directive>,
-) -> Result<F::Processor, Stop> {
-    let call = Call {
-        shard,
-        callback: Callback::Create,
-        records: &[],
-    };
-    let mut failures = 0;
-    for attempt in 1.. {
-        match guarded(async { Ok(factory.create(shard)) }).await {
-            Ok(processor) => return Ok(processor),
-            Err(error) => {
-                let error = handling.judge_bare(&call, error, &mut failures)?;
-                pause_after(directive, &token.key, &call.callback, attempt, &error).await?;
+/// What a processor is made with.
+struct Making<'a> {
+    handling: &'a FailureHandling,
+    shard: &'a ShardInfo,
+    lease: &'a LeaseKey,
+    posted: &'a Posted,
+}
+
+impl Making<'_> {
+    /// A processor from the user's factory; a panic there is a failure like any other.
+    async fn create<F: RecordProcessorFactory>(
+        &self,
+        factory: &F,
+        directive: &mut watch::Receiver<Directive>,
+    ) -> Result<F::Processor, Stop> {
+        let call = Call {
+            shard: self.shard,
+            callback: Callback::Create,
+            records: &[],
+        };
+        let mut failures = 0;
+        for attempt in 1.. {
+            match guarded(async { Ok(factory.create(self.shard)) }).await {
+                Ok(processor) => return Ok(processor),
+                Err(error) => {
+                    let error = self.handling.judge_bare(&call, error, &mut failures)?;
+                    self.posted.retrying(&call.callback, attempt, &error);
+                    pause_after(directive, self.lease, &call.callback, attempt, &error).await?;
+                }
             }
         }
+        Err(Stop::Lost)
     }
-    Err(Stop::Lost)
 }
 
 impl<P: RecordProcessor> Consumer<P> {
@@ -215,6 +235,7 @@ impl<P: RecordProcessor> Consumer<P> {
 
     /// Gives the lease up with the last checkpoint.
     async fn release(mut self, to: Option<String>) -> Release {
+        self.posted.note(Activity::Releasing);
         self.checkpointer.begin_release();
         let answer = guarded(self.processor.shutdown_requested(&self.checkpointer)).await;
         log_failure("shutdown_requested", &self.token, answer);
@@ -247,6 +268,8 @@ impl<P: RecordProcessor> Consumer<P> {
                 end,
             } = page;
             self.deliver_all(records, millis_behind_latest).await?;
+            let handled = self.checkpointer.handled();
+            self.posted.progress(handled, millis_behind_latest);
             if let Some(children) = end
                 && let Some(children) = self.confirm_end(children).await?
             {
@@ -288,6 +311,8 @@ impl<P: RecordProcessor> Consumer<P> {
     }
 
     async fn next_page(&mut self) -> Result<Page, Stop> {
+        self.posted.note(Activity::Reading);
+        let mut failures = 0u32;
         loop {
             let read = tokio::select! {
                 biased;
@@ -298,6 +323,8 @@ impl<P: RecordProcessor> Consumer<P> {
                 Ok(page) => return Ok(page),
                 Err(error) => {
                     tracing::warn!(%error, lease = %self.token.key, "reading the shard failed, it is repeated");
+                    failures = failures.saturating_add(1);
+                    self.posted.retrying(&"reading the shard", failures, &error);
                     // A missing shard says nothing about its end (K13); the listing of the shards tells.
                     if error.kind() == ErrorKind::NotFound {
                         self.shared.sync.notify_one();
@@ -370,6 +397,9 @@ impl<P: RecordProcessor> Consumer<P> {
 
     /// Waits until the lease is provably held (K2).
     pub(super) async fn may_act(&mut self) -> Result<(), Stop> {
+        if !self.shared.window.is_open() {
+            self.posted.note(Activity::WaitingForRenewal);
+        }
         tokio::select! {
             biased;
             stop = stopped(&mut self.directive) => Err(stop),
@@ -383,6 +413,7 @@ impl<P: RecordProcessor> Consumer<P> {
         attempt: u32,
         error: &ProcessorError,
     ) -> Result<(), Stop> {
+        self.posted.retrying(callback, attempt, error);
         let key = &self.token.key;
         pause_after(&mut self.directive, key, callback, attempt, error).await
     }
@@ -460,6 +491,7 @@ impl<P: RecordProcessor> Consumer<P> {
 
     /// Everything of a closed shard was handled: tell the processor, then store it with the children's leases.
     async fn end(&mut self, children: Vec<Shard>) -> Result<(), Stop> {
+        self.posted.note(Activity::Ending);
         let mut failures = 0;
         for attempt in 1.. {
             self.may_act().await?;

@@ -11,6 +11,7 @@ use crate::dead_letter::{DeadLetter, DeadLetterQueue, ERROR_MAX_CHARS};
 use crate::error::{Error, ErrorKind};
 use crate::policy::{Callback, ErrorAction, ErrorPolicy, Failure, describe, is_blameless};
 use crate::processor::{ProcessorError, Record, RecordBatch, RecordProcessor, ShardInfo};
+use crate::status::Activity;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -179,6 +180,8 @@ impl<P: RecordProcessor> Consumer<P> {
         end: Position,
     ) -> Result<Result<(), ProcessorError>, Stop> {
         self.may_act().await?;
+        let records = part.records().len();
+        self.posted.note(Activity::Processing { records });
         self.checkpointer.begin_batch(end);
         let work = self.processor.process_records(part, &self.checkpointer);
         let answer = tokio::select! {

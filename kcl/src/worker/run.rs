@@ -1,8 +1,7 @@
 //! The one loop that decides: look at the leases, tell the consumers, release, take, ask; then wait a little.
 
-use super::Beginning;
 use super::held::{Held, Work};
-use crate::client::KinesisApi;
+use super::{Beginning, Components};
 use crate::client::retry::backoff;
 use crate::clock;
 use crate::config::WorkerConfig;
@@ -14,7 +13,6 @@ use crate::lease::renew::{OwnerWindow, bounded, keep_alive};
 use crate::lease::{LeaseStore, Loads, Registration, Release, Snapshot, WorkerProfile, WorkerRow};
 use crate::processor::RecordProcessorFactory;
 use crate::shard::consumer::Shared;
-use crate::shard::deliver::FailureHandling;
 use crate::shard::sync::{SyncReport, Syncer};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,13 +47,17 @@ impl<F: RecordProcessorFactory> Run<F> {
     /// Registers, brings the leases up to date, and starts the heartbeat.
     pub(super) async fn start(
         config: WorkerConfig,
-        client: Arc<dyn KinesisApi>,
-        store: Arc<dyn LeaseStore>,
+        components: Components,
         factory: Arc<F>,
         beginning: Beginning,
-        failures: FailureHandling,
     ) -> Result<Self, Error> {
-        let Beginning { stream, open } = beginning;
+        let stream = beginning.stream.clone();
+        let Components {
+            client,
+            store,
+            failures,
+            board,
+        } = components;
         let (sent, registration) = register(&*store, &config, &stream.identity()).await?;
         let shared = Arc::new(Shared {
             application: config.application.clone(),
@@ -67,18 +69,9 @@ impl<F: RecordProcessorFactory> Run<F> {
             foreign_records: config.foreign_records,
             sync: Arc::new(Notify::new()),
             meters: Arc::default(),
+            board,
         });
-        let syncer = Syncer {
-            client: Arc::clone(&shared.client),
-            store: Arc::clone(&shared.store),
-            application: config.application.clone(),
-            stream: config.stream.clone(),
-            identity: stream.identity(),
-            initial: config.initial_position,
-            started_ms: stream.server_time_ms,
-            open_at_start: open,
-            store_timeout: config.failover_time,
-        };
+        let syncer = syncer(&config, &shared, beginning);
         let mut background = JoinSet::new();
         background.spawn(keep_alive(
             Arc::clone(&shared.store),
@@ -362,6 +355,21 @@ impl<F: RecordProcessorFactory> Run<F> {
                 tracing::debug!(%error, "a release failed");
             }
         }
+    }
+}
+
+/// What keeps the leases of the stream in line with its shards.
+fn syncer(config: &WorkerConfig, shared: &Shared, beginning: Beginning) -> Syncer {
+    Syncer {
+        client: Arc::clone(&shared.client),
+        store: Arc::clone(&shared.store),
+        application: config.application.clone(),
+        stream: config.stream.clone(),
+        identity: beginning.stream.identity(),
+        initial: config.initial_position,
+        started_ms: beginning.stream.server_time_ms,
+        open_at_start: beginning.open,
+        store_timeout: config.failover_time,
     }
 }
 
