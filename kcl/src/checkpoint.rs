@@ -208,6 +208,11 @@ impl Checkpointer {
         self.tenure.lock().batch_succeeded();
     }
 
+    /// Everything up to here is done without a batch: nothing in it was to be delivered.
+    pub(crate) fn pass(&self, end: Position) {
+        self.tenure.lock().pass(end);
+    }
+
     /// The batch in work failed: it does not count as delivered.
     pub(crate) fn batch_failed(&self) {
         self.tenure.lock().batch_failed();
@@ -216,6 +221,11 @@ impl Checkpointer {
     /// Whether [`settle`](Checkpointer::settle) must come before the batch is delivered again.
     pub(crate) fn is_in_doubt(&self) -> bool {
         self.tenure.lock().is_in_doubt()
+    }
+
+    /// Whether a transaction of the application stored a position, or did not: it is not known here.
+    pub(crate) fn has_offered(&self) -> bool {
+        self.tenure.lock().has_offered()
     }
 
     /// Looks up what the store holds after a transaction of the application that may or may not have been committed.

@@ -1,8 +1,13 @@
 //! Whole workers against a fake Kinesis with paused time. Each module holds the tests of some guarantees.
 
+mod aggregates;
 mod balance;
+mod dead_letters;
 mod failover;
 mod loss;
+mod policy;
+mod policy_in_transactions;
+mod status;
 mod store;
 
 use crate::client::KinesisApi;
