@@ -2,6 +2,12 @@
 //!
 //! SQLite in a file of the temporary folder, PostgreSQL in a server on this machine, both writing through to the disk.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a bench may talk and panic"
+)]
+
 use kcl::lease::{Claim, LeaseKey, LeaseToken, Loads, NewLease, Release, WorkerProfile};
 use kcl::{LeaseStore, MemoryLeaseStore, Position, PostgresLeaseStore, SqliteLeaseStore};
 use millstream_test_postgres::{Cluster, Durability};

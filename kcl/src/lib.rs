@@ -35,6 +35,11 @@
 //!
 //! Start it twice, with one lease store: the workers share the shards, and when one dies the other goes on where the last
 //! checkpoint was.
+//! Processes of one machine share an SQLite file; machines share a PostgreSQL database.
+#![cfg_attr(
+    feature = "postgres",
+    doc = "That is [`PostgresLeaseStore::connect`] in the place of `SqliteLeaseStore::open`."
+)]
 //!
 //! # What is guaranteed
 //!

@@ -254,14 +254,9 @@ impl Subject {
                 to,
                 off,
             } => {
-                let release = |(index, shard): (usize, &usize)| {
-                    // Positions fall within the list, so that some lists are half good.
-                    let position =
-                        position.map(|position| at(position.saturating_sub(index as u64)));
-                    let token = Self::token(snapshot, *shard, *off);
-                    give_up(&token, position, to.map(|worker| WORKERS[worker]))
-                };
-                let releases: Vec<Release> = shards.iter().enumerate().map(release).collect();
+                let token = |shard: &usize| Self::token(snapshot, *shard, *off);
+                let tokens: Vec<LeaseToken> = shards.iter().map(token).collect();
+                let releases = releases(&tokens, *position, to.map(|worker| WORKERS[worker]));
                 answer(store.release(APP, &releases).await)
             }
             Verb::Delete { shard } => answer(store.delete_ended(APP, &[key(SHARDS[*shard])]).await),
@@ -283,6 +278,15 @@ impl Subject {
         }
         snapshot
     }
+}
+
+/// Positions fall within the list, so that some lists are half good.
+fn releases(tokens: &[LeaseToken], position: Option<u64>, to: Option<&str>) -> Vec<Release> {
+    let release = |(index, token): (usize, &LeaseToken)| {
+        let position = position.map(|position| at(position.saturating_sub(index as u64)));
+        give_up(token, position, to)
+    };
+    tokens.iter().enumerate().map(release).collect()
 }
 
 fn answer<T: std::fmt::Debug>(result: Result<T, Error>) -> String {

@@ -113,11 +113,11 @@ async fn recognise(connection: &mut PgConnection, place: &Place) -> Result<i64, 
     let (versions, tables) = tables(connection)
         .await
         .map_err(|fault| place.explain(fault))?;
-    let found = match versions {
-        true => version(connection)
-            .await
-            .map_err(|fault| place.explain(fault))?,
-        false => 0,
+    let found = if versions {
+        let found = version(connection).await;
+        found.map_err(|fault| place.explain(fault))?
+    } else {
+        0
     };
     if !(0..=VERSION).contains(&found) {
         return Err(unknown_version(place, found));

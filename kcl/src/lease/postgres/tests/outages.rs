@@ -15,9 +15,11 @@ async fn k11_what_was_acknowledged_outlives_a_killed_server() {
     let (worker, held) = holder(&store, "w", &shards).await;
     let acknowledged = Arc::new(Mutex::new(BTreeMap::new()));
     for round in 1..=3u64 {
+        let (tell, mut heard) = tokio::sync::watch::channel(0);
         let mut tasks = tokio::task::JoinSet::new();
         for mine in held.clone() {
             let (store, acknowledged) = (store.clone(), Arc::clone(&acknowledged));
+            let tell = tell.clone();
             tasks.spawn(async move {
                 // Until the server is gone.
                 for number in 0.. {
@@ -26,6 +28,7 @@ async fn k11_what_was_acknowledged_outlives_a_killed_server() {
                         Ok(()) => {
                             let mut acknowledged = acknowledged.lock().unwrap();
                             acknowledged.insert(mine.key.clone(), position);
+                            tell.send_modify(|count| *count += 1);
                         }
                         Err(error) => return error,
                     }
@@ -33,16 +36,7 @@ async fn k11_what_was_acknowledged_outlives_a_killed_server() {
                 unreachable!("the server is killed")
             });
         }
-        let enough = || {
-            acknowledged
-                .lock()
-                .unwrap()
-                .values()
-                .all(|position| *position > round * 1_000_000 + 20)
-        };
-        while acknowledged.lock().unwrap().len() < shards.len() || !enough() {
-            tokio::task::yield_now().await;
-        }
+        heard.wait_for(|count| *count > 100).await.unwrap();
         cluster.kill().await;
         while let Some(ended) = tasks.join_next().await {
             let error = ended.unwrap();
