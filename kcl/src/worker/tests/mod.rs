@@ -3,6 +3,7 @@
 mod balance;
 mod failover;
 mod loss;
+mod regressions;
 mod store;
 
 use crate::client::KinesisApi;
