@@ -36,6 +36,8 @@ pub(crate) struct FaultyStore {
     faults: Arc<Mutex<Faults>>,
     /// Calls by verb.
     calls: Arc<Mutex<BTreeMap<&'static str, u32>>>,
+    /// How many leases each call of `release` gave up.
+    released: Arc<Mutex<Vec<usize>>>,
     /// Shards whose rows make no sense.
     damaged: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -50,8 +52,13 @@ impl FaultyStore {
             inner,
             faults: Arc::default(),
             calls: Arc::default(),
+            released: Arc::default(),
             damaged: Arc::default(),
         }
+    }
+
+    pub(crate) fn released(&self) -> Vec<usize> {
+        self.released.lock().unwrap().clone()
     }
 
     pub(crate) fn set(&self, change: impl FnOnce(&mut Faults)) {
@@ -222,6 +229,7 @@ impl LeaseStore for FaultyStore {
         .await
     }
     async fn release(&self, application: &str, releases: &[Release]) -> Result<usize, Error> {
+        self.released.lock().unwrap().push(releases.len());
         self.through("release", self.inner.release(application, releases))
             .await
     }

@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 /// Attempts of a store call at the start, before the worker gives up.
 const START_ATTEMPTS: u32 = 4;
 const LONGEST_LOOK_PAUSE: Duration = Duration::from_millis(200);
+/// How long a shutdown waits for more consumers to end before it releases the leases of those that have.
+const RELEASED_TOGETHER: Duration = Duration::from_millis(50);
 /// Pause between listings while a stream that is being created has no shards.
 const NO_SHARDS_PAUSE: Duration = Duration::from_millis(500);
 
@@ -322,13 +324,20 @@ impl<F: RecordProcessorFactory> Run<F> {
         Ok(())
     }
 
-    /// Waits for the consumers, and cancels them after the grace period; releases what they gave up as they end.
+    /// Waits for the consumers, and cancels them after the grace period; releases what they gave up: all that end at once
+    /// in one transaction, then each as it ends.
     async fn drain(&mut self) {
         let deadline = clock::now() + self.config.shutdown_grace;
+        let together = clock::now() + RELEASED_TOGETHER.min(self.config.shutdown_grace);
         while !self.held.is_empty() {
             tokio::select! {
                 biased;
-                () = self.held.ended() => {}
+                () = self.held.ended() => {
+                    if clock::now() < together && !self.held.is_empty() {
+                        continue;
+                    }
+                }
+                () = tokio::time::sleep_until(together), if clock::now() < together => {}
                 () = tokio::time::sleep_until(deadline) => {
                     tracing::warn!(grace = ?self.config.shutdown_grace, "processors still run, they are cancelled");
                     self.held.abort_all();
@@ -337,8 +346,7 @@ impl<F: RecordProcessorFactory> Run<F> {
                     }
                 }
             }
-            // Each as soon as it is free: one slow processor keeps no other shard waiting. What fails is tried again
-            // at the end.
+            // One slow processor keeps no other shard waiting. What fails is tried again at the end.
             if let Err(error) = self.release().await {
                 tracing::debug!(%error, "a release failed");
             }
