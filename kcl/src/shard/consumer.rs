@@ -435,6 +435,7 @@ impl<P: RecordProcessor> Consumer<P> {
 
     /// Everything of a closed shard was handled: tell the processor, then store it with the children's leases.
     async fn end(&mut self, children: Vec<Shard>) -> Result<(), Stop> {
+        let children = self.whole_families(children).await?;
         for attempt in 1.. {
             self.may_act().await?;
             match guarded(self.processor.shard_ended(&self.checkpointer)).await {
@@ -463,6 +464,47 @@ impl<P: RecordProcessor> Consumer<P> {
         }
         self.shared.sync.notify_one();
         Ok(())
+    }
+
+    /// The children whose other parents have leases as well. A parent without one would not hold back its child (K6), but perhaps only its own parents
+    /// have not ended yet: such a child is left to the next listing, which creates what is missing of a family in one transaction.
+    async fn whole_families(&mut self, children: Vec<Shard>) -> Result<Vec<Shard>, Stop> {
+        let mut whole = Vec::with_capacity(children.len());
+        for child in children {
+            let mut is_whole = true;
+            for parent in &child.parents {
+                is_whole =
+                    is_whole && (*parent == self.shard.shard_id || self.is_leased(parent).await?);
+            }
+            if is_whole {
+                whole.push(child);
+            }
+        }
+        Ok(whole)
+    }
+
+    async fn is_leased(&mut self, shard_id: &str) -> Result<bool, Stop> {
+        let key = LeaseKey {
+            stream: self.token.key.stream.clone(),
+            shard_id: shard_id.to_owned(),
+        };
+        for attempt in 1.. {
+            self.may_act().await?;
+            let Shared {
+                store,
+                application,
+                window,
+                ..
+            } = &*self.shared;
+            match bounded(window.length(), store.lease(application, &key)).await {
+                Ok(lease) => return Ok(lease.is_some()),
+                Err(error) => {
+                    self.pause_after("look up a parent's lease", attempt, &error.into())
+                        .await?;
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Children begin at their start; or, where nothing of the parent was wanted yet, at the time the parent began.
