@@ -406,3 +406,31 @@ async fn k6_a_merged_shard_waits_for_a_parent_that_has_no_lease_yet() {
     worker.stop().await.unwrap();
     scene.check_each_once();
 }
+
+/// KCL checks the children that a page names: those without parents are invalid. A child of a merge that was leased without its parents would begin
+/// while the other parent is still in work.
+#[tokio::test(start_paused = true)]
+async fn k6_children_named_without_their_parents_wait_for_them() {
+    let scene = Scene::new(2);
+    scene.kinesis.name_orphans();
+    let troubles = Troubles::default();
+    let factory = troubles.factory(&scene.journal, "w");
+    let worker = launch_with(scene.builder("w"), factory).await;
+    sleep(SECOND).await;
+    troubles.set(1, Callback::ProcessRecords, Mischief::Take(SECOND * 10), 1);
+    scene.kinesis.put_many(0, 5);
+    scene.kinesis.put_many(1, 5);
+    let child = scene.kinesis.merge(0, 1);
+    scene.kinesis.put_many(child, 5);
+    sleep(SECOND * 8).await;
+    assert!(scene.has_ended(0) && !scene.has_ended(1));
+    assert_eq!(scene.lease(child).parents, [shard_id(0), shard_id(1)]);
+    assert_eq!(
+        scene.first_delivery(child),
+        None,
+        "its other parent is in work"
+    );
+    scene.until_processed(SECOND * 5).await;
+    worker.stop().await.unwrap();
+    scene.check_each_once();
+}
