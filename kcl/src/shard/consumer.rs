@@ -445,7 +445,10 @@ impl<P: RecordProcessor> Consumer<P> {
         }
         let children = self.new_leases(children);
         for attempt in 1.. {
-            self.may_act().await?;
+            // An end that the processor has accepted is stored, if it can be at once, though the lease was to be given up.
+            if attempt > 1 || !self.shared.window.is_open() {
+                self.may_act().await?;
+            }
             let Shared {
                 store,
                 application,

@@ -434,3 +434,25 @@ async fn k6_children_named_without_their_parents_wait_for_them() {
     worker.stop().await.unwrap();
     scene.check_each_once();
 }
+
+/// KCL ranks the reasons to stop: a shard that has ended ends, even if the worker is told to leave in the same moment. Otherwise the processor hears
+/// that the shard has ended, then that it is handed over, and the next one hears of the end once more.
+#[tokio::test(start_paused = true)]
+async fn k6_an_accepted_end_is_stored_by_a_worker_that_leaves() {
+    let scene = Scene::new(1);
+    let troubles = Troubles::default();
+    troubles.set(0, Callback::ShardEnded, Mischief::Take(SECOND), 1);
+    let factory = troubles.factory(&scene.journal, "a");
+    let a = launch_with(scene.builder("a"), factory).await;
+    scene.kinesis.put_many(0, 5);
+    scene.kinesis.split(0);
+    sleep(SECOND / 2).await;
+    a.stop().await.unwrap();
+    assert!(scene.has_ended(0));
+    assert_eq!(scene.count(0, &Event::ShutdownRequested), 0);
+    let b = scene.start("b").await;
+    sleep(SECOND).await;
+    assert_eq!(scene.count(0, &Event::ShardEnded), 1);
+    b.stop().await.unwrap();
+    scene.check_each_once();
+}
