@@ -15,10 +15,11 @@ use crate::lease::{LeaseKey, LeaseStore, LeaseToken, NewLease, Release};
 use crate::processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
-use crate::shard::callback::{guarded, retry_pause};
+use crate::shard::callback::{guarded, guarded_within, retry_pause};
 use crate::shard::meter::Meters;
 use crate::shard::sync::heirs;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 
 /// What the worker wants of a shard consumer; only ever moves down this list.
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) client: Arc<dyn KinesisApi>,
     pub(crate) window: OwnerWindow,
     pub(crate) read_ahead: Arc<Semaphore>,
+    /// How long the last call of a processor may take.
+    pub(crate) grace: Duration,
     /// Asks for the shards to be listed again.
     pub(crate) sync: Arc<Notify>,
     pub(crate) meters: Arc<Meters>,
@@ -169,7 +172,8 @@ impl<P: RecordProcessor> Consumer<P> {
             }
             Err(Stop::GiveUp(to)) => {
                 self.checkpointer.begin_release();
-                let answer = guarded(self.processor.shutdown_requested(&self.checkpointer)).await;
+                let call = self.processor.shutdown_requested(&self.checkpointer);
+                let answer = guarded_within(self.shared.grace, call).await;
                 log_failure("shutdown_requested", &self.token, answer);
                 let checkpoint = self.checkpointer.finish_release().await;
                 Outcome::GiveUp(Release {
@@ -196,7 +200,8 @@ impl<P: RecordProcessor> Consumer<P> {
             self.processor.lease_lost().await;
             Ok(())
         };
-        log_failure("lease_lost", &self.token, guarded(farewell).await);
+        let answer = guarded_within(self.shared.grace, farewell).await;
+        log_failure("lease_lost", &self.token, answer);
     }
 
     async fn process(&mut self) -> Result<(), Stop> {

@@ -61,6 +61,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             client,
             window: OwnerWindow::open(sent, config.failover_time),
             read_ahead: Arc::new(Semaphore::new(config.read_ahead_bytes)),
+            grace: config.shutdown_grace,
             sync: Arc::new(Notify::new()),
             meters: Arc::default(),
         });

@@ -208,3 +208,45 @@ async fn k8_more_workers_than_shards() {
     }
     scene.check();
 }
+
+/// KCL transfers a lease after 30 s even if the processor does not answer; without a limit a `shutdown_requested` that never returns would keep the
+/// shard silent for ever, since its worker lives. The grace period is the limit.
+#[tokio::test(start_paused = true)]
+async fn k10_a_hand_over_does_not_wait_for_ever_for_the_processor() {
+    let scene = Scene::new(2);
+    let troubles = Troubles::default();
+    (0..2).for_each(|shard| troubles.set(shard, Callback::ShutdownRequested, Mischief::Hang, 1));
+    let settings = scene.builder("a").shutdown_grace(SECOND * 2);
+    let a = launch_with(settings, troubles.factory(&scene.journal, "a")).await;
+    scene.kinesis.put_many(0, 5);
+    scene.kinesis.put_many(1, 5);
+    scene.until_processed(SECOND).await;
+    let b = scene.start("b").await;
+    scene.until_held(&[("a", 1), ("b", 1)], SECOND * 3).await;
+    scene.kinesis.put_many(0, 5);
+    scene.kinesis.put_many(1, 5);
+    scene.until_processed(SECOND).await;
+    let asked = Instant::now();
+    a.stop().await.unwrap();
+    assert!(asked.elapsed() < SECOND * 3);
+    b.stop().await.unwrap();
+    scene.check_each_once();
+}
+
+/// The same for `lease_lost`: while it does not return, the worker cannot take the shard again; it is not waited for longer than the grace period.
+#[tokio::test(start_paused = true)]
+async fn k10_a_lease_lost_that_never_returns_keeps_no_shard() {
+    let scene = Scene::new(2);
+    let troubles = Troubles::default();
+    troubles.set(0, Callback::LeaseLost, Mischief::Hang, 1);
+    let settings = scene.builder("w").shutdown_grace(SECOND * 2);
+    let worker = launch_with(settings, troubles.factory(&scene.journal, "w")).await;
+    sleep(SECOND).await;
+    scene.leases.tear_out("app", &shard_id(0));
+    sleep(SECOND).await;
+    scene.kinesis.put_many(0, 5);
+    scene.kinesis.put_many(1, 5);
+    scene.until_processed(SECOND * 3).await;
+    worker.stop().await.unwrap();
+    scene.check();
+}
