@@ -121,6 +121,24 @@ impl<F: RecordProcessorFactory> Held<F> {
             .insert(lease.key.clone(), Running { token, directive });
     }
 
+    /// Gives up a lease that is ours and has no consumer.
+    pub(super) fn pass_on(&mut self, lease: &Lease) {
+        if !self.is_new(lease) {
+            return;
+        }
+        let token = LeaseToken {
+            key: lease.key.clone(),
+            owner: self.me.clone(),
+            counter: lease.counter,
+        };
+        let release = Release {
+            token,
+            checkpoint: None,
+            to: None,
+        };
+        self.releases.insert(lease.key.clone(), release);
+    }
+
     /// Compares what we believe to hold with the store: tells the consumers of lost leases, and finds who asks for ours.
     pub(super) fn reconcile(&mut self, snapshot: &Snapshot, expired: &Expired) {
         let leases: HashMap<&LeaseKey, &Lease> = snapshot

@@ -250,3 +250,39 @@ async fn k10_a_lease_lost_that_never_returns_keeps_no_shard() {
     worker.stop().await.unwrap();
     scene.check();
 }
+
+/// #1729, #1743: a shard is handed to a worker that has been told to leave and waits for a slow batch of another shard. It has no use for the
+/// shard, and renewed its lease all the while: the shard was silent. Here it gives it on at once.
+#[tokio::test(start_paused = true)]
+async fn k9_a_lease_handed_to_a_worker_that_leaves_is_given_on() {
+    let scene = Scene::new(4);
+    let troubles = Troubles::default();
+    let a = scene.start("a").await;
+    let b = launch_with(scene.builder("b"), troubles.factory(&scene.journal, "b")).await;
+    scene.until_held(&[("a", 2), ("b", 2)], SECOND * 3).await;
+    let (handed, slow) = (scene.held_by("a")[0], scene.held_by("b")[0]);
+    troubles.set(
+        slow,
+        Callback::ProcessRecords,
+        Mischief::Take(SECOND * 20),
+        1,
+    );
+    scene.kinesis.put(slow, "slow");
+    sleep(SECOND).await;
+    scene.leases.want("app", &shard_id(handed), "b");
+    b.handle.shutdown();
+    until("it is handed over", SECOND, || {
+        !scene.held_by("a").contains(&handed)
+    })
+    .await;
+    scene.kinesis.put(handed, "x");
+    until("it is processed", SECOND, || {
+        scene.journal.processed().len() == 1
+    })
+    .await;
+    assert_eq!(scene.held_by("b"), [slow], "the batch is still at work");
+    b.stop().await.unwrap();
+    scene.until_processed(SECOND).await;
+    a.stop().await.unwrap();
+    scene.check_each_once();
+}
