@@ -7,6 +7,7 @@
 use crate::checkpoint::{Checkpointer, Position, Settled};
 use crate::client::{KinesisApi, Shard};
 use crate::config::ForeignRecords;
+use crate::config::InitialPosition;
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
 use crate::fetch::expand::{Batch, Batches, Selection};
@@ -57,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) read_ahead: Arc<Semaphore>,
     /// How long the last call of a processor may take.
     pub(crate) grace: Duration,
+    pub(crate) initial: InitialPosition,
     pub(crate) foreign_records: ForeignRecords,
     /// Asks for the shards to be listed again.
     pub(crate) sync: Arc<Notify>,
@@ -553,11 +555,15 @@ impl<P: RecordProcessor> Consumer<P> {
         Ok(false)
     }
 
-    /// Children begin at their start; or, where nothing of the parent was wanted yet, at the time the parent began.
+    /// Children begin at their start; or, where nothing of the parent was wanted yet, at the time the parent began. Under LATEST everything in a
+    /// child came after the application began, whatever a clock that was set back says (K4).
     fn new_leases(&self, children: Vec<Shard>) -> Vec<NewLease> {
         let checkpoint = match self.checkpointer.handled() {
-            Position::AtTimestamp(ms) => Position::AtTimestamp(ms),
-            Position::TrimHorizon
+            Position::AtTimestamp(ms) if self.shared.initial != InitialPosition::Latest => {
+                Position::AtTimestamp(ms)
+            }
+            Position::AtTimestamp(_)
+            | Position::TrimHorizon
             | Position::AtSequence(_)
             | Position::Sequence { .. }
             | Position::ShardEnd => Position::TrimHorizon,

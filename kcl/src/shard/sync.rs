@@ -149,7 +149,7 @@ impl<'a> Family<'a> {
     fn start_of(&self, shard: &Shard, input: SyncInput<'_>) -> Option<Position> {
         let ancestors = self.leased_ancestors(shard);
         if !ancestors.is_empty() {
-            return Some(start_after(&ancestors));
+            return Some(start_after(&ancestors, input.initial));
         }
         // Its children are in work already: it was done with, or began before the application.
         if self.has_leased_descendant(&shard.shard_id) {
@@ -288,9 +288,10 @@ fn overlap(one: HashKeyRange, other: HashKeyRange) -> bool {
 }
 
 /// A descendant starts at its beginning; or at the time its ancestors wait for, if they have come across no record yet.
-fn start_after(ancestors: &Ancestors<'_>) -> Position {
-    // Nobody can tell what a damaged lease waited for.
-    if ancestors.damaged {
+fn start_after(ancestors: &Ancestors<'_>, initial: InitialPosition) -> Position {
+    // Nobody can tell what a damaged lease waited for. And under LATEST everything in a descendant came after the application
+    // began, whatever a clock that was set back says (K4).
+    if ancestors.damaged || initial == InitialPosition::Latest {
         return Position::TrimHorizon;
     }
     let mut earliest: Option<u64> = None;

@@ -62,6 +62,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             window: OwnerWindow::open(sent, config.failover_time),
             read_ahead: Arc::new(Semaphore::new(config.read_ahead_bytes)),
             grace: config.shutdown_grace,
+            initial: config.initial_position,
             foreign_records: config.foreign_records,
             sync: Arc::new(Notify::new()),
             meters: Arc::default(),

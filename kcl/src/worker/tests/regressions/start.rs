@@ -294,3 +294,29 @@ async fn k4_an_application_away_for_longer_than_the_retention_goes_on_with_the_o
     worker.stop().await.unwrap();
     scene.check_each_once();
 }
+
+/// LATEST kept as a time meets a clock that is set back: the children of a shard without a record would begin at that time, and what comes to them in the
+/// next minutes would be "before" it. Everything in them came after the application began. Found by the listing, too.
+#[tokio::test(start_paused = true)]
+async fn k4_no_loss_when_the_clock_is_set_back_before_the_first_record_and_a_reshard() {
+    for listed_late in [false, true] {
+        let scene = Scene::new(1);
+        if listed_late {
+            scene.kinesis.name_no_children();
+            scene.kinesis.hide([1, 2]);
+        }
+        let settings = latest(scene.builder("w")).shard_sync_interval(SECOND * 5);
+        let worker = launch(settings, &scene.journal, "w").await;
+        sleep(SECOND * 5).await;
+        scene.kinesis.set_clock_back(SECOND * 600);
+        let (lower, upper) = scene.kinesis.split(0);
+        scene.kinesis.put_many(lower, 5);
+        scene.kinesis.put_many(upper, 5);
+        sleep(SECOND * 2).await;
+        assert!(scene.has_ended(0));
+        scene.kinesis.show_all();
+        scene.until_processed(SECOND * 7).await;
+        worker.stop().await.unwrap();
+        scene.check_each_once();
+    }
+}
