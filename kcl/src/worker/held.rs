@@ -27,6 +27,8 @@ pub(super) struct Held<F> {
     keys: HashMap<Id, LeaseKey>,
     /// Given up by their consumers, not yet released in the store.
     releases: HashMap<LeaseKey, Release>,
+    /// Whether a consumer panicked since it was last asked.
+    died: bool,
 }
 
 struct Running {
@@ -65,6 +67,7 @@ impl<F: RecordProcessorFactory> Held<F> {
             running: HashMap::new(),
             keys: HashMap::new(),
             releases: HashMap::new(),
+            died: false,
         }
     }
 
@@ -209,6 +212,7 @@ impl<F: RecordProcessorFactory> Held<F> {
             Err(error) => {
                 let id = error.id();
                 if let Ok(panic) = error.try_into_panic() {
+                    self.died = true;
                     let text = panic_text(&*panic);
                     tracing::error!(lease = ?self.keys.get(&id), "the shard consumer panicked, it is started again: {text}");
                 }
@@ -227,6 +231,11 @@ impl<F: RecordProcessorFactory> Held<F> {
             Some(Outcome::Lost) => tracing::info!(lease = %key, "the lease is lost"),
             None => {}
         }
+    }
+
+    /// Whether a consumer panicked since the last call: it is started again with the next look, which must not be hurried for it.
+    pub(super) fn has_died(&mut self) -> bool {
+        std::mem::take(&mut self.died)
     }
 
     /// What is to be released in the store.

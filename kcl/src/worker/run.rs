@@ -136,7 +136,11 @@ impl<F: RecordProcessorFactory> Run<F> {
                     });
                     return self.give_in(error).await;
                 }
-                () = self.held.ended(), if !self.held.is_empty() => look_at = clock::now(),
+                () = self.held.ended(), if !self.held.is_empty() => {
+                    if !self.held.has_died() {
+                        look_at = clock::now();
+                    }
+                }
                 () = tokio::time::sleep_until(look_at) => {
                     // Asking must not wait for a store that does not answer.
                     let looked = tokio::select! {

@@ -3,6 +3,7 @@
 use super::troubled::{Callback, Mischief, Troubles};
 use super::*;
 use crate::error::ErrorKind;
+use crate::fake::store::FaultyStore;
 
 /// #10, #702, and KCL's tasks in general: an exception in one callback skips a batch, loses a shard's end, or stops the worker. Here each callback that
 /// panics is called again, the others do not notice, and nothing is skipped.
@@ -142,4 +143,31 @@ async fn k10_a_consumer_that_dies_is_started_again() {
     assert!((3..=2 + 15).contains(&starts), "{starts} starts");
     worker.stop().await.unwrap();
     scene.check();
+}
+
+/// A consumer that dies again and again is started at a decent pace: five times a second, not as fast as the store can write.
+#[tokio::test(start_paused = true)]
+async fn k10_a_consumer_that_dies_again_and_again_costs_little() {
+    let scene = Scene::new(1);
+    let store = FaultyStore::new(scene.leases.clone());
+    let settings = builder(&scene.kinesis, store.clone(), "w");
+    let worker = launch(settings, &scene.journal, "w").await;
+    sleep(SECOND).await;
+    let before = store.calls();
+    scene.kinesis.panic_in("get_records", u32::MAX);
+    sleep(SECOND * 10).await;
+    let starts = scene.journal.count(&Event::Initialized);
+    assert!(
+        (20..=60).contains(&starts),
+        "{starts} starts in ten seconds"
+    );
+    for (verb, count) in store.calls() {
+        let during = count - before.get(verb).copied().unwrap_or(0);
+        assert!(during <= 75, "{during} calls of {verb} in ten seconds");
+    }
+    scene.kinesis.panic_in("get_records", 0);
+    scene.kinesis.put_many(0, 5);
+    scene.until_processed(SECOND).await;
+    worker.stop().await.unwrap();
+    scene.check_each_once();
 }
