@@ -197,7 +197,8 @@ pub trait RecordProcessor: Send + 'static {
         checkpointer: &crate::Checkpointer,
     ) -> Result<(), ProcessorError>;
 
-    /// The lease went to another worker: stop, checkpoint nothing.
+    /// The lease went to another worker: stop, checkpoint nothing. Cancelled after
+    /// [`shutdown_grace`](crate::WorkerConfig::shutdown_grace).
     async fn lease_lost(&mut self) {}
 
     /// Every record of a closed shard was handled, or what was left had outlived the stream's retention. After it returns `Ok`, the library stores the end of the
@@ -209,7 +210,8 @@ pub trait RecordProcessor: Send + 'static {
         Ok(())
     }
 
-    /// The worker is shutting down or handing the shard over. The default checkpoints what was handled.
+    /// The worker is shutting down or handing the shard over. The default checkpoints what was handled. Cancelled after
+    /// [`shutdown_grace`](crate::WorkerConfig::shutdown_grace): nobody else can have the shard before it returns.
     async fn shutdown_requested(
         &mut self,
         checkpointer: &crate::Checkpointer,

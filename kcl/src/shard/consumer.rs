@@ -5,7 +5,7 @@
 
 use crate::checkpoint::{Checkpointer, Position};
 use crate::client::{KinesisApi, Shard};
-use crate::config::ForeignRecords;
+use crate::config::{ForeignRecords, InitialPosition};
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
 use crate::fetch::expand::{Batch, Batches, Selection};
@@ -17,7 +17,7 @@ use crate::policy::Callback;
 use crate::processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
-use crate::shard::callback::{guarded, retry_pause};
+use crate::shard::callback::{guarded, guarded_within, retry_pause};
 use crate::shard::deliver::{Call, FailureHandling};
 use crate::shard::meter::Meters;
 use crate::shard::noticed::Noticed;
@@ -25,6 +25,7 @@ use crate::shard::sync::heirs;
 use crate::status::{Activity, Board, Posted};
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 
 /// What the worker wants of a shard consumer; only ever moves down this list.
@@ -60,6 +61,9 @@ pub(crate) struct Shared {
     pub(crate) window: OwnerWindow,
     pub(crate) read_ahead: Arc<Semaphore>,
     pub(crate) failures: FailureHandling,
+    /// How long the last call of a processor may take.
+    pub(crate) grace: Duration,
+    pub(crate) initial: InitialPosition,
     pub(crate) foreign_records: ForeignRecords,
     /// Asks for the shards to be listed again.
     pub(crate) sync: Arc<Notify>,
@@ -237,7 +241,8 @@ impl<P: RecordProcessor> Consumer<P> {
     async fn release(mut self, to: Option<String>) -> Release {
         self.posted.note(Activity::Releasing);
         self.checkpointer.begin_release();
-        let answer = guarded(self.processor.shutdown_requested(&self.checkpointer)).await;
+        let call = self.processor.shutdown_requested(&self.checkpointer);
+        let answer = guarded_within(self.shared.grace, call).await;
         log_failure("shutdown_requested", &self.token, answer);
         let checkpoint = self.checkpointer.finish_release().await;
         Release {
@@ -252,7 +257,8 @@ impl<P: RecordProcessor> Consumer<P> {
             self.processor.lease_lost().await;
             Ok(())
         };
-        log_failure("lease_lost", &self.token, guarded(farewell).await);
+        let answer = guarded_within(self.shared.grace, farewell).await;
+        log_failure("lease_lost", &self.token, answer);
     }
 
     async fn process(&mut self) -> Result<(), Stop> {
@@ -493,6 +499,7 @@ impl<P: RecordProcessor> Consumer<P> {
     async fn end(&mut self, children: Vec<Shard>) -> Result<(), Stop> {
         self.posted.note(Activity::Ending);
         let mut failures = 0;
+        let children = self.whole_families(children).await?;
         for attempt in 1.. {
             self.may_act().await?;
             match guarded(self.processor.shard_ended(&self.checkpointer)).await {
@@ -505,7 +512,10 @@ impl<P: RecordProcessor> Consumer<P> {
         }
         let children = self.new_leases(children);
         for attempt in 1.. {
-            self.may_act().await?;
+            // An end that the processor has accepted is stored, if it can be at once, though the lease was to be given up.
+            if attempt > 1 || !self.shared.window.is_open() {
+                self.may_act().await?;
+            }
             let Shared {
                 store,
                 application,
@@ -526,11 +536,56 @@ impl<P: RecordProcessor> Consumer<P> {
         Ok(())
     }
 
-    /// Children begin at their start; or, where nothing of the parent was wanted yet, at the time the parent began.
+    /// The children whose other parents have leases as well. A parent without one would not hold back its child (K6), but perhaps only its own parents
+    /// have not ended yet: such a child is left to the next listing, which creates what is missing of a family in one transaction.
+    async fn whole_families(&mut self, children: Vec<Shard>) -> Result<Vec<Shard>, Stop> {
+        let mut whole = Vec::with_capacity(children.len());
+        for child in children {
+            let mut is_whole = true;
+            for parent in &child.parents {
+                is_whole =
+                    is_whole && (*parent == self.shard.shard_id || self.is_leased(parent).await?);
+            }
+            if is_whole {
+                whole.push(child);
+            }
+        }
+        Ok(whole)
+    }
+
+    async fn is_leased(&mut self, shard_id: &str) -> Result<bool, Stop> {
+        let key = LeaseKey {
+            stream: self.token.key.stream.clone(),
+            shard_id: shard_id.to_owned(),
+        };
+        for attempt in 1.. {
+            self.may_act().await?;
+            let Shared {
+                store,
+                application,
+                window,
+                ..
+            } = &*self.shared;
+            match bounded(window.length(), store.lease(application, &key)).await {
+                Ok(lease) => return Ok(lease.is_some()),
+                Err(error) => {
+                    self.pause_after(&"looking up a parent's lease", attempt, &error.into())
+                        .await?;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Children begin at their start; or, where nothing of the parent was wanted yet, at the time the parent began. Under LATEST everything in a
+    /// child came after the application began, whatever a clock that was set back says (K4).
     fn new_leases(&self, children: Vec<Shard>) -> Vec<NewLease> {
         let checkpoint = match self.checkpointer.handled() {
-            Position::AtTimestamp(ms) => Position::AtTimestamp(ms),
-            Position::TrimHorizon
+            Position::AtTimestamp(ms) if self.shared.initial != InitialPosition::Latest => {
+                Position::AtTimestamp(ms)
+            }
+            Position::AtTimestamp(_)
+            | Position::TrimHorizon
             | Position::AtSequence(_)
             | Position::Sequence { .. }
             | Position::ShardEnd => Position::TrimHorizon,

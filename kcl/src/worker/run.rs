@@ -66,6 +66,8 @@ impl<F: RecordProcessorFactory> Run<F> {
             window: OwnerWindow::open(sent, config.failover_time),
             read_ahead: Arc::new(Semaphore::new(config.read_ahead_bytes)),
             failures,
+            grace: config.shutdown_grace,
+            initial: config.initial_position,
             foreign_records: config.foreign_records,
             sync: Arc::new(Notify::new()),
             meters: Arc::default(),
@@ -134,7 +136,9 @@ impl<F: RecordProcessorFactory> Run<F> {
                     if let Some(error) = self.held.failure() {
                         return self.give_in(error).await;
                     }
-                    look_at = clock::now();
+                    if !self.held.has_died() {
+                        look_at = clock::now();
+                    }
                 }
                 () = tokio::time::sleep_until(look_at) => {
                     // Asking must not wait for a store that does not answer.
@@ -191,11 +195,33 @@ impl<F: RecordProcessorFactory> Run<F> {
         self.forget_dead().await
     }
 
-    /// Starts on leases that the snapshot shows as ours. They could be those of a later run under the same id: a heartbeat that is accepted
-    /// after the snapshot proves that there was none (K1).
+    /// Starts on leases that the snapshot shows as ours.
     async fn adopt(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        if self.has_new(snapshot).await? {
+            for lease in &snapshot.leases {
+                self.held.adopt(lease);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives on what is handed to a worker that leaves: it has no use for it, and while it lives nobody can take it (K10).
+    async fn pass_on(&mut self) -> Result<(), Error> {
+        let call = self.shared.store.snapshot(&self.config.application);
+        let snapshot = bounded(self.config.failover_time, call).await?;
+        if self.has_new(&snapshot).await? {
+            for lease in &snapshot.leases {
+                self.held.pass_on(lease);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there are leases under our id without a consumer. They could be those of a later run under the same id: a heartbeat that is accepted
+    /// after the snapshot proves that there was none (K1).
+    async fn has_new(&self, snapshot: &Snapshot) -> Result<bool, Error> {
         if !snapshot.leases.iter().any(|lease| self.held.is_new(lease)) {
-            return Ok(());
+            return Ok(false);
         }
         let Shared {
             store, application, ..
@@ -203,10 +229,7 @@ impl<F: RecordProcessorFactory> Run<F> {
         let loads = Loads::new();
         let proof = store.heartbeat(application, &self.registration, &loads);
         bounded(self.config.failover_time, proof).await?;
-        for lease in &snapshot.leases {
-            self.held.adopt(lease);
-        }
-        Ok(())
+        Ok(true)
     }
 
     /// Takes and asks for what the plan says.
@@ -333,6 +356,7 @@ impl<F: RecordProcessorFactory> Run<F> {
     async fn drain(&mut self) {
         let deadline = clock::now() + self.config.shutdown_grace;
         let together = clock::now() + RELEASED_TOGETHER.min(self.config.shutdown_grace);
+        let mut look_at = clock::now() + LONGEST_LOOK_PAUSE;
         while !self.held.is_empty() {
             tokio::select! {
                 biased;
@@ -348,6 +372,12 @@ impl<F: RecordProcessorFactory> Run<F> {
                     while !self.held.is_empty() {
                         self.held.ended().await;
                     }
+                }
+                () = tokio::time::sleep_until(look_at) => {
+                    if let Ok(Err(error)) = tokio::time::timeout_at(deadline, self.pass_on()).await {
+                        tracing::debug!(%error, "the leases cannot be looked at");
+                    }
+                    look_at = clock::now() + LONGEST_LOOK_PAUSE;
                 }
             }
             // One slow processor keeps no other shard waiting. What fails is tried again at the end.

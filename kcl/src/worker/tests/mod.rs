@@ -7,6 +7,7 @@ mod failover;
 mod loss;
 mod policy;
 mod policy_in_transactions;
+mod regressions;
 mod status;
 mod store;
 
