@@ -20,7 +20,7 @@ use pool::Pool;
 use sqlx::postgres::PgConnectOptions;
 use std::sync::Arc;
 use std::time::Duration;
-use transaction::Transaction;
+use transaction::{Begin, Transaction};
 
 /// How long a call may take. A third of the default fail-over time: a heartbeat that takes longer is overdue anyway.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,11 +32,13 @@ const AGAIN_MS: std::ops::RangeInclusive<u64> = 1..=10;
 /// A lease store in a PostgreSQL database, in the tables of its schema `millstream`. Clones share their connections.
 ///
 /// One database serves any number of applications and processes; PostgreSQL 12 or newer. Where `synchronous_commit` is off,
-/// the store turns it on for its own transactions: a checkpoint that was answered survives a crash of the server.
+/// the store turns it on for its own transactions: a checkpoint that was answered survives a crash of the server. What it
+/// sets, it sets for one transaction, so that a pooler may give its sessions to others.
 #[derive(Debug, Clone)]
 pub struct PostgresLeaseStore {
     place: Place,
     timeout: Duration,
+    begin: Begin,
     /// For heartbeats, which nothing in this process may hold up.
     pulse: Arc<Pool>,
     /// For everything else.
@@ -78,10 +80,11 @@ impl PostgresLeaseStore {
     ) -> Result<PostgresLeaseStore, Error> {
         let timeout = timeout.max(Duration::from_millis(10));
         let place = Place::of(&options);
-        let options = pool::ours(options);
-        schema::prepare(&options, &place, timeout).await?;
-        let pool = |size| Arc::new(Pool::new(options.clone(), place.clone(), timeout, size));
+        let (options, begin) = (pool::ours(options), Begin::with(timeout));
+        schema::prepare(&options, &place, &begin, timeout).await?;
+        let pool = |size| Arc::new(Pool::new(options.clone(), place.clone(), size));
         Ok(PostgresLeaseStore {
+            begin,
             pulse: pool(1),
             rest: pool(CONNECTIONS),
             place,
@@ -104,8 +107,14 @@ impl PostgresLeaseStore {
             again: fault::left_no_trace(&error) || is_used && fault::is_gone(&error),
             error,
         };
-        let begun =
-            Transaction::begin(&mut connection.inner, &self.place, application, V::SCOPE).await;
+        let begun = Transaction::begin(
+            &mut connection.inner,
+            &self.begin,
+            V::SCOPE,
+            &self.place,
+            application,
+        )
+        .await;
         let mut transaction = begun.map_err(failed)?;
         match verb.perform(&mut transaction).await {
             Ok(answer) => {

@@ -248,6 +248,25 @@ async fn what_cannot_be_opened_says_what_to_do() {
     refused(&silent, ErrorKind::Unavailable, &["out of reach"]).await;
 }
 
+/// Goal: the store works without prepared statements that outlive a transaction, as poolers want it.
+#[tokio::test]
+async fn statements_need_not_outlive_a_transaction() {
+    let url = place().await;
+    let store = open(&format!("{url}?statement-cache-capacity=0")).await;
+    let (worker, held) = holder(&store, "w", &["a"]).await;
+    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+    store.checkpoint(APP, &held[0], &at(1)).await.unwrap();
+    let mut connection = store.rest.connection().await.unwrap();
+    let left = "SELECT count(*)::text FROM pg_prepared_statements WHERE name <> ''";
+    let mut begun = store.begin.write(&mut connection.inner).await.unwrap();
+    let left: String = sqlx::raw_sql(left)
+        .fetch_one(&mut *begun)
+        .await
+        .map(|row| sqlx::Row::get(&row, 0))
+        .unwrap();
+    assert_eq!(left, "0");
+}
+
 #[tokio::test]
 async fn a_user_without_rights_is_told_which_are_missing() {
     let url = place().await;
@@ -283,11 +302,13 @@ async fn commits_wait_for_the_disk_whatever_the_default() {
         let sql = format!("ALTER DATABASE {database} SET synchronous_commit = '{default}'");
         run(&mut outsider(&url).await, &sql).await;
         let store = open(&url).await;
-        for pool in [&store.pulse, &store.rest] {
-            let mut connection = pool.connection().await.unwrap();
-            let set = text(&mut connection.inner, "SHOW synchronous_commit").await;
-            assert_eq!(set, expected);
-        }
+        let mut connection = store.rest.connection().await.unwrap();
+        let mut transaction = store.begin.write(&mut connection.inner).await.unwrap();
+        let show = "SHOW synchronous_commit";
+        assert_eq!(text(&mut transaction, show).await, expected);
+        // Whoever gets the session afterwards finds it as it was.
+        transaction.commit().await.unwrap();
+        assert_eq!(text(&mut connection.inner, show).await, default);
     }
 }
 
