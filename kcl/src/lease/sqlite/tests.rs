@@ -1,7 +1,12 @@
 //! The SQLite store alone: files it must refuse, rows it must survive, and writes that fail half-way.
 
 use super::*;
+use crate::checkpoint::Position;
 use crate::lease::contract::{APP, STREAM, at, claim, key, new_lease, token};
+use crate::lease::sql::Rows;
+use crate::lease::{
+    Claim, LeaseKey, LeaseStore, Loads, NewLease, Registration, Release, WorkerProfile, rules,
+};
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 
@@ -300,7 +305,10 @@ async fn a_file_that_cannot_be_written_says_so() {
             let mut transaction = Transaction::write(&mut connection, &path, APP)
                 .await
                 .unwrap();
-            transaction.create(&new_lease("a", &[])).await.unwrap_err()
+            transaction
+                .create(&[rules::create(&new_lease("a", &[]))])
+                .await
+                .unwrap_err()
         }
         Err(error) => error,
     };

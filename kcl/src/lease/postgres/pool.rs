@@ -1,0 +1,136 @@
+//! A few connections: opened when they are needed, used again after a call that went well, closed after any other.
+//!
+//! A call that is dropped half-way leaves its connection in a state that nobody knows, so that one is closed too, and the server
+//! ends its transaction.
+
+use super::fault::Place;
+use crate::error::{Error, ErrorKind};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// How long a transaction of this store may stand still: its process is paused or out of reach, and others wait for its locks.
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(1);
+
+/// The options with which this store opens its connections.
+pub(super) fn ours(options: PgConnectOptions) -> PgConnectOptions {
+    let options = options.disable_statement_logging();
+    match options.get_application_name() {
+        Some(_) => options,
+        None => options.application_name("millstream kcl"),
+    }
+}
+
+/// Opens a connection. The server bounds its statements by `timeout`, so that none outlives the call it was made for by much.
+pub(super) async fn open(
+    options: &PgConnectOptions,
+    place: &Place,
+    timeout: Duration,
+) -> Result<PgConnection, Error> {
+    let open = async {
+        let mut connection = options.connect().await?;
+        // By statements, because a pooler may refuse them as options of the connection.
+        let settings = format!(
+            "SET statement_timeout = {};
+             SET idle_in_transaction_session_timeout = {};
+             SET default_transaction_isolation = 'read committed';
+             SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
+            timeout.as_millis(),
+            IDLE_IN_TRANSACTION.as_millis()
+        );
+        sqlx::raw_sql(AssertSqlSafe(settings))
+            .execute(&mut connection)
+            .await?;
+        Ok(connection)
+    };
+    open.await.map_err(|fault| place.explain(fault))
+}
+
+/// Connections to one database.
+pub(super) struct Pool {
+    options: PgConnectOptions,
+    place: Place,
+    timeout: Duration,
+    size: Semaphore,
+    /// Those that are not in use; a std mutex around plain data, never held across an await.
+    idle: Mutex<Vec<PgConnection>>,
+}
+
+impl Pool {
+    pub(super) fn new(
+        options: PgConnectOptions,
+        place: Place,
+        timeout: Duration,
+        size: usize,
+    ) -> Self {
+        Pool {
+            options,
+            place,
+            timeout,
+            size: Semaphore::new(size),
+            idle: Mutex::default(),
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<PgConnection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection, in fair order if all are in use.
+    pub(super) async fn connection(&self) -> Result<Borrowed<'_>, Error> {
+        let permit =
+            self.size.acquire().await.map_err(|_| {
+                Error::new(ErrorKind::Unavailable, "the lease store has been closed")
+            })?;
+        let used = self.idle().pop();
+        let is_used = used.is_some();
+        let inner = match used {
+            Some(connection) => connection,
+            None => open(&self.options, &self.place, self.timeout).await?,
+        };
+        Ok(Borrowed {
+            inner,
+            is_used,
+            pool: self,
+            _permit: permit,
+        })
+    }
+
+    /// Connections that could be had at once.
+    #[cfg(test)]
+    pub(super) fn free(&self) -> usize {
+        self.size.available_permits()
+    }
+
+    /// Closes what is not in use.
+    pub(super) fn forget(&self) {
+        self.idle().clear();
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("place", &self.place)
+            .field("idle", &self.idle().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection in use; closed unless it is given back.
+pub(super) struct Borrowed<'a> {
+    pub(super) inner: PgConnection,
+    /// It has come through an earlier call, and may have ended since.
+    pub(super) is_used: bool,
+    pool: &'a Pool,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Borrowed<'_> {
+    pub(super) fn give_back(self) {
+        self.pool.idle().push(self.inner);
+    }
+}
