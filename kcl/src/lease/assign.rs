@@ -4,7 +4,7 @@
 //! same moment neither compete for a lease nor ask for more than the surplus. Each live worker's quota is the floor or
 //! the ceiling of the fair share, as far as workers are not full; the ceilings go to those who have most already, so nothing
 //! moves unless that makes two loads that differ by two or more more alike. Once all differ by one at most, leases move only because some
-//! shards are much busier than others ([`busy`]).
+//! shards are much busier than others (`busy`).
 
 mod busy;
 
