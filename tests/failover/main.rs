@@ -1,10 +1,13 @@
 //! Workers as processes that are killed, suspended and stopped while records keep coming: guarantees K1 to
 //! K9 of `kcl`, each test named after the ones it is about.
 
+mod books;
+mod exactly_once;
 mod kills;
 mod refusals;
 mod scene;
 mod takeover;
+mod two_phases;
 mod zombie;
 
 /// The product's binary.

@@ -1,12 +1,10 @@
-//! The lease table as it is on disk, read beside the workers, and what must hold from one look to the next.
+//! The lease table as it is stored, read beside the workers, and what must hold from one look to the next.
 
 use crate::check::Violation;
 use crate::history::Sequence;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Row, SqliteConnection};
+use crate::store::Connection;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 /// A row of the table.
@@ -23,31 +21,21 @@ pub struct LeaseRow {
 /// Rows by shard.
 pub type LeaseTable = BTreeMap<String, LeaseRow>;
 
-/// A connection that only looks.
-pub async fn open(path: &Path) -> Option<SqliteConnection> {
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .busy_timeout(Duration::from_secs(5));
-    options.read_only(true).connect().await.ok()
-}
+/// How long a look may take.
+const LOOK: Duration = Duration::from_secs(5);
 
-/// The table now; empty before the first worker has made it.
-pub async fn look(connection: &mut SqliteConnection) -> LeaseTable {
+/// The table now; `None` before the first worker has made it, or if the database does not answer.
+pub async fn look(connection: &mut Connection) -> Option<LeaseTable> {
     let query = "SELECT lease_key, lease_owner, lease_counter, checkpoint FROM leases";
-    let rows = sqlx::query(query)
-        .fetch_all(connection)
-        .await
-        .unwrap_or_default();
-    rows.iter()
-        .map(|row| {
-            let lease = LeaseRow {
-                owner: row.get("lease_owner"),
-                counter: row.get("lease_counter"),
-                checkpoint: row.get("checkpoint"),
-            };
-            (row.get("lease_key"), lease)
-        })
-        .collect()
+    let rows = connection.rows(query, LOOK, |row| {
+        let lease = LeaseRow {
+            owner: row.text("lease_owner"),
+            counter: row.number("lease_counter"),
+            checkpoint: row.text("checkpoint").unwrap_or_default(),
+        };
+        (row.text("lease_key").unwrap_or_default(), lease)
+    });
+    Some(rows.await.ok()?.into_iter().collect())
 }
 
 /// K1 and K3 between two looks: a counter never falls and grows with every change of owner; a checkpoint
