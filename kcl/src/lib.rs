@@ -76,6 +76,7 @@ mod fetch;
 pub mod lease;
 pub mod processor;
 mod shard;
+pub mod status;
 pub mod worker;
 
 pub use checkpoint::{Checkpointer, Position, PreparedCheckpoint};

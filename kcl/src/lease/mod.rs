@@ -5,6 +5,7 @@
 //! everything as it was (K11); a repeated write whose first reply was lost succeeds (K12).
 
 pub mod assign;
+pub mod audit;
 #[cfg(test)]
 mod contract;
 pub mod expiry;
@@ -13,6 +14,7 @@ pub(crate) mod renew;
 mod rules;
 mod sqlite;
 mod transaction;
+pub mod why;
 mod worker;
 
 use crate::checkpoint::Position;
