@@ -218,6 +218,11 @@ impl Checkpointer {
         self.tenure.lock().is_in_doubt()
     }
 
+    /// Whether batches were done in transactions whose commits only the application has seen.
+    pub(crate) fn relies_on_transactions(&self) -> bool {
+        self.tenure.lock().relies_on_transactions()
+    }
+
     /// Looks up what the store holds after a transaction of the application that may or may not have been committed.
     pub(crate) async fn settle(&self) -> Result<Settled, Error> {
         self.tenure.settle().await

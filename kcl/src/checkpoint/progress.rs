@@ -92,6 +92,11 @@ impl Progress {
         self.transacted
     }
 
+    /// Whether what counts as handled is in the store only if transactions of the application were committed.
+    pub(super) fn relies_on_transactions(&self) -> bool {
+        self.relied_on.is_some()
+    }
+
     /// Refuses what was not delivered, or lies before an earlier checkpoint.
     pub(super) fn within(&self, position: Position, key: &LeaseKey) -> Result<(), Error> {
         if position.may_advance_to(&self.delivered) && self.floor.may_advance_to(&position) {

@@ -293,6 +293,12 @@ impl<P: RecordProcessor> Consumer<P> {
 
     /// What is left of a batch that failed after a transaction of its own: whether that was committed, the store tells.
     async fn settle(&mut self, batch: RecordBatch) -> Result<RecordBatch, Stop> {
+        self.look_up().await?;
+        Ok(batch.after(self.checkpointer.handled()))
+    }
+
+    /// Learns what the store holds, after transactions of the application.
+    async fn look_up(&mut self) -> Result<(), Stop> {
         for attempt in 1.. {
             match self.checkpointer.settle().await {
                 Ok(Settled::Here) => break,
@@ -304,7 +310,7 @@ impl<P: RecordProcessor> Consumer<P> {
                 }
             }
         }
-        Ok(batch.after(self.checkpointer.handled()))
+        Ok(())
     }
 
     /// Delivers one batch until it succeeds.
@@ -441,6 +447,10 @@ impl<P: RecordProcessor> Consumer<P> {
                 Ok(()) => break,
                 Err(error) => self.pause_after("shard_ended", attempt, &error).await?,
             }
+        }
+        // The end is final: nothing that a transaction should have stored may be missing behind it.
+        if self.checkpointer.relies_on_transactions() {
+            self.look_up().await?;
         }
         let children = self.new_leases(children);
         for attempt in 1.. {

@@ -4,6 +4,7 @@ mod balance;
 mod failover;
 mod loss;
 mod store;
+mod transacted;
 
 use crate::client::KinesisApi;
 use crate::config::InitialPosition;
