@@ -86,7 +86,7 @@ impl Trial {
     /// Takes a lease from a worker that has every reason to believe in it, until a transaction was refused for that: by the
     /// database, as the worker cannot know.
     async fn usurp(&mut self) {
-        let refused = |trial: &Trial| refusals(&trial.events()).values().sum::<usize>();
+        let refused = |trial: &Trial| refusals(&trial.events()).get("LeaseLost").copied();
         let before = refused(self);
         let deadline = Instant::now() + PATIENCE;
         let mut database = self.scene.fleet.store().connect().await.unwrap();

@@ -38,8 +38,8 @@ pub async fn look(connection: &mut Connection) -> Option<LeaseTable> {
     Some(rows.await.ok()?.into_iter().collect())
 }
 
-/// K1 and K3 between two looks: a counter never falls and grows with every change of owner; a checkpoint
-/// never moves back, and the end of a shard is final.
+/// K1 and K3 between two looks: a counter never falls and grows with every change of owner; nobody checkpoints a lease that
+/// nobody holds; a checkpoint never moves back, and the end of a shard is final.
 pub fn moves_forward(before: &LeaseTable, after: &LeaseTable) -> Result<(), Violation> {
     for (shard, now) in after {
         let Some(then) = before.get(shard) else {
@@ -48,6 +48,12 @@ pub fn moves_forward(before: &LeaseTable, after: &LeaseTable) -> Result<(), Viol
         if now.counter < then.counter || (now.counter == then.counter && now.owner != then.owner) {
             return Err(format!(
                 "K1: lease of {shard} went from {then:?} to {now:?}"
+            ));
+        }
+        let is_free = then.owner.is_none() && now.counter == then.counter;
+        if is_free && now.checkpoint != then.checkpoint {
+            return Err(format!(
+                "K1: {shard} was checkpointed without an owner, from {then:?} to {now:?}"
             ));
         }
         if progress(&now.checkpoint).cmp(&progress(&then.checkpoint)) == Ordering::Less {
@@ -104,6 +110,9 @@ mod tests {
             let violation = moves_forward(&before, &wrong).unwrap_err();
             assert!(violation.starts_with(guarantee), "{violation}");
         }
+        let free = table(None, 6, "1000");
+        assert_eq!(moves_forward(&free, &table(Some("b"), 7, "1001")), Ok(()));
+        assert!(moves_forward(&free, &table(None, 6, "1001")).is_err());
         let ended = table(None, 5, "SHARD_END");
         assert!(moves_forward(&ended, &table(None, 6, "1002")).is_err());
     }
