@@ -223,9 +223,9 @@ impl Checkpointer {
         self.tenure.lock().is_in_doubt()
     }
 
-    /// Whether batches were done in transactions whose commits only the application has seen.
-    pub(crate) fn relies_on_transactions(&self) -> bool {
-        self.tenure.lock().relies_on_transactions()
+    /// Whether a transaction of the application stored a position, or did not: it is not known here.
+    pub(crate) fn has_offered(&self) -> bool {
+        self.tenure.lock().has_offered()
     }
 
     /// Looks up what the store holds after a transaction of the application that may or may not have been committed.

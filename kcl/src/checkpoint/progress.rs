@@ -101,9 +101,9 @@ impl Progress {
         self.transacted
     }
 
-    /// Whether what counts as handled is in the store only if transactions of the application were committed.
-    pub(super) fn relies_on_transactions(&self) -> bool {
-        self.relied_on.is_some()
+    /// Whether a position may be stored, or not, by a transaction of the application.
+    pub(super) fn has_offered(&self) -> bool {
+        self.offered.is_some()
     }
 
     /// Refuses what was not delivered, or lies before an earlier checkpoint.

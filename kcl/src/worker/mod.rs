@@ -16,21 +16,31 @@ use crate::config::{InitialPosition, WorkerConfig};
 use crate::error::Error;
 use crate::lease::LeaseStore;
 use crate::processor::RecordProcessorFactory;
+use crate::shard::deliver::{FailureHandling, GivenUp};
+use crate::status::{Board, ShardStatus};
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Processes the shards of one stream together with the other workers of the application.
 pub struct Worker<F> {
     config: WorkerConfig,
-    client: Arc<dyn KinesisApi>,
-    store: Arc<dyn LeaseStore>,
+    components: Components,
     factory: Arc<F>,
     beginning: Beginning,
     handle: WorkerHandle,
     /// Tells the handles when the worker is gone, whether it ran or not.
     done: DropGuard,
+}
+
+/// What a worker works with, beside its settings and the user's code.
+struct Components {
+    client: Arc<dyn KinesisApi>,
+    store: Arc<dyn LeaseStore>,
+    failures: FailureHandling,
+    board: Arc<Board>,
 }
 
 /// The stream as it was when the worker was built.
@@ -81,7 +91,8 @@ impl<F: RecordProcessorFactory> Worker<F> {
     ///
     /// # Errors
     /// `WorkerReplaced`: another process registered under this worker id. `NotFound`: the stream is gone or was created
-    /// anew. `Store`, `AccessDenied` and others of the start: the worker could not begin. A store or endpoint that is out of reach later is waited for.
+    /// anew. `Processor`: a record processor failed and the [`ErrorPolicy`](crate::ErrorPolicy) says to stop; the text names the shard, the records and how often they failed, and the
+    /// source is the processor's error. The leases are released, that one before the records that failed. `Store`, `AccessDenied` and others of the start: the worker could not begin. A store or endpoint that is out of reach later is waited for.
     ///
     /// # Cancel safety
     /// Dropping the future is like a crash: no callback runs, the leases expire, and what was not checkpointed is delivered again
@@ -89,25 +100,36 @@ impl<F: RecordProcessorFactory> Worker<F> {
     pub async fn run(self) -> Result<(), Error> {
         let Worker {
             config,
-            client,
-            store,
+            components,
             factory,
             beginning,
             handle,
             done,
         } = self;
-        let running = run::Run::start(config, client, store, factory, beginning).await?;
+        let running = run::Run::start(config, components, factory, beginning).await?;
         let ended = running.until(handle.asked).await;
         drop(done);
         ended
     }
 }
 
-/// Stops a worker from elsewhere; clones stop the same one.
+/// Records that a worker gave up since it was built, as its [`ErrorPolicy`](crate::ErrorPolicy) said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Records skipped.
+    pub skipped: u64,
+    /// Records that the dead letter queue accepted.
+    pub dead_letters: u64,
+}
+
+/// Stops a worker from elsewhere, and tells of it; clones are of the same one.
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
     asked: CancellationToken,
     done: CancellationToken,
+    given_up: Arc<GivenUp>,
+    board: Arc<Board>,
 }
 
 impl WorkerHandle {
@@ -115,6 +137,8 @@ impl WorkerHandle {
         WorkerHandle {
             asked: CancellationToken::new(),
             done: CancellationToken::new(),
+            given_up: Arc::default(),
+            board: Arc::default(),
         }
     }
 
@@ -122,6 +146,20 @@ impl WorkerHandle {
     /// their last checkpoints. Returns at once; [`Worker::run`] returns when it is done.
     pub fn shutdown(&self) {
         self.asked.cancel();
+    }
+
+    /// How many records were given up so far.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            skipped: self.given_up.skipped.load(Ordering::Relaxed),
+            dead_letters: self.given_up.dead_lettered.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What each shard that this worker holds is doing, and for how long: why one does not move. In order of the shards' ids. Of a shard that it
+    /// does not hold, [`why`](crate::lease::why::why) tells.
+    pub fn shards(&self) -> Vec<ShardStatus> {
+        self.board.read()
     }
 
     /// Asks for a graceful shutdown and waits until the worker is gone.

@@ -1,8 +1,7 @@
 //! The one loop that decides: look at the leases, tell the consumers, release, take, ask; then wait a little.
 
-use super::Beginning;
 use super::held::{Held, Work};
-use crate::client::KinesisApi;
+use super::{Beginning, Components};
 use crate::client::retry::backoff;
 use crate::clock;
 use crate::config::WorkerConfig;
@@ -48,12 +47,17 @@ impl<F: RecordProcessorFactory> Run<F> {
     /// Registers, brings the leases up to date, and starts the heartbeat.
     pub(super) async fn start(
         config: WorkerConfig,
-        client: Arc<dyn KinesisApi>,
-        store: Arc<dyn LeaseStore>,
+        components: Components,
         factory: Arc<F>,
         beginning: Beginning,
     ) -> Result<Self, Error> {
-        let Beginning { stream, open } = beginning;
+        let stream = beginning.stream.clone();
+        let Components {
+            client,
+            store,
+            failures,
+            board,
+        } = components;
         let (sent, registration) = register(&*store, &config, &stream.identity()).await?;
         let shared = Arc::new(Shared {
             application: config.application.clone(),
@@ -61,21 +65,13 @@ impl<F: RecordProcessorFactory> Run<F> {
             client,
             window: OwnerWindow::open(sent, config.failover_time),
             read_ahead: Arc::new(Semaphore::new(config.read_ahead_bytes)),
+            failures,
             foreign_records: config.foreign_records,
             sync: Arc::new(Notify::new()),
             meters: Arc::default(),
+            board,
         });
-        let syncer = Syncer {
-            client: Arc::clone(&shared.client),
-            store: Arc::clone(&shared.store),
-            application: config.application.clone(),
-            stream: config.stream.clone(),
-            identity: stream.identity(),
-            initial: config.initial_position,
-            started_ms: stream.server_time_ms,
-            open_at_start: open,
-            store_timeout: config.failover_time,
-        };
+        let syncer = syncer(&config, &shared, beginning);
         let mut background = JoinSet::new();
         background.spawn(keep_alive(
             Arc::clone(&shared.store),
@@ -134,7 +130,12 @@ impl<F: RecordProcessorFactory> Run<F> {
                     });
                     return self.give_in(error).await;
                 }
-                () = self.held.ended(), if !self.held.is_empty() => look_at = clock::now(),
+                () = self.held.ended(), if !self.held.is_empty() => {
+                    if let Some(error) = self.held.failure() {
+                        return self.give_in(error).await;
+                    }
+                    look_at = clock::now();
+                }
                 () = tokio::time::sleep_until(look_at) => {
                     // Asking must not wait for a store that does not answer.
                     let looked = tokio::select! {
@@ -295,22 +296,24 @@ impl<F: RecordProcessorFactory> Run<F> {
         if error.kind() == ErrorKind::WorkerReplaced {
             self.held.lose_all();
             self.drain().await;
-        } else {
-            self.shut_down().await?;
+        } else if let Err(second) = self.shut_down().await {
+            tracing::error!(error = %second, "another failure on the way out");
         }
         Err(error)
     }
 
-    /// Every consumer finishes its batch, the leases are released, the worker's row goes.
+    /// Every consumer finishes its batch, the leases are released, the worker's row goes. An error is one that a processor's last
+    /// batch ended with.
     async fn shut_down(mut self) -> Result<(), Error> {
         self.held.give_up_all();
         self.drain().await;
+        let ended = self.held.failure().map_or(Ok(()), Err);
         let mut failures = 0;
         while let Err(error) = self.release().await {
             failures += 1;
             if failures >= START_ATTEMPTS || !self.shared.window.is_open() {
                 tracing::warn!(%error, "leases could not be released, they will expire");
-                return Ok(());
+                return ended;
             }
             tokio::time::sleep(LONGEST_LOOK_PAUSE).await;
         }
@@ -322,7 +325,7 @@ impl<F: RecordProcessorFactory> Run<F> {
         if let Err(error) = bounded(self.config.failover_time, call).await {
             tracing::warn!(%error, "the worker's row could not be removed, others will forget it");
         }
-        Ok(())
+        ended
     }
 
     /// Waits for the consumers, and cancels them after the grace period; releases what they gave up: all that end at once
@@ -352,6 +355,21 @@ impl<F: RecordProcessorFactory> Run<F> {
                 tracing::debug!(%error, "a release failed");
             }
         }
+    }
+}
+
+/// What keeps the leases of the stream in line with its shards.
+fn syncer(config: &WorkerConfig, shared: &Shared, beginning: Beginning) -> Syncer {
+    Syncer {
+        client: Arc::clone(&shared.client),
+        store: Arc::clone(&shared.store),
+        application: config.application.clone(),
+        stream: config.stream.clone(),
+        identity: beginning.stream.identity(),
+        initial: config.initial_position,
+        started_ms: beginning.stream.server_time_ms,
+        open_at_start: beginning.open,
+        store_timeout: config.failover_time,
     }
 }
 

@@ -2,8 +2,12 @@
 
 mod aggregates;
 mod balance;
+mod dead_letters;
 mod failover;
 mod loss;
+mod policy;
+mod policy_in_transactions;
+mod status;
 mod store;
 mod transacted;
 
