@@ -32,9 +32,7 @@ fn phases(events: &[Event]) -> BTreeMap<String, String> {
 
 /// How often a worker found what another had left of a shard.
 fn inherited(events: &[Event], shard: &str) -> usize {
-    let of = |event: &&Event| {
-        matches!(&event.kind, EventKind::Noted { shard: of, what } if of == shard && what == "inherited")
-    };
+    let of = |event: &&Event| matches!(&event.kind, EventKind::Noted { shard: of, what } if of == shard && what == "inherited");
     events.iter().filter(of).count()
 }
 
@@ -142,7 +140,11 @@ async fn next_owner_finishes_or_undoes(store: Option<Store>) {
     let mut trial = Trial::start(store).await;
     let mut left: BTreeMap<&str, usize> = BTreeMap::new();
     for round in 0..support::scaled(6, 60) {
-        let phase = if round % 2 == 0 { "prepared" } else { "applied" };
+        let phase = if round % 2 == 0 {
+            "prepared"
+        } else {
+            "applied"
+        };
         *left.entry(phase).or_default() += trial.kill_after(phase).await;
         if round % 6 == 3 {
             *left.entry("zombie").or_default() += trial.make_zombie().await;

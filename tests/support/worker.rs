@@ -178,10 +178,17 @@ impl WorkerProcess {
         of(&heard.events)
     }
 
+    /// The process id, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
     /// Its lines as they came.
     pub fn said(&self) -> Vec<Value> {
         let lines = self.process.stdout().all();
-        let parsed = lines.iter().filter_map(|line| serde_json::from_str(line).ok());
+        let parsed = lines
+            .iter()
+            .filter_map(|line| serde_json::from_str(line).ok());
         parsed.collect()
     }
 

@@ -3,7 +3,7 @@
 //! (`--count-into`), sums in the database that holds the leases (`--sums`), sums elsewhere in two phases (`--other`).
 //!
 //! Exit codes: 0 after an orderly shutdown, 2 for bad arguments, 1 for an error, which is on standard error
-//! as `kind: message`.
+//! as `kind: message`, after what the library logged.
 
 mod counter;
 mod mishap;
@@ -201,6 +201,11 @@ async fn run(settings: Settings) -> Result<(), ProcessorError> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     let settings = match Settings::from_arguments() {
         Ok(settings) => settings,
         Err(what) => {

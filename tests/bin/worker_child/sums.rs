@@ -43,7 +43,10 @@ impl SumsInTransaction {
         checkpointer: &Checkpointer,
         voice: &Voice,
     ) -> Result<(), ProcessorError> {
-        let goes_wrong = self.mishaps_while.as_ref().is_some_and(|file| file.exists());
+        let goes_wrong = self
+            .mishaps_while
+            .as_ref()
+            .is_some_and(|file| file.exists());
         let mishap = (goes_wrong && fastrand::u8(..3) == 0).then(Mishap::by_chance);
         if let Some(mishap) = mishap {
             voice.note(mishap.name());
