@@ -215,8 +215,11 @@ impl<'a> Division<'a> {
         let surplus: Vec<&Lease> = movable
             .iter()
             .flat_map(|(owner, leases)| {
-                let mut leases = leases.clone();
                 let excess = loads[owner].saturating_sub(quotas[owner]);
+                if excess == 0 {
+                    return Vec::new();
+                }
+                let mut leases = leases.clone();
                 // The same ones whoever plans.
                 costs.give_up_order(owner, &mut leases);
                 leases.truncate(excess);

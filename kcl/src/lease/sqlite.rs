@@ -115,7 +115,8 @@ impl Database {
         self.connection(&self.reader, &self.reading).await
     }
 
-    /// The connection, anew if it has ended.
+    /// The connection, anew if it has ended or is stuck in a transaction: on a full disk SQLite rolls back by itself, and the driver
+    /// waits for a rollback that never succeeds.
     async fn connection<'a>(
         &'a self,
         place: &'a Mutex<Option<SqliteConnection>>,
@@ -123,7 +124,7 @@ impl Database {
     ) -> Result<MappedMutexGuard<'a, SqliteConnection>, Error> {
         let mut guard = place.lock().await;
         let works = match guard.as_mut() {
-            Some(connection) => connection.ping().await.is_ok(),
+            Some(connection) => connection.ping().await.is_ok() && !connection.is_in_transaction(),
             None => false,
         };
         if !works {

@@ -510,6 +510,10 @@ impl<P: RecordProcessor> Consumer<P> {
                 }
             }
         }
+        // The end is final: nothing that a transaction should have stored may be missing behind it.
+        if self.checkpointer.has_offered() {
+            self.look_up().await?;
+        }
         let children = self.new_leases(children);
         for attempt in 1.. {
             // An end that the processor has accepted is stored, if it can be at once, though the lease was to be given up.

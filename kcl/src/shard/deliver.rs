@@ -208,6 +208,11 @@ impl<P: RecordProcessor> Consumer<P> {
     async fn settle(&mut self, error: &ProcessorError) -> Result<(), Stop> {
         let lease = &self.token.key;
         tracing::debug!(%lease, %error, "a batch with a transaction of its own failed, what is stored is looked up");
+        self.look_up().await
+    }
+
+    /// Learns what the store holds after transactions of the application.
+    pub(super) async fn look_up(&mut self) -> Result<(), Stop> {
         for attempt in 1.. {
             match self.checkpointer.settle().await {
                 Ok(Settled::Here) => break,

@@ -45,7 +45,7 @@ impl RecordProcessor for Thrifty {
     async fn shard_ended(&mut self, checkpointer: &Checkpointer) -> Result<(), ProcessorError> {
         match (self.habit, &self.last) {
             (Habit::AtTheEnd | Habit::Twice, Some(last)) => {
-                checkpointer.checkpoint_at(last).await?
+                checkpointer.checkpoint_at(last).await?;
             }
             (Habit::EverythingAtTheEnd, _) => checkpointer.checkpoint().await?,
             _ => {}
@@ -54,7 +54,7 @@ impl RecordProcessor for Thrifty {
     }
 }
 
-/// #211, #1733, #63: the last record was checkpointed in its batch; checkpointed again at the shard's end it counted as done already, SHARD_END
+/// #211, #1733, #63: the last record was checkpointed in its batch; checkpointed again at the shard's end it counted as done already, `SHARD_END`
 /// was never stored, and the children never began. Here the library stores the end, whatever the processor checkpoints.
 #[tokio::test(start_paused = true)]
 async fn k6_a_shard_ends_whenever_its_last_record_is_checkpointed() {
@@ -210,7 +210,7 @@ async fn k4_no_loss_when_crashing_between_a_shards_end_and_its_children() {
     scene.check_each_once();
 }
 
-/// #548, #1744: a worker that started on a lease at SHARD_END read the shard again, from its newest record, and stuck. Ended leases are not taken.
+/// #548, #1744: a worker that started on a lease at `SHARD_END` read the shard again, from its newest record, and stuck. Ended leases are not taken.
 #[tokio::test(start_paused = true)]
 async fn k3_an_ended_shard_is_not_read_again() {
     let scene = Scene::new(1);

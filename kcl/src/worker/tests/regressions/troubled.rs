@@ -26,8 +26,10 @@ pub(super) enum Mischief {
 }
 
 /// Mischief by shard and callback, and how often it is still to happen.
+type Pending = BTreeMap<(String, Callback), (Mischief, u32)>;
+
 #[derive(Debug, Clone, Default)]
-pub(super) struct Troubles(Arc<Mutex<BTreeMap<(String, Callback), (Mischief, u32)>>>);
+pub(super) struct Troubles(Arc<Mutex<Pending>>);
 
 impl Troubles {
     pub(super) fn set(&self, shard: usize, callback: Callback, mischief: Mischief, times: u32) {
