@@ -50,8 +50,9 @@ impl PostgresLeaseStore {
     ///
     /// The form is `postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=ca.pem`. `sslmode` is `prefer` unless given:
     /// encrypted if the server can, but without a look at its certificate; across a network use `verify-full`. What the URL leaves out
-    /// comes from `PGHOST`, `PGUSER`, `PGPASSWORD` and the like, and from `~/.pgpass`. Behind a pooler that
-    /// hands a session from one transaction to the next (`PgBouncer`), add `statement-cache-capacity=0`.
+    /// comes from `PGHOST`, `PGUSER`, `PGPASSWORD` and the like, and from `~/.pgpass`.
+    /// A pooler that gives sessions to others after each transaction must know prepared statements, as `PgBouncer` does since version
+    /// 1.21 (`max_prepared_statements`).
     ///
     /// # Errors
     /// `Configuration` if the URL is not one, there is no such database, or TLS does not come about; `AccessDenied` if the user may not

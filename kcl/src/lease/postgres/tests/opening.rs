@@ -248,25 +248,6 @@ async fn what_cannot_be_opened_says_what_to_do() {
     refused(&silent, ErrorKind::Unavailable, &["out of reach"]).await;
 }
 
-/// Goal: the store works without prepared statements that outlive a transaction, as poolers want it.
-#[tokio::test]
-async fn statements_need_not_outlive_a_transaction() {
-    let url = place().await;
-    let store = open(&format!("{url}?statement-cache-capacity=0")).await;
-    let (worker, held) = holder(&store, "w", &["a"]).await;
-    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
-    store.checkpoint(APP, &held[0], &at(1)).await.unwrap();
-    let mut connection = store.rest.connection().await.unwrap();
-    let left = "SELECT count(*)::text FROM pg_prepared_statements WHERE name <> ''";
-    let mut begun = store.begin.write(&mut connection.inner).await.unwrap();
-    let left: String = sqlx::raw_sql(left)
-        .fetch_one(&mut *begun)
-        .await
-        .map(|row| sqlx::Row::get(&row, 0))
-        .unwrap();
-    assert_eq!(left, "0");
-}
-
 #[tokio::test]
 async fn a_user_without_rights_is_told_which_are_missing() {
     let url = place().await;
