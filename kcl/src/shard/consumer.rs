@@ -253,8 +253,9 @@ impl<P: RecordProcessor> Consumer<P> {
                 .processor
                 .process_records(batch.clone(), &self.checkpointer);
             let answer = tokio::select! {
-                answer = guarded(work) => answer,
+                biased;
                 () = self.reader.ahead() => Err("reading ahead never ends".into()),
+                answer = guarded(work) => answer,
             };
             if self.checkpointer.is_over() {
                 return Err(Stop::Lost);

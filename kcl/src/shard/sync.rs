@@ -11,7 +11,7 @@ use crate::lease::renew::bounded;
 use crate::lease::{Lease, LeaseKey, LeaseStore, NewLease};
 use crate::processor::ShardInfo;
 use millstream_wire::HashKeyRange;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,14 +37,14 @@ pub(crate) struct SyncInput<'a> {
     /// What LATEST means: the stream server's clock when the worker started, *before* the shards were listed.
     pub(crate) started_ms: u64,
     /// The shards that were open then, as far as LATEST needs to know.
-    pub(crate) open_at_start: &'a HashSet<String>,
+    pub(crate) open_at_start: &'a BTreeSet<String>,
 }
 
 /// The shards as a family tree, with the leases they have.
 struct Family<'a> {
-    shards: HashMap<&'a str, &'a Shard>,
-    children: HashMap<&'a str, Vec<&'a str>>,
-    leases: HashMap<&'a str, &'a Lease>,
+    shards: BTreeMap<&'a str, &'a Shard>,
+    children: BTreeMap<&'a str, Vec<&'a str>>,
+    leases: BTreeMap<&'a str, &'a Lease>,
 }
 
 /// Plans a sync. `LATEST` is turned into the server's time here and never stored (K4).
@@ -94,7 +94,7 @@ pub(crate) fn plan(input: SyncInput<'_>) -> SyncPlan {
 
 impl<'a> Family<'a> {
     fn of(input: SyncInput<'a>) -> Self {
-        let mut children: HashMap<&str, Vec<&str>> = HashMap::new();
+        let mut children: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for shard in input.shards {
             for parent in &shard.parents {
                 children.entry(parent).or_default().push(&shard.shard_id);
@@ -143,7 +143,7 @@ impl<'a> Family<'a> {
     /// lease, the leases of its range whose shards are not listed either: the application was away for longer than the retention.
     fn leased_ancestors(&self, shard: &'a Shard) -> Vec<&'a Lease> {
         let mut found = Vec::new();
-        let mut seen = HashSet::new();
+        let mut seen = BTreeSet::new();
         let mut open: Vec<&str> = shard.parents.iter().map(String::as_str).collect();
         while let Some(id) = open.pop() {
             if !seen.insert(id) {
@@ -172,8 +172,8 @@ impl<'a> Family<'a> {
     }
 
     /// Whether a shard was open at the start, or came from one that was.
-    fn was_open(&self, shard: &'a Shard, open_at_start: &HashSet<String>) -> bool {
-        let mut seen = HashSet::new();
+    fn was_open(&self, shard: &'a Shard, open_at_start: &BTreeSet<String>) -> bool {
+        let mut seen = BTreeSet::new();
         let mut open = vec![shard.shard_id.as_str()];
         while let Some(id) = open.pop() {
             if open_at_start.contains(id) {
@@ -189,7 +189,7 @@ impl<'a> Family<'a> {
     }
 
     fn has_leased_descendant(&self, id: &'a str) -> bool {
-        let mut seen = HashSet::new();
+        let mut seen = BTreeSet::new();
         let mut open = vec![id];
         while let Some(id) = open.pop() {
             for child in self.children.get(id).into_iter().flatten() {
@@ -226,11 +226,11 @@ impl<'a> Family<'a> {
 /// Those of the listed shards that carry on a shard which is not listed any more: its children or, if they are not listed
 /// either, the first of their descendants.
 pub(crate) fn heirs(listed: &[Shard], gone: &ShardInfo) -> Vec<Shard> {
-    let by_id: HashMap<&str, &Shard> = listed
+    let by_id: BTreeMap<&str, &Shard> = listed
         .iter()
         .map(|shard| (shard.shard_id.as_str(), shard))
         .collect();
-    let mut ancestors = HashSet::new();
+    let mut ancestors = BTreeSet::new();
     let mut open: Vec<&str> = gone.parents.iter().map(String::as_str).collect();
     while let Some(id) = open.pop() {
         if ancestors.insert(id)
@@ -287,7 +287,7 @@ pub(crate) struct Syncer {
     /// The stream server's clock when the worker started.
     pub(crate) started_ms: u64,
     /// The shards that were open then, as far as LATEST needs to know.
-    pub(crate) open_at_start: HashSet<String>,
+    pub(crate) open_at_start: BTreeSet<String>,
     /// Limit on one call of the store.
     pub(crate) store_timeout: Duration,
 }

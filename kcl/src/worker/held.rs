@@ -8,7 +8,7 @@ use crate::lease::{Lease, LeaseKey, LeaseToken, Release, Snapshot};
 use crate::processor::{RecordProcessorFactory, ShardInfo};
 use crate::shard::callback::panic_text;
 use crate::shard::consumer::{self, Directive, Outcome, Shared, Tenure};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -23,10 +23,10 @@ pub(super) struct Held<F> {
     me: String,
     tasks: JoinSet<Outcome>,
     /// Every task that runs, also of tenures that are over: one shard never has two.
-    running: HashMap<LeaseKey, Running>,
-    keys: HashMap<Id, LeaseKey>,
+    running: BTreeMap<LeaseKey, Running>,
+    keys: BTreeMap<Id, LeaseKey>,
     /// Given up by their consumers, not yet released in the store.
-    releases: HashMap<LeaseKey, Release>,
+    releases: BTreeMap<LeaseKey, Release>,
 }
 
 struct Running {
@@ -62,9 +62,9 @@ impl<F: RecordProcessorFactory> Held<F> {
             stream,
             me: config.worker_id.clone(),
             tasks: JoinSet::new(),
-            running: HashMap::new(),
-            keys: HashMap::new(),
-            releases: HashMap::new(),
+            running: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            releases: BTreeMap::new(),
         }
     }
 
@@ -122,7 +122,7 @@ impl<F: RecordProcessorFactory> Held<F> {
 
     /// Compares what we believe to hold with the store: tells the consumers of lost leases, and finds who asks for ours.
     pub(super) fn reconcile(&mut self, snapshot: &Snapshot, expired: &Expired) {
-        let leases: HashMap<&LeaseKey, &Lease> = snapshot
+        let leases: BTreeMap<&LeaseKey, &Lease> = snapshot
             .leases
             .iter()
             .map(|lease| (&lease.key, lease))

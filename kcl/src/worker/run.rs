@@ -130,6 +130,7 @@ impl<F: RecordProcessorFactory> Run<F> {
                 () = tokio::time::sleep_until(look_at) => {
                     // Asking must not wait for a store that does not answer.
                     let looked = tokio::select! {
+                        biased;
                         () = asked.cancelled() => Ok(Duration::ZERO),
                         looked = self.look() => looked,
                     };
@@ -387,6 +388,7 @@ async fn keep_synced(
             _ => backoff(NO_SHARDS_PAUSE, interval.max(NO_SHARDS_PAUSE), failures),
         };
         tokio::select! {
+            biased;
             () = tokio::time::sleep(pause) => {}
             () = nudge.notified(), if failures == 0 => tokio::time::sleep(LONGEST_LOOK_PAUSE).await,
         }

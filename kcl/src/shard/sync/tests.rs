@@ -39,7 +39,7 @@ fn planned(shards: &[Shard], leases: &[Lease], initial: InitialPosition) -> Sync
         leases,
         initial,
         started_ms: NOW,
-        open_at_start: &HashSet::new(),
+        open_at_start: &std::collections::BTreeSet::new(),
     })
 }
 
