@@ -202,6 +202,12 @@ impl Checkpointer {
         }
     }
 
+    /// What this tenure is proven by.
+    #[cfg(test)]
+    pub(crate) fn token(&self) -> &LeaseToken {
+        &self.tenure.token
+    }
+
     /// Everything delivered so far is done: inside `process_records` the current batch included; elsewhere every batch whose
     /// processing succeeded. In `shutdown_requested` the checkpoint is stored together with the release of the lease.
     ///

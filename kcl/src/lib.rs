@@ -76,6 +76,8 @@ mod fetch;
 pub mod lease;
 pub mod processor;
 mod shard;
+#[cfg(test)]
+mod sim;
 pub mod worker;
 
 pub use checkpoint::{Checkpointer, Position};

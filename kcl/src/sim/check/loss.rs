@@ -1,0 +1,105 @@
+//! That every record is processed, and that nothing counts as finished which is not: K4, K13.
+
+use super::{Facts, Verdict, violated};
+use crate::checkpoint::Position;
+use crate::lease::LeaseKey;
+use crate::sim::history::{Event, RecordId, Step, What};
+use crate::sim::kinesis::{Put, SimShard};
+use crate::sim::settled::is_wanted;
+use std::collections::{BTreeMap, BTreeSet};
+
+fn shards(facts: &Facts) -> BTreeMap<LeaseKey, &SimShard> {
+    let mut shards = BTreeMap::new();
+    for stream in &facts.kinesis.streams {
+        for shard in &stream.shards {
+            let key = LeaseKey {
+                stream: stream.identity(),
+                shard_id: shard.shard.shard_id.clone(),
+            };
+            shards.insert(key, shard);
+        }
+    }
+    shards
+}
+
+fn wanted<'a>(facts: &Facts, key: &LeaseKey, shard: &'a SimShard) -> impl Iterator<Item = &'a Put> {
+    let (initial, stepped) = (facts.scenario.initial, facts.clock_stepped);
+    let beginning = facts.beginnings.get(&key.stream).cloned();
+    let records = shard.records.iter();
+    records.filter(move |put| is_wanted(put, initial, beginning.as_ref(), stepped))
+}
+
+/// No checkpoint is stored beyond a record that no processor declared done, and in the end all are done.
+pub(super) fn k4_nothing_is_lost(facts: &Facts) -> Verdict {
+    let shards = shards(facts);
+    let mut waiting: BTreeMap<&LeaseKey, Vec<&Put>> = shards
+        .iter()
+        .map(|(key, shard)| (key, wanted(facts, key, shard).collect()))
+        .collect();
+    waiting.values_mut().for_each(|puts| puts.reverse());
+    let mut handled: BTreeSet<RecordId> = BTreeSet::new();
+    for (index, entry) in facts.entries() {
+        match &entry.what {
+            What::Step {
+                step: Step::Handled(ids),
+                ..
+            } => handled.extend(ids),
+            What::Lease(change) => {
+                let Some(lease) = &change.after else { continue };
+                let Some(puts) = waiting.get_mut(&lease.key) else {
+                    continue;
+                };
+                while let Some(put) = puts.last() {
+                    let covered = Position::after(put.sequence).may_advance_to(&lease.checkpoint);
+                    if !covered || put.after > index {
+                        break;
+                    }
+                    if !handled.contains(&put.id()) {
+                        let text =
+                            format!("{} is stored beyond {}", lease.checkpoint, put.sequence);
+                        return violated("K4", index, text);
+                    }
+                    puts.pop();
+                }
+            }
+            What::World(Event::Quiet) => {
+                let lost = waiting
+                    .values()
+                    .flatten()
+                    .find(|put| !handled.contains(&put.id()));
+                if let Some(put) = lost {
+                    return violated("K4", index, format!("{} was never processed", put.sequence));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// `SHARD_END` is stored only of a shard that is closed, in the stream that the lease is about.
+pub(super) fn k13_only_what_is_finished_ends(facts: &Facts) -> Verdict {
+    let mut closed: BTreeSet<LeaseKey> = BTreeSet::new();
+    let mut current = None;
+    for (index, entry) in facts.entries() {
+        Facts::identity_after(&mut current, entry);
+        match &entry.what {
+            What::World(Event::Reshard { closed: ids, .. }) => {
+                let stream = current.unwrap_or_default().to_owned();
+                let keys = ids.iter().map(|id| LeaseKey {
+                    stream: stream.clone(),
+                    shard_id: id.clone(),
+                });
+                closed.extend(keys);
+            }
+            What::Lease(change) => {
+                let Some(lease) = &change.after else { continue };
+                if lease.checkpoint == Position::ShardEnd && !closed.contains(&lease.key) {
+                    return violated("K13", index, "SHARD_END of a shard that is not closed");
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,344 @@
+//! What happens to the hosts, the network, the store and the stream.
+
+use super::drive::Simulation;
+use super::history::Event;
+use super::scenario::pick;
+use super::world::{Cuts, World};
+use std::time::Duration;
+
+/// Something that ends a trouble, later.
+#[derive(Debug, Clone)]
+pub(super) enum Action {
+    Start { slot: usize, anew: bool },
+    Resume(usize),
+    Mend(usize),
+    StoreUp,
+    KinesisUp,
+    Soothe,
+    CreateStream { shards: u32, takes: Duration },
+}
+
+const MOST_SHARDS: usize = 24;
+const MOST_OPEN: usize = 10;
+const MOST_SLOTS: usize = 8;
+const TEN_MINUTES_MS: i64 = 600_000;
+
+impl Simulation {
+    pub(super) fn act(&mut self, action: Action) {
+        match action {
+            Action::Start { slot, anew } => self.start(slot, anew),
+            Action::Resume(slot) => self.resume(slot),
+            Action::Mend(slot) => {
+                let mut world = self.world.lock();
+                if world.cuts[slot] != Cuts::default() {
+                    world.cuts[slot] = Cuts::default();
+                    world.fault(format!("host {slot} is connected again"));
+                }
+            }
+            Action::StoreUp => {
+                let mut world = self.world.lock();
+                world.weather.store_down = false;
+                world.fault("the store is up");
+            }
+            Action::KinesisUp => {
+                let mut world = self.world.lock();
+                world.weather.kinesis_down = false;
+                world.fault("the endpoint is up");
+            }
+            Action::Soothe => self.world.lock().mood.poisoned = None,
+            Action::CreateStream { shards, takes } => {
+                let mut world = self.world.lock();
+                let now = world.now;
+                let identity = world.kinesis.create(shards, now, takes);
+                world.event(Event::StreamCreated { identity });
+            }
+        }
+    }
+
+    /// One thing goes wrong.
+    pub(super) fn trouble(&mut self) {
+        match self.rng.u8(..100) {
+            0..12 => self.crash_for_a_while(),
+            12..24 => self.pause_for_a_while(),
+            24..32 => self.stop_for_a_while(),
+            32..48 => self.cut(),
+            48..54 => self.take_down(),
+            54..68 => self.reshard(),
+            68..74 => self.step_clock(),
+            74..78 => {
+                let mut world = self.world.lock();
+                world.kinesis.generation += 1;
+                world.fault("all iterators expire");
+            }
+            78..84 => self.retain(),
+            84..90 => {
+                let mood = self.scenario.bad_mood(&mut self.rng);
+                self.world.lock().mood = mood;
+            }
+            90..94 => self.poison(),
+            94..96 => self.recreate(),
+            96..98 => self.replace(),
+            _ => {
+                let weather = self.scenario.stormy_weather(&mut self.rng);
+                let mut world = self.world.lock();
+                let (store_down, kinesis_down) =
+                    (world.weather.store_down, world.weather.kinesis_down);
+                world.weather = super::world::Weather {
+                    store_down,
+                    kinesis_down,
+                    ..weather
+                };
+            }
+        }
+    }
+
+    /// A length of time around the fail-over time.
+    fn while_(&mut self, most: f64) -> Duration {
+        self.scenario.failover.mul_f64(0.05 + most * self.rng.f64())
+    }
+
+    fn running(&mut self) -> Option<usize> {
+        let running = |slot: &usize| {
+            self.slots[*slot]
+                .host
+                .as_ref()
+                .is_some_and(|host| !host.paused)
+        };
+        let running: Vec<usize> = (0..self.slots.len()).filter(running).collect();
+        (!running.is_empty()).then(|| *pick(&mut self.rng, &running))
+    }
+
+    pub(super) fn crash(&mut self, slot: usize) {
+        if let Some(host) = self.slots[slot].host.take() {
+            self.event(Event::Crashed {
+                host: slot,
+                worker: host.worker.clone(),
+            });
+        }
+    }
+
+    /// A graceful shutdown.
+    pub(super) fn stop(&mut self, slot: usize) {
+        if let Some(host) = &self.slots[slot].host {
+            self.event(Event::ShutdownAsked {
+                host: slot,
+                worker: host.worker.clone(),
+            });
+            host.ask_to_stop();
+        }
+    }
+
+    fn resume(&mut self, slot: usize) {
+        if let Some(host) = self.slots[slot].host.as_mut().filter(|host| host.paused) {
+            host.paused = false;
+            self.event(Event::Resumed { host: slot });
+        }
+    }
+
+    fn crash_for_a_while(&mut self) {
+        let Some(slot) = self.running() else { return };
+        self.crash(slot);
+        let pause = self.while_(2.5);
+        let anew = self.rng.bool();
+        self.after(pause, Action::Start { slot, anew });
+    }
+
+    fn pause_for_a_while(&mut self) {
+        let Some(slot) = self.running() else { return };
+        if let Some(host) = &mut self.slots[slot].host {
+            host.paused = true;
+        }
+        self.event(Event::Paused { host: slot });
+        let pause = self.while_(3.0);
+        self.after(pause, Action::Resume(slot));
+    }
+
+    fn stop_for_a_while(&mut self) {
+        let Some(slot) = self.running() else { return };
+        self.stop(slot);
+        let pause = self.while_(1.5) + Duration::from_secs(1);
+        let anew = self.rng.bool();
+        self.after(pause, Action::Start { slot, anew });
+    }
+
+    fn cut(&mut self) {
+        let slot = self.rng.usize(..self.slots.len());
+        let rng = &mut self.rng;
+        let cuts = match rng.u8(..4) {
+            0 => Cuts {
+                to_store: true,
+                from_store: true,
+                ..Cuts::default()
+            },
+            1 => Cuts {
+                to_kinesis: true,
+                from_kinesis: true,
+                ..Cuts::default()
+            },
+            2 => Cuts {
+                to_store: true,
+                from_store: true,
+                to_kinesis: true,
+                from_kinesis: true,
+            },
+            _ => Cuts {
+                to_store: rng.bool(),
+                from_store: rng.bool(),
+                to_kinesis: rng.bool(),
+                from_kinesis: rng.bool(),
+            },
+        };
+        {
+            let mut world = self.world.lock();
+            world.cuts[slot] = cuts;
+            world.fault(format!("host {slot} has {cuts:?}"));
+        }
+        let pause = self.while_(2.5);
+        self.after(pause, Action::Mend(slot));
+    }
+
+    fn take_down(&mut self) {
+        let store = self.rng.bool();
+        let pause = self.while_(2.0);
+        let mut world = self.world.lock();
+        if store {
+            world.weather.store_down = true;
+            world.fault("the store is down");
+        } else {
+            world.weather.kinesis_down = true;
+            world.fault("the endpoint is down");
+        }
+        drop(world);
+        self.after(
+            pause,
+            if store {
+                Action::StoreUp
+            } else {
+                Action::KinesisUp
+            },
+        );
+    }
+
+    pub(super) fn reshard(&mut self) {
+        let mut world = self.world.lock();
+        let now = world.now;
+        let stream = world.kinesis.current();
+        let open = stream.open();
+        if !world.kinesis.exists || stream.shards.len() >= MOST_SHARDS {
+            return;
+        }
+        let neighbours = world.kinesis.neighbours(&mut self.rng);
+        let splits = open.len() < MOST_OPEN && (neighbours.is_none() || self.rng.bool());
+        let (closed, opened) = match neighbours {
+            Some((lower, upper)) if !splits => world.kinesis.merge(lower, upper, now),
+            _ => world.kinesis.split(*pick(&mut self.rng, &open), now),
+        };
+        world.event(Event::Reshard { closed, opened });
+    }
+
+    fn step_clock(&mut self) {
+        let skew_ms = match self.rng.u8(..4) {
+            0 => TEN_MINUTES_MS,
+            1 => -TEN_MINUTES_MS,
+            2 => self.rng.i64(-5000..5000),
+            _ => 0,
+        };
+        self.world.lock().set_clock(skew_ms);
+    }
+
+    /// Records outlive the retention, mostly those that were processed.
+    fn retain(&mut self) {
+        let any = self.rng.u8(..6) == 0;
+        let mut world = self.world.lock();
+        let shards = world.kinesis.current().shards.len();
+        let shard = self.rng.usize(..shards);
+        let found = &world.kinesis.current().shards[shard];
+        let read = found
+            .records
+            .iter()
+            .take_while(|put| world.handled.contains(&put.id()))
+            .count();
+        let count = if any { found.records.len() } else { read };
+        let id = found.shard.shard_id.clone();
+        world.kinesis.trim(shard, count);
+        world.fault(format!(
+            "the first {count} records of {id} are not retained"
+        ));
+    }
+
+    fn poison(&mut self) {
+        let mut world = self.world.lock();
+        let stream = world.kinesis.current();
+        let shard = pick(&mut self.rng, &stream.shards).shard.shard_id.clone();
+        world.fault(format!("{shard} is poisoned"));
+        world.mood.poisoned = Some(shard);
+        drop(world);
+        let pause = self.while_(3.0);
+        self.after(pause, Action::Soothe);
+    }
+
+    fn recreate(&mut self) {
+        let shards = self.rng.u32(1..=8);
+        let pause = self.while_(1.0);
+        let takes = Duration::from_millis(self.rng.u64(..2000));
+        let mut world = self.world.lock();
+        if !world.kinesis.exists {
+            return;
+        }
+        let identity = world.kinesis.delete();
+        world.event(Event::StreamDeleted { identity });
+        drop(world);
+        self.after(pause, Action::CreateStream { shards, takes });
+    }
+
+    /// A process that stands still is replaced by another under its worker id, and comes back later.
+    fn replace(&mut self) {
+        let Some(slot) = self.running() else { return };
+        if self.slots.len() >= MOST_SLOTS || self.slots[slot].retired {
+            return;
+        }
+        let Some(host) = &mut self.slots[slot].host else {
+            return;
+        };
+        host.paused = true;
+        let worker = host.worker.clone();
+        self.slots[slot].retired = true;
+        self.event(Event::Paused { host: slot });
+        let successor = self.add_slot(worker);
+        let (pause, missed) = (self.while_(0.5), self.while_(1.5));
+        self.after(
+            pause,
+            Action::Start {
+                slot: successor,
+                anew: false,
+            },
+        );
+        self.after(pause + missed, Action::Resume(slot));
+    }
+}
+
+impl World {
+    pub(super) fn put(&mut self, shard: usize) {
+        let (now, after) = (self.now, self.history.entries.len());
+        let Some(sequence) = self.kinesis.put(shard, now, after) else {
+            return;
+        };
+        let stream = self.kinesis.current();
+        let shard = crate::lease::LeaseKey {
+            stream: stream.identity(),
+            shard_id: stream.shards[shard].shard.shard_id.clone(),
+        };
+        self.event(Event::Put {
+            shard,
+            record: (sequence, 0),
+        });
+    }
+
+    pub(super) fn set_clock(&mut self, skew_ms: i64) {
+        if self.kinesis.skew_ms != skew_ms {
+            self.kinesis.skew_ms = skew_ms;
+            self.clock_stepped = true;
+            self.event(Event::ClockStepped { skew_ms });
+        }
+    }
+}
