@@ -1,132 +1,18 @@
-//! Positions in a shard: where an application has got to, and where it starts; and the checkpointer that stores them.
+//! The checkpointer: stores how far a processor has got, at once, in two phases, or in a transaction of the application.
+
+mod position;
+mod progress;
 
 use crate::error::{Error, ErrorKind};
 use crate::lease::renew::{OwnerWindow, bounded};
-use crate::lease::{LeaseStore, LeaseToken};
+use crate::lease::{LeaseDatabase, LeaseStore, LeaseToken, PendingCheckpoint};
 use crate::processor::Record;
-use millstream_wire::SequenceNumber;
-use std::cmp::Ordering;
-use std::fmt;
-use std::str::FromStr;
+use progress::{Phase, Progress, Step};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How far an application has got in a shard. Reading resumes *after* it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Position {
-    /// Nothing processed yet: start at the oldest record still retained.
-    TrimHorizon,
-    /// Nothing processed yet: start at the first record that arrived at or after this time,
-    /// milliseconds since 1970 by the stream server's clock.
-    AtTimestamp(u64),
-    /// Everything up to and including this record is done.
-    Sequence {
-        /// The last finished record.
-        sequence: SequenceNumber,
-        /// The last finished user record within it, if it is an aggregate; else 0.
-        sub_sequence: u64,
-    },
-    /// The whole shard is done; final.
-    ShardEnd,
-}
-
-impl Position {
-    /// Everything up to and including `sequence` is done.
-    pub fn after(sequence: SequenceNumber) -> Position {
-        Position::Sequence {
-            sequence,
-            sub_sequence: u64::MAX,
-        }
-    }
-
-    /// Whether the store may replace `self` by `next`: forward or equal, never back (K3). The starting
-    /// positions are before every record and may replace only themselves.
-    pub fn may_advance_to(&self, next: &Position) -> bool {
-        match self.partial_cmp(next) {
-            Some(Ordering::Less | Ordering::Equal) => true,
-            Some(Ordering::Greater) | None => false,
-        }
-    }
-
-    fn rank(self) -> u8 {
-        match self {
-            Position::TrimHorizon | Position::AtTimestamp(_) => 0,
-            Position::Sequence { .. } => 1,
-            Position::ShardEnd => 2,
-        }
-    }
-}
-
-impl PartialOrd for Position {
-    /// Starting positions < records < shard end. Two different starting positions do not compare.
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        match (self, other) {
-            (
-                Position::Sequence {
-                    sequence,
-                    sub_sequence,
-                },
-                Position::Sequence {
-                    sequence: other_sequence,
-                    sub_sequence: other_sub,
-                },
-            ) => Some((sequence, sub_sequence).cmp(&(other_sequence, other_sub))),
-            _ if self == other => Some(Ordering::Equal),
-            _ if self.rank() == other.rank() => None,
-            _ => Some(self.rank().cmp(&other.rank())),
-        }
-    }
-}
-
-/// The text is not a stored position.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is not a checkpoint: expected TRIM_HORIZON, AT_TIMESTAMP:milliseconds, SHARD_END, a sequence number, or sequence:sub-sequence"
-)]
-pub struct InvalidPosition(pub String);
-
-impl fmt::Display for Position {
-    /// The stored form. A position after a whole record is the bare sequence number.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Position::TrimHorizon => f.write_str("TRIM_HORIZON"),
-            Position::AtTimestamp(ms) => write!(f, "AT_TIMESTAMP:{ms}"),
-            Position::Sequence {
-                sequence,
-                sub_sequence: u64::MAX,
-            } => write!(f, "{sequence}"),
-            Position::Sequence {
-                sequence,
-                sub_sequence,
-            } => write!(f, "{sequence}:{sub_sequence}"),
-            Position::ShardEnd => f.write_str("SHARD_END"),
-        }
-    }
-}
-
-impl FromStr for Position {
-    type Err = InvalidPosition;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refused = || InvalidPosition(text.chars().take(200).collect());
-        match text {
-            "TRIM_HORIZON" => return Ok(Position::TrimHorizon),
-            "SHARD_END" => return Ok(Position::ShardEnd),
-            _ => {}
-        }
-        if let Some(ms) = text.strip_prefix("AT_TIMESTAMP:") {
-            return ms.parse().map(Position::AtTimestamp).map_err(|_| refused());
-        }
-        let (sequence, sub_sequence) = match text.split_once(':') {
-            None => (text, u64::MAX),
-            Some((sequence, sub)) => (sequence, sub.parse().map_err(|_| refused())?),
-        };
-        Ok(Position::Sequence {
-            sequence: sequence.parse().map_err(|_| refused())?,
-            sub_sequence,
-        })
-    }
-}
+pub use position::{InvalidPosition, Position};
+pub(crate) use progress::Settled;
 
 /// Stores how far a processor has got; valid for one tenure of one lease, refused ever after (K1).
 ///
@@ -134,6 +20,36 @@ impl FromStr for Position {
 #[derive(Debug, Clone)]
 pub struct Checkpointer {
     tenure: Arc<Tenure>,
+}
+
+/// A checkpoint stored as pending, with the application's state, to be committed when the application has done its part.
+/// Whoever gets the shard before that finds it in [`ShardInfo::pending`](crate::ShardInfo::pending).
+#[derive(Debug, Clone)]
+pub struct PreparedCheckpoint {
+    tenure: Arc<Tenure>,
+    position: Position,
+}
+
+impl PreparedCheckpoint {
+    /// Where the shard will be checkpointed.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Stores the checkpoint. One that a later checkpoint covers is done already.
+    ///
+    /// # Errors
+    /// As for [`Checkpointer::checkpoint`]; `InvalidPosition` also if the batch it was prepared in has failed since and is not
+    /// delivered again yet.
+    ///
+    /// # Cancel safety
+    /// A cancelled call may or may not have stored the checkpoint; calling again is safe.
+    pub async fn commit(&self) -> Result<(), Error> {
+        if self.position.may_advance_to(&self.tenure.lock().floor) {
+            return Ok(());
+        }
+        self.tenure.advance(self.position).await
+    }
 }
 
 /// One tenure of one lease: what may be checkpointed, and where it is stored.
@@ -149,31 +65,10 @@ struct Tenure {
     writing: tokio::sync::Mutex<()>,
 }
 
-#[derive(Debug, Clone)]
-struct Progress {
-    phase: Phase,
-    /// End of the last batch whose processing succeeded.
-    handled: Position,
-    /// Like `handled`, but with the batch in work.
-    delivered: Position,
-    /// The last checkpoint given in this attempt at a batch; a later one lies at or after it.
-    floor: Position,
-    /// What the store is known to hold.
-    stored: Position,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Processing,
-    /// A checkpoint is kept and stored together with the release (K9).
-    Releasing,
-    /// The tenure is over, for this reason.
-    Over(&'static str),
-}
-
 /// How often one checkpoint is tried while the store is out of reach.
 const ATTEMPTS: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const NOT_RENEWED: &str = "the worker could not renew its leases in time";
 
 impl Checkpointer {
     pub(crate) fn new(
@@ -183,20 +78,13 @@ impl Checkpointer {
         stored: Position,
         window: OwnerWindow,
     ) -> Self {
-        let progress = Progress {
-            phase: Phase::Processing,
-            handled: stored,
-            delivered: stored,
-            floor: stored,
-            stored,
-        };
         Checkpointer {
             tenure: Arc::new(Tenure {
                 store,
                 application: application.to_owned(),
                 token,
                 window,
-                progress: Mutex::new(progress),
+                progress: Mutex::new(Progress::new(stored)),
                 writing: tokio::sync::Mutex::new(()),
             }),
         }
@@ -234,23 +122,116 @@ impl Checkpointer {
         self.tenure.advance(record.position()).await
     }
 
+    /// Stores a pending checkpoint of everything delivered so far, with the application's state: the first of two phases. Then the application does its
+    /// part (commits at another system under that state), and [`PreparedCheckpoint::commit`] is the second. After a crash in between, the
+    /// next owner finds both in [`ShardInfo::pending`](crate::ShardInfo::pending), finishes or undoes that part, and goes on.
+    ///
+    /// A new preparation replaces the one before; a checkpoint at or after it removes it.
+    ///
+    /// # Errors
+    /// As for [`checkpoint`](Checkpointer::checkpoint); `Configuration` if the state is longer than 65,536 bytes.
+    ///
+    /// # Cancel safety
+    /// A cancelled call may or may not have stored the preparation; calling again is safe.
+    pub async fn prepare(&self, state: impl Into<Vec<u8>>) -> Result<PreparedCheckpoint, Error> {
+        let position = self.tenure.lock().delivered;
+        self.tenure.prepare(position, state.into()).await?;
+        Ok(self.prepared(position))
+    }
+
+    /// The same, up to and including `record`.
+    ///
+    /// # Errors
+    /// `InvalidPosition`: the record was not delivered in this tenure, or lies before the last checkpoint. Others as
+    /// for [`prepare`](Checkpointer::prepare).
+    ///
+    /// # Cancel safety
+    /// As for [`prepare`](Checkpointer::prepare).
+    pub async fn prepare_at(
+        &self,
+        record: &Record,
+        state: impl Into<Vec<u8>>,
+    ) -> Result<PreparedCheckpoint, Error> {
+        self.tenure.prepare(record.position(), state.into()).await?;
+        Ok(self.prepared(record.position()))
+    }
+
+    fn prepared(&self, position: Position) -> PreparedCheckpoint {
+        PreparedCheckpoint {
+            tenure: Arc::clone(&self.tenure),
+            position,
+        }
+    }
+
+    /// Stores a checkpoint of everything delivered so far in a transaction of the application, on the database that holds the leases:
+    /// what the application writes in it, and the checkpoint, happen together or not at all. That is exactly once.
+    ///
+    /// The write is fenced: it fails unless this tenure holds the lease, and unless the store holds just what this tenure has seen
+    /// stored. When the batch fails afterwards, also by a commit whose answer was lost, the library looks up what is stored before it delivers
+    /// again, and delivers what comes after it.
+    ///
+    /// Keep the transaction short. In SQLite nobody else writes meanwhile, heartbeats included: begin it with `BEGIN IMMEDIATE`. In
+    /// PostgreSQL the shard cannot change hands meanwhile, so the server ends a session that is idle in it for longer than leases live.
+    ///
+    /// # Errors
+    /// `LeaseLost`: the tenure is over, or cannot be proven for the moment. `InvalidPosition`: the store does not hold what an earlier transaction should have
+    /// stored. `Store`: the database does not hold the leases. `Unavailable`: the database is busy or out of reach. Roll the
+    /// transaction back and fail the batch on each of them.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the transaction in a state that is not known: roll it back.
+    pub async fn checkpoint_in<D: LeaseDatabase>(
+        &self,
+        transaction: &mut sqlx::Transaction<'_, D>,
+    ) -> Result<(), Error> {
+        let position = self.tenure.lock().delivered;
+        self.tenure.offer(position, transaction).await
+    }
+
+    /// The same, up to and including `record`.
+    ///
+    /// # Errors
+    /// As for [`checkpoint_in`](Checkpointer::checkpoint_in); `InvalidPosition` also if the record was not delivered in this
+    /// tenure, or lies before the last checkpoint.
+    ///
+    /// # Cancel safety
+    /// As for [`checkpoint_in`](Checkpointer::checkpoint_in).
+    pub async fn checkpoint_at_in<D: LeaseDatabase>(
+        &self,
+        record: &Record,
+        transaction: &mut sqlx::Transaction<'_, D>,
+    ) -> Result<(), Error> {
+        self.tenure.offer(record.position(), transaction).await
+    }
+
     /// A batch that ends at `last` is about to be delivered, for the first time or again.
     pub(crate) fn begin_batch(&self, last: Position) {
-        let mut progress = self.tenure.lock();
-        progress.delivered = last;
-        progress.floor = progress.handled;
+        self.tenure.lock().begin_batch(last);
     }
 
     /// The batch in work was processed.
     pub(crate) fn batch_succeeded(&self) {
-        let mut progress = self.tenure.lock();
-        progress.handled = progress.delivered;
+        self.tenure.lock().batch_succeeded();
     }
 
     /// The batch in work failed: it does not count as delivered.
     pub(crate) fn batch_failed(&self) {
-        let mut progress = self.tenure.lock();
-        progress.delivered = progress.handled;
+        self.tenure.lock().batch_failed();
+    }
+
+    /// Whether [`settle`](Checkpointer::settle) must come before the batch is delivered again.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.tenure.lock().is_in_doubt()
+    }
+
+    /// Looks up what the store holds after a transaction of the application that may or may not have been committed.
+    pub(crate) async fn settle(&self) -> Result<Settled, Error> {
+        self.tenure.settle().await
+    }
+
+    /// Turns a starting time into the first record found for it, before it is delivered (K4).
+    pub(crate) async fn pin(&self, first: Position) -> Result<(), Error> {
+        self.tenure.pin(first).await
     }
 
     /// Everything up to here was handled.
@@ -268,7 +249,7 @@ impl Checkpointer {
         let _last_write = self.tenure.writing.lock().await;
         let mut progress = self.tenure.lock();
         progress.phase = Phase::Over("the lease was released");
-        (!progress.floor.may_advance_to(&progress.stored)).then_some(progress.floor)
+        progress.last_words()
     }
 
     /// Ends the tenure.
@@ -282,72 +263,139 @@ impl Checkpointer {
     }
 }
 
-/// What is to be done about a checkpoint.
-enum Step {
-    Nothing,
-    Write,
+/// A write of the store.
+enum Write {
+    Checkpoint(Position),
+    Pending(PendingCheckpoint),
 }
+
+/// The longest state that can be stored with a prepared checkpoint.
+const STATE_MAX_BYTES: usize = 64 * 1024;
 
 impl Tenure {
     fn lock(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn advance(&self, position: Position) -> Result<(), Error> {
-        let _turn = self.writing.lock().await;
-        match self.admit(position)? {
-            Step::Nothing => Ok(()),
-            Step::Write => self.write(position).await,
+    fn live(&self) -> Result<MutexGuard<'_, Progress>, Error> {
+        let progress = self.lock();
+        match progress.phase {
+            Phase::Over(reason) => Err(self.lost(reason)),
+            Phase::Processing | Phase::Releasing => Ok(progress),
         }
     }
 
-    fn admit(&self, position: Position) -> Result<Step, Error> {
-        let mut progress = self.lock();
-        if let Phase::Over(reason) = progress.phase {
-            return Err(self.lost(reason));
+    async fn advance(&self, position: Position) -> Result<(), Error> {
+        let _turn = self.writing.lock().await;
+        let step = self.live()?.admit(position, &self.token.key)?;
+        if step == Step::Nothing {
+            return Ok(());
         }
-        let delivered = position.may_advance_to(&progress.delivered);
-        if !delivered || !progress.floor.may_advance_to(&position) {
+        match self.write(&Write::Checkpoint(position)).await {
+            Ok(()) => {
+                self.lock().was_stored(position);
+                Ok(())
+            }
+            // The tenure is current, and only it writes: an earlier checkpoint was stored though its reply was lost, and
+            // covers this one (K12).
+            Err(error) if error.kind() == ErrorKind::InvalidPosition => {
+                tracing::debug!(%error, lease = %self.token.key, "a later checkpoint is stored");
+                self.lock().floor = position;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn prepare(&self, position: Position, state: Vec<u8>) -> Result<(), Error> {
+        if state.len() > STATE_MAX_BYTES {
             return Err(Error::new(
-                ErrorKind::InvalidPosition,
+                ErrorKind::Configuration,
                 format!(
-                    "checkpoint {position} of {} must lie between the last one, {}, and the last record delivered, {}",
-                    self.token.key, progress.floor, progress.delivered
+                    "the state of a prepared checkpoint of {} is {} bytes long, at most {STATE_MAX_BYTES} can be stored; keep it elsewhere and store where",
+                    self.token.key,
+                    state.len()
                 ),
             ));
         }
-        if progress.phase == Phase::Releasing {
-            progress.floor = position;
-            return Ok(Step::Nothing);
-        }
-        // A batch that is delivered again may be checkpointed from its start, but the store never goes back (K3).
-        if position.may_advance_to(&progress.stored) {
-            progress.floor = position;
-            return Ok(Step::Nothing);
-        }
-        Ok(Step::Write)
+        let _turn = self.writing.lock().await;
+        self.live()?.within(position, &self.token.key)?;
+        let pending = PendingCheckpoint { position, state };
+        self.write(&Write::Pending(pending)).await
     }
 
-    async fn write(&self, position: Position) -> Result<(), Error> {
+    async fn offer<D: LeaseDatabase>(
+        &self,
+        position: Position,
+        transaction: &mut sqlx::Transaction<'_, D>,
+    ) -> Result<(), Error> {
+        let _turn = self.writing.lock().await;
+        let base = {
+            let mut progress = self.live()?;
+            progress.within(position, &self.token.key)?;
+            progress.base()
+        };
+        if !self.window.is_open() {
+            return Err(self.lost(NOT_RENEWED));
+        }
+        let step = crate::lease::CheckpointStep {
+            application: &self.application,
+            token: &self.token,
+            base,
+            position,
+            patience: self.window.length(),
+        };
+        D::store_checkpoint(transaction, step).await?;
+        self.lock().was_offered(position);
+        Ok(())
+    }
+
+    async fn settle(&self) -> Result<Settled, Error> {
+        let _turn = self.writing.lock().await;
+        let read = self.store.lease(&self.application, &self.token.key);
+        let lease = bounded(self.window.length(), read).await?;
+        match lease {
+            Some(lease)
+                if lease.counter == self.token.counter
+                    && lease.owner.as_ref() == Some(&self.token.owner) =>
+            {
+                Ok(self.lock().settle(lease.checkpoint))
+            }
+            Some(_) | None => {
+                let reason = "the lease has another owner";
+                self.lock().phase = Phase::Over(reason);
+                Err(self.lost(reason))
+            }
+        }
+    }
+
+    async fn pin(&self, first: Position) -> Result<(), Error> {
+        let _turn = self.writing.lock().await;
+        drop(self.live()?);
+        self.write(&Write::Checkpoint(first)).await?;
+        let mut progress = self.lock();
+        progress.handled = first;
+        progress.delivered = first;
+        progress.was_stored(first);
+        Ok(())
+    }
+
+    /// Writes, again and again for a while if the store is out of reach.
+    async fn write(&self, write: &Write) -> Result<(), Error> {
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
             if !self.window.is_open() {
-                return Err(self.lost("the worker could not renew its leases in time"));
+                return Err(self.lost(NOT_RENEWED));
             }
-            let write = self
-                .store
-                .checkpoint(&self.application, &self.token, &position);
-            match bounded(self.window.length(), write).await {
+            let (store, application, token) = (&self.store, &self.application, &self.token);
+            let call = match write {
+                Write::Checkpoint(position) => store.checkpoint(application, token, position),
+                Write::Pending(pending) => store.prepare(application, token, pending),
+            };
+            match bounded(self.window.length(), call).await {
                 Ok(()) => break,
                 Err(error) if error.is_retryable() && attempt < ATTEMPTS => {
-                    tracing::debug!(%error, attempt, lease = %self.token.key, "checkpoint is repeated");
-                }
-                // The tenure is current, and only it writes: an earlier checkpoint was stored though its reply was lost, and
-                // covers this one (K12).
-                Err(error) if error.kind() == ErrorKind::InvalidPosition => {
-                    tracing::debug!(%error, lease = %self.token.key, "a later checkpoint is stored");
-                    self.lock().floor = position;
-                    return Ok(());
+                    tracing::debug!(%error, attempt, lease = %token.key, "checkpoint is repeated");
                 }
                 Err(error) => {
                     if error.kind() == ErrorKind::LeaseLost {
@@ -359,9 +407,6 @@ impl Tenure {
             tokio::time::sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
             pause *= 2;
         }
-        let mut progress = self.lock();
-        progress.stored = position;
-        progress.floor = position;
         Ok(())
     }
 

@@ -80,11 +80,14 @@ mod shard;
 mod sim;
 pub mod worker;
 
-pub use checkpoint::{Checkpointer, Position};
+pub use checkpoint::{Checkpointer, Position, PreparedCheckpoint};
 pub use config::{InitialPosition, WorkerConfig};
 pub use error::{Error, ErrorKind};
-pub use lease::{Lease, LeaseStore, MemoryLeaseStore, SqliteLeaseStore};
+pub use lease::{Lease, LeaseStore, MemoryLeaseStore, PendingCheckpoint, SqliteLeaseStore};
 pub use processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 pub use worker::{Worker, WorkerBuilder, WorkerHandle};
+
+/// The SQL library whose transactions [`Checkpointer::checkpoint_in`] takes.
+pub use sqlx;

@@ -1,6 +1,7 @@
 //! What the user writes: a record processor per shard, and what it is given.
 
 use crate::checkpoint::Position;
+use crate::lease::PendingCheckpoint;
 use async_trait::async_trait;
 use bytes::Bytes;
 use millstream_wire::{HashKeyRange, SequenceNumber};
@@ -21,6 +22,9 @@ pub struct ShardInfo {
     pub hash_key_range: Option<HashKeyRange>,
     /// Shards that this one was split or merged from.
     pub parents: Vec<String>,
+    /// A checkpoint that an earlier owner prepared and did not commit: finish or undo what its state says before anything else. It
+    /// stays until a checkpoint at or after it.
+    pub pending: Option<PendingCheckpoint>,
 }
 
 /// One record.
@@ -86,6 +90,24 @@ impl RecordBatch {
     /// The records in sequence order.
     pub fn records(&self) -> &[Record] {
         &self.records
+    }
+    /// What of it comes after `position`.
+    pub(crate) fn after(self, position: Position) -> RecordBatch {
+        if self
+            .records
+            .first()
+            .is_none_or(|first| position < first.position())
+        {
+            return self;
+        }
+        let rest = self
+            .records
+            .iter()
+            .filter(|record| position < record.position());
+        RecordBatch {
+            records: Arc::new(rest.cloned().collect()),
+            ..self
+        }
     }
     /// How far the end of this batch is behind the tip of the shard.
     pub fn behind_latest(&self) -> Duration {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock;
 use crate::fake::store::FaultyStore;
-use crate::lease::{Claim, LeaseKey, MemoryLeaseStore, NewLease};
+use crate::lease::{Claim, LeaseKey, MemoryLeaseStore, NewLease, WorkerProfile};
 use bytes::Bytes;
 
 const FAILOVER: Duration = Duration::from_secs(10);
@@ -36,7 +36,10 @@ async fn tenure() -> (FaultyStore, Checkpointer, OwnerWindow) {
         hash_key_range: None,
     };
     store.create_leases("app", &[new]).await.unwrap();
-    let me = store.register("app", "w").await.unwrap();
+    let me = store
+        .register("app", "w", &WorkerProfile::default())
+        .await
+        .unwrap();
     let claim = Claim {
         key: key.clone(),
         counter: 0,
@@ -190,4 +193,80 @@ async fn k12_a_batch_goes_on_after_a_checkpoint_that_was_stored_without_an_answe
         checkpointer.checkpoint_at(&record(number)).await.unwrap();
         assert_eq!(stored(&store).await, position(number.max(5)), "K3");
     }
+}
+
+/// Goal: a processor that hands records on and hears of their end later checkpoints what is done, also of earlier batches.
+#[tokio::test(start_paused = true)]
+async fn a_record_of_an_earlier_batch_may_be_checkpointed() {
+    let (store, checkpointer, _) = tenure().await;
+    checkpointer.begin_batch(position(5));
+    checkpointer.batch_succeeded();
+    checkpointer.begin_batch(position(9));
+    checkpointer.checkpoint_at(&record(3)).await.unwrap();
+    assert_eq!(stored(&store).await, position(3));
+    checkpointer.checkpoint_at(&record(7)).await.unwrap();
+    let back = checkpointer.checkpoint_at(&record(5)).await.unwrap_err();
+    assert_eq!(back.kind(), ErrorKind::InvalidPosition);
+}
+
+/// Goal: what a processor took in but did not checkpoint is not checkpointed for it: it may hold it in memory still.
+#[tokio::test(start_paused = true)]
+async fn k4_a_release_stores_only_what_the_processor_checkpointed() {
+    let (_, checkpointer, _) = tenure().await;
+    checkpointer.begin_batch(position(5));
+    checkpointer.batch_succeeded();
+    checkpointer.begin_batch(position(9));
+    checkpointer.batch_succeeded();
+    checkpointer.begin_release();
+    assert_eq!(checkpointer.finish_release().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prepared_checkpoint_is_committed_once() {
+    let (store, checkpointer, _) = tenure().await;
+    checkpointer.begin_batch(position(9));
+    let prepared = checkpointer
+        .prepare_at(&record(4), *b"state")
+        .await
+        .unwrap();
+    assert_eq!(stored(&store).await, Position::TrimHorizon);
+    let pending = async || {
+        store.inner.snapshot("app").await.unwrap().leases[0]
+            .pending
+            .clone()
+    };
+    let expected = PendingCheckpoint {
+        position: position(4),
+        state: b"state".to_vec(),
+    };
+    assert_eq!(pending().await, Some(expected));
+    prepared.commit().await.unwrap();
+    assert_eq!((stored(&store).await, pending().await), (position(4), None));
+    checkpointer.checkpoint_at(&record(6)).await.unwrap();
+    prepared.commit().await.unwrap();
+    assert_eq!(stored(&store).await, position(6));
+    let last = checkpointer.prepare(Vec::new()).await.unwrap();
+    assert_eq!(last.position(), position(9));
+    checkpointer.batch_failed();
+    let early = last.commit().await.unwrap_err();
+    assert_eq!(early.kind(), ErrorKind::InvalidPosition);
+    let long = checkpointer.prepare(vec![0; 65_537]).await.unwrap_err();
+    assert_eq!(long.kind(), ErrorKind::Configuration);
+}
+
+/// Goal: the first record found for a starting time takes its place in the store.
+#[tokio::test(start_paused = true)]
+async fn k4_a_starting_position_is_pinned_to_the_first_record() {
+    let (store, checkpointer, _) = tenure().await;
+    let first = Position::AtSequence("3".parse().unwrap());
+    store.set(|faults| faults.lose_reply_every = Some(2));
+    checkpointer.pin(first).await.unwrap();
+    checkpointer.pin(first).await.unwrap();
+    assert_eq!(
+        (stored(&store).await, checkpointer.handled()),
+        (first, first)
+    );
+    checkpointer.begin_batch(position(5));
+    checkpointer.checkpoint_at(&record(3)).await.unwrap();
+    assert_eq!(stored(&store).await, position(3));
 }

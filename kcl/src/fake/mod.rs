@@ -26,6 +26,8 @@ pub(crate) struct FakeKinesis {
 struct State {
     began: Instant,
     created_ms: u64,
+    /// How far the clock was set back.
+    set_back: Duration,
     shards: Vec<FakeShard>,
     next_sequence: u64,
     /// Iterators of earlier generations have expired.
@@ -83,6 +85,7 @@ impl FakeKinesis {
         let state = State {
             began: clock::now(),
             created_ms: EPOCH_MS - 1000,
+            set_back: Duration::ZERO,
             shards: ranges.into_iter().enumerate().map(fake).collect(),
             next_sequence: 1,
             generation: 0,
@@ -129,6 +132,11 @@ impl FakeKinesis {
         for index in 0..count {
             self.put(shard, &index.to_string());
         }
+    }
+
+    /// Sets the server's clock back.
+    pub(crate) fn set_clock_back(&self, by: Duration) {
+        self.lock().set_back += by;
     }
 
     /// Every sequence number given out.
@@ -231,7 +239,9 @@ impl FakeKinesis {
 
 impl State {
     fn now_ms(&self) -> u64 {
-        EPOCH_MS + u64::try_from((clock::now() - self.began).as_millis()).unwrap()
+        let passed = clock::now() - self.began;
+        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap();
+        EPOCH_MS + ms(passed) - ms(self.set_back)
     }
 
     fn add(&mut self, parents: &[usize], hash_key_range: HashKeyRange) -> usize {

@@ -3,8 +3,8 @@
 use crate::checkpoint::Position;
 use crate::error::{Error, ErrorKind};
 use crate::lease::{
-    Ask, Claim, LeaseKey, LeaseStore, LeaseToken, MemoryLeaseStore, NewLease, Registration,
-    Release, Snapshot, WorkerRow,
+    Ask, Claim, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, MemoryLeaseStore, NewLease,
+    PendingCheckpoint, Registration, Release, Snapshot, WorkerProfile, WorkerRow,
 };
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex};
@@ -78,15 +78,25 @@ impl FaultyStore {
 
 #[async_trait]
 impl LeaseStore for FaultyStore {
-    async fn register(&self, application: &str, worker_id: &str) -> Result<Registration, Error> {
-        self.through(self.inner.register(application, worker_id))
+    async fn register(
+        &self,
+        application: &str,
+        worker_id: &str,
+        profile: &WorkerProfile,
+    ) -> Result<Registration, Error> {
+        self.through(self.inner.register(application, worker_id, profile))
             .await
     }
-    async fn heartbeat(&self, application: &str, worker: &Registration) -> Result<(), Error> {
+    async fn heartbeat(
+        &self,
+        application: &str,
+        worker: &Registration,
+        loads: &Loads,
+    ) -> Result<(), Error> {
         if self.faults().no_heartbeats {
             return Err(unavailable("no heartbeat gets through"));
         }
-        self.through(self.inner.heartbeat(application, worker))
+        self.through(self.inner.heartbeat(application, worker, loads))
             .await
     }
     async fn deregister(&self, application: &str, worker: &Registration) -> Result<(), Error> {
@@ -100,6 +110,9 @@ impl LeaseStore for FaultyStore {
     async fn snapshot(&self, application: &str) -> Result<Snapshot, Error> {
         self.through(self.inner.snapshot(application)).await
     }
+    async fn lease(&self, application: &str, key: &LeaseKey) -> Result<Option<Lease>, Error> {
+        self.through(self.inner.lease(application, key)).await
+    }
     async fn create_leases(&self, application: &str, leases: &[NewLease]) -> Result<usize, Error> {
         self.through(self.inner.create_leases(application, leases))
             .await
@@ -109,7 +122,7 @@ impl LeaseStore for FaultyStore {
         application: &str,
         worker: &Registration,
         claims: &[Claim],
-    ) -> Result<Vec<crate::lease::Lease>, Error> {
+    ) -> Result<Vec<Lease>, Error> {
         self.through(self.inner.take(application, worker, claims))
             .await
     }
@@ -129,6 +142,15 @@ impl LeaseStore for FaultyStore {
         position: &Position,
     ) -> Result<(), Error> {
         self.through(self.inner.checkpoint(application, token, position))
+            .await
+    }
+    async fn prepare(
+        &self,
+        application: &str,
+        token: &LeaseToken,
+        pending: &PendingCheckpoint,
+    ) -> Result<(), Error> {
+        self.through(self.inner.prepare(application, token, pending))
             .await
     }
     async fn end_shard(

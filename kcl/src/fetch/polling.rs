@@ -208,7 +208,9 @@ fn iterator_start(
                 sub_sequence: u64::MAX,
             },
         ) => Ok(IteratorStart::AfterSequence(sequence)),
-        (None, Position::Sequence { sequence, .. }) => Ok(IteratorStart::AtSequence(sequence)),
+        (None, Position::AtSequence(sequence) | Position::Sequence { sequence, .. }) => {
+            Ok(IteratorStart::AtSequence(sequence))
+        }
         (None, Position::ShardEnd) => Err(Error::new(
             ErrorKind::InvalidPosition,
             "a shard at SHARD_END has nothing left to read",
@@ -241,6 +243,11 @@ mod tests {
                 IteratorStart::AfterSequence(five),
             ),
             (inside, None, IteratorStart::AtSequence(five)),
+            (
+                Position::AtSequence(five),
+                None,
+                IteratorStart::AtSequence(five),
+            ),
             (
                 Position::TrimHorizon,
                 Some(nine),

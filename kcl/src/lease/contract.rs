@@ -72,6 +72,7 @@ macro_rules! contract {
 contract!(
     leases_are_created_once_and_listed_in_order,
     applications_and_streams_are_kept_apart,
+    a_worker_is_known_with_its_profile_and_loads,
     k1_fenced_a_take_ends_every_earlier_token,
     k1_fenced_of_two_claims_one_wins,
     k1_fenced_an_owner_that_moved_its_heartbeat_keeps_its_lease,
@@ -79,6 +80,7 @@ contract!(
     k1_fenced_a_new_run_releases_what_the_earlier_one_held,
     k1_fenced_a_replaced_run_takes_and_asks_for_nothing,
     k3_monotonic_checkpoints_move_forward_only,
+    k3_a_pending_checkpoint_stays_until_it_is_covered,
     k3_monotonic_an_ended_shard_is_final,
     k6_a_child_is_not_taken_before_its_parents_end,
     k6_ending_a_shard_creates_its_children,
@@ -178,9 +180,15 @@ async fn heartbeat_of(store: &Arc<dyn LeaseStore>, worker_id: &str) -> Option<u6
         .map(|row| row.heartbeat)
 }
 
+/// A worker that says nothing of itself.
+async fn join(store: &Arc<dyn LeaseStore>, worker_id: &str) -> Registration {
+    let profile = WorkerProfile::default();
+    store.register(APP, worker_id, &profile).await.unwrap()
+}
+
 /// A worker that has created and taken the shards.
 async fn holder(store: &Arc<dyn LeaseStore>, worker_id: &str, shards: &[&str]) -> Registration {
-    let worker = store.register(APP, worker_id).await.unwrap();
+    let worker = join(store, worker_id).await;
     let new: Vec<NewLease> = shards.iter().map(|shard| new_lease(shard, &[])).collect();
     store.create_leases(APP, &new).await.unwrap();
     let claims: Vec<Claim> = shards.iter().map(|shard| claim(shard, 0)).collect();

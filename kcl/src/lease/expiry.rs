@@ -174,6 +174,7 @@ impl Observer {
                 seen.value.map(|heartbeat| WorkerRow {
                     worker_id: worker_id.clone(),
                     heartbeat,
+                    ..WorkerRow::default()
                 })
             })
             .collect()
@@ -214,6 +215,7 @@ mod tests {
         WorkerRow {
             worker_id: worker_id.to_owned(),
             heartbeat,
+            ..WorkerRow::default()
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::rules::{self, Outcome, Surroundings};
 use super::{
-    Ask, Claim, Lease, LeaseKey, LeaseStore, LeaseToken, NewLease, Registration, Release, Snapshot,
-    WorkerRow,
+    Ask, Claim, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, NewLease, PendingCheckpoint,
+    Registration, Release, Snapshot, WorkerProfile, WorkerRow,
 };
 use crate::checkpoint::Position;
 use crate::error::Error;
@@ -24,10 +24,10 @@ struct Application {
     workers: BTreeMap<String, Run>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Run {
     incarnation: u64,
-    heartbeat: u64,
+    row: WorkerRow,
 }
 
 impl MemoryLeaseStore {
@@ -89,7 +89,7 @@ impl Application {
                 .owner
                 .as_ref()
                 .and_then(|owner| self.workers.get(owner))
-                .map(|run| run.heartbeat),
+                .map(|run| run.row.heartbeat),
             parents_ended: lease.parents.iter().all(ended),
         }
     }
@@ -107,19 +107,25 @@ impl Application {
 
 #[async_trait]
 impl LeaseStore for MemoryLeaseStore {
-    async fn register(&self, application: &str, worker_id: &str) -> Result<Registration, Error> {
+    async fn register(
+        &self,
+        application: &str,
+        worker_id: &str,
+        profile: &WorkerProfile,
+    ) -> Result<Registration, Error> {
         let incarnation = rules::new_incarnation()?;
         self.with(application, |app| {
-            let earlier = app.workers.get(worker_id).map(|run| run.heartbeat);
+            let earlier = app.workers.get(worker_id).map(|run| run.row.heartbeat);
             let heartbeat = rules::first_heartbeat(earlier, incarnation);
             app.forget(worker_id);
-            app.workers.insert(
-                worker_id.to_owned(),
-                Run {
-                    incarnation,
-                    heartbeat,
-                },
-            );
+            let row = WorkerRow {
+                worker_id: worker_id.to_owned(),
+                heartbeat,
+                profile: profile.clone(),
+                loads: Loads::new(),
+            };
+            app.workers
+                .insert(worker_id.to_owned(), Run { incarnation, row });
         });
         Ok(Registration {
             worker_id: worker_id.to_owned(),
@@ -127,11 +133,17 @@ impl LeaseStore for MemoryLeaseStore {
         })
     }
 
-    async fn heartbeat(&self, application: &str, worker: &Registration) -> Result<(), Error> {
+    async fn heartbeat(
+        &self,
+        application: &str,
+        worker: &Registration,
+        loads: &Loads,
+    ) -> Result<(), Error> {
         self.with(application, |app| {
             match app.workers.get_mut(&worker.worker_id) {
                 Some(run) if run.incarnation == worker.incarnation => {
-                    run.heartbeat = run.heartbeat.wrapping_add(1);
+                    run.row.heartbeat = run.row.heartbeat.wrapping_add(1);
+                    run.row.loads.clone_from(loads);
                     Ok(())
                 }
                 Some(_) | None => Err(rules::replaced(worker)),
@@ -155,7 +167,7 @@ impl LeaseStore for MemoryLeaseStore {
                 let unchanged = app
                     .workers
                     .get(&row.worker_id)
-                    .is_some_and(|run| run.heartbeat == row.heartbeat);
+                    .is_some_and(|run| run.row.heartbeat == row.heartbeat);
                 if unchanged && !app.holds_any(&row.worker_id) {
                     app.forget(&row.worker_id);
                     app.workers.remove(&row.worker_id);
@@ -168,16 +180,13 @@ impl LeaseStore for MemoryLeaseStore {
     async fn snapshot(&self, application: &str) -> Result<Snapshot, Error> {
         Ok(self.with(application, |app| Snapshot {
             leases: app.leases.values().cloned().collect(),
-            workers: app
-                .workers
-                .iter()
-                .map(|(worker_id, run)| WorkerRow {
-                    worker_id: worker_id.clone(),
-                    heartbeat: run.heartbeat,
-                })
-                .collect(),
+            workers: app.workers.values().map(|run| run.row.clone()).collect(),
             damaged: Vec::new(),
         }))
+    }
+
+    async fn lease(&self, application: &str, key: &LeaseKey) -> Result<Option<Lease>, Error> {
+        Ok(self.with(application, |app| app.leases.get(key).cloned()))
     }
 
     async fn create_leases(&self, application: &str, leases: &[NewLease]) -> Result<usize, Error> {
@@ -247,6 +256,22 @@ impl LeaseStore for MemoryLeaseStore {
                 .get_mut(&token.key)
                 .ok_or_else(|| rules::lost(token, None))?;
             *lease = rules::checkpoint(lease, token, position)?;
+            Ok(())
+        })
+    }
+
+    async fn prepare(
+        &self,
+        application: &str,
+        token: &LeaseToken,
+        pending: &PendingCheckpoint,
+    ) -> Result<(), Error> {
+        self.with(application, |app| {
+            let lease = app
+                .leases
+                .get_mut(&token.key)
+                .ok_or_else(|| rules::lost(token, None))?;
+            *lease = rules::prepare(lease, token, pending)?;
             Ok(())
         })
     }

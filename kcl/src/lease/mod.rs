@@ -12,6 +12,8 @@ mod memory;
 pub(crate) mod renew;
 mod rules;
 mod sqlite;
+mod transaction;
+mod worker;
 
 use crate::checkpoint::Position;
 use crate::error::Error;
@@ -21,6 +23,8 @@ use std::fmt;
 
 pub use memory::MemoryLeaseStore;
 pub use sqlite::SqliteLeaseStore;
+pub use transaction::{CheckpointStep, LeaseDatabase};
+pub use worker::{Load, Loads, Registration, WorkerProfile, WorkerRow};
 
 /// What a lease is about: a shard of one incarnation of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,12 +54,33 @@ pub struct Lease {
     pub wanted_by: Option<String>,
     /// How far the application has got.
     pub checkpoint: Position,
+    /// A checkpoint in the first of its two phases.
+    pub pending: Option<PendingCheckpoint>,
     /// Changes of owner since the lease was created.
     pub owner_switches: u64,
     /// Shards that must have ended first.
     pub parents: Vec<String>,
     /// The shard's share of the hash key space, where known.
     pub hash_key_range: Option<HashKeyRange>,
+}
+
+/// A prepared checkpoint, and what the application needs to finish or undo its part.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PendingCheckpoint {
+    /// Where the shard is to be checkpointed.
+    pub position: Position,
+    /// The application's own; at most 65,536 bytes.
+    pub state: Vec<u8>,
+}
+
+impl fmt::Debug for PendingCheckpoint {
+    /// Leaves the state out: logs never carry data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingCheckpoint")
+            .field("position", &self.position)
+            .field("state_bytes", &self.state.len())
+            .finish()
+    }
 }
 
 /// A lease to be created, unowned.
@@ -69,24 +94,6 @@ pub struct NewLease {
     pub parents: Vec<String>,
     /// The shard's share of the hash key space, where known.
     pub hash_key_range: Option<HashKeyRange>,
-}
-
-/// A worker's row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WorkerRow {
-    /// The worker's id.
-    pub worker_id: String,
-    /// Grows while the worker lives.
-    pub heartbeat: u64,
-}
-
-/// A worker's registration: what it needs to renew itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registration {
-    /// The worker's id.
-    pub worker_id: String,
-    /// Distinguishes runs under one id.
-    pub incarnation: u64,
 }
 
 /// Proof of tenure: the owner and the counter it was given.
@@ -142,13 +149,23 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
     /// Registers a worker. Whatever an earlier run under this id still holds is released (K1: with new counters),
     /// what it asked for is withdrawn, and that run's next heartbeat fails. The heartbeat of a new row starts anywhere,
     /// so that nobody mistakes it for the one of an earlier run.
-    async fn register(&self, application: &str, worker_id: &str) -> Result<Registration, Error>;
+    async fn register(
+        &self,
+        application: &str,
+        worker_id: &str,
+        profile: &WorkerProfile,
+    ) -> Result<Registration, Error>;
 
-    /// Renews every lease of the worker by moving its heartbeat on by one.
+    /// Renews every lease of the worker by moving its heartbeat on by one, and notes how busy its shards are.
     ///
     /// # Errors
     /// `WorkerReplaced` when another run registered under this id or its row was removed.
-    async fn heartbeat(&self, application: &str, worker: &Registration) -> Result<(), Error>;
+    async fn heartbeat(
+        &self,
+        application: &str,
+        worker: &Registration,
+        loads: &Loads,
+    ) -> Result<(), Error>;
 
     /// Removes a worker's row, releases whatever it holds and withdraws what it asked for. Nothing happens for a
     /// replaced incarnation.
@@ -159,6 +176,9 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
 
     /// Leases and workers.
     async fn snapshot(&self, application: &str) -> Result<Snapshot, Error>;
+
+    /// One lease as it is now; `None` if there is none or its row is damaged.
+    async fn lease(&self, application: &str, key: &LeaseKey) -> Result<Option<Lease>, Error>;
 
     /// Creates the leases that do not exist; says how many were created.
     async fn create_leases(&self, application: &str, leases: &[NewLease]) -> Result<usize, Error>;
@@ -188,7 +208,7 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
         asks: &[Ask],
     ) -> Result<usize, Error>;
 
-    /// Stores a checkpoint.
+    /// Stores a checkpoint, and removes a pending one that it covers.
     ///
     /// # Errors
     /// `LeaseLost` if the token is not current; `InvalidPosition` if it would move back (K3) or is `SHARD_END`, which
@@ -198,6 +218,17 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
         application: &str,
         token: &LeaseToken,
         position: &Position,
+    ) -> Result<(), Error>;
+
+    /// Stores a pending checkpoint in the place of the one before.
+    ///
+    /// # Errors
+    /// As for [`LeaseStore::checkpoint`].
+    async fn prepare(
+        &self,
+        application: &str,
+        token: &LeaseToken,
+        pending: &PendingCheckpoint,
     ) -> Result<(), Error>;
 
     /// Stores `SHARD_END`, gives the lease up, and creates the children's leases. Repeated with the same token it

@@ -5,7 +5,7 @@
 
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
-use crate::lease::{LeaseStore, Registration};
+use crate::lease::{LeaseStore, Loads, Registration};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -145,7 +145,8 @@ pub(crate) async fn keep_alive(
         };
         tokio::time::sleep(pause.mul_f64(0.9 + 0.1 * fastrand::f64())).await;
         let sent = clock::now();
-        let renewal = store.heartbeat(&application, &registration);
+        let loads = Loads::new();
+        let renewal = store.heartbeat(&application, &registration, &loads);
         match bounded(failover_time, renewal).await {
             Ok(()) => {
                 failures = 0;

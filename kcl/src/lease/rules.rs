@@ -3,7 +3,7 @@
 //!
 //! A store calls these inside the transaction that writes the result.
 
-use super::{Ask, Claim, Lease, LeaseToken, NewLease, Registration, Release};
+use super::{Ask, Claim, Lease, LeaseToken, NewLease, PendingCheckpoint, Registration, Release};
 use crate::checkpoint::Position;
 use crate::error::{Error, ErrorKind};
 
@@ -60,6 +60,7 @@ pub(super) fn create(new: &NewLease) -> Lease {
         counter: 0,
         wanted_by: None,
         checkpoint: new.checkpoint,
+        pending: None,
         owner_switches: 0,
         parents: new.parents.clone(),
         hash_key_range: new.hash_key_range,
@@ -148,8 +149,23 @@ fn advance(lease: &Lease, position: &Position) -> Result<Lease, Error> {
             ),
         ));
     }
+    let uncovered = |pending: &PendingCheckpoint| !pending.position.may_advance_to(position);
     Ok(Lease {
         checkpoint: *position,
+        pending: lease.pending.clone().filter(uncovered),
+        ..lease.clone()
+    })
+}
+
+/// Notes a pending checkpoint, which must lie where a checkpoint could.
+pub(super) fn prepare(
+    lease: &Lease,
+    token: &LeaseToken,
+    pending: &PendingCheckpoint,
+) -> Result<Lease, Error> {
+    checkpoint(lease, token, &pending.position)?;
+    Ok(Lease {
+        pending: Some(pending.clone()),
         ..lease.clone()
     })
 }
@@ -159,6 +175,7 @@ pub(super) fn end_shard(lease: &Lease, token: &LeaseToken) -> Result<Outcome, Er
     if is_current(lease, token) {
         let ended = Lease {
             checkpoint: Position::ShardEnd,
+            pending: None,
             ..lease.clone()
         };
         return Ok(Outcome::Write(change_owner(&ended, None)));

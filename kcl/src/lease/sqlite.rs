@@ -5,6 +5,7 @@
 //! connection; callers of one store queue in fair order and never block the runtime.
 
 mod fault;
+mod offered;
 mod queue;
 mod schema;
 #[cfg(test)]
@@ -13,8 +14,8 @@ mod transaction;
 
 use super::rules::{self, Outcome};
 use super::{
-    Ask, Claim, Lease, LeaseKey, LeaseStore, LeaseToken, NewLease, Registration, Release, Snapshot,
-    WorkerRow,
+    Ask, Claim, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, NewLease, PendingCheckpoint,
+    Registration, Release, Snapshot, WorkerProfile, WorkerRow,
 };
 use crate::checkpoint::Position;
 use crate::error::{Error, ErrorKind};
@@ -182,22 +183,23 @@ impl Transaction<'_> {
 
 /// The verbs of [`LeaseStore`], each one transaction, or `Unavailable` if the file is locked.
 impl Database {
-    async fn register(&self, application: &str, worker_id: &str) -> Result<Registration, Error> {
+    async fn register(
+        &self,
+        application: &str,
+        worker_id: &str,
+        profile: &WorkerProfile,
+    ) -> Result<Registration, Error> {
         let incarnation = rules::new_incarnation()?;
         let mut writer = self.writer().await?;
         let mut transaction = Transaction::write(&mut writer, self.path(), application).await?;
         let earlier = transaction.run(worker_id).await?.map(|run| run.heartbeat);
         let heartbeat = rules::first_heartbeat(earlier, incarnation);
         transaction.forget(worker_id).await?;
-        transaction
-            .put_run(
-                worker_id,
-                Run {
-                    incarnation,
-                    heartbeat,
-                },
-            )
-            .await?;
+        let run = Run {
+            incarnation,
+            heartbeat,
+        };
+        transaction.put_run(worker_id, run, profile).await?;
         transaction.commit().await?;
         Ok(Registration {
             worker_id: worker_id.to_owned(),
@@ -205,17 +207,19 @@ impl Database {
         })
     }
 
-    async fn heartbeat(&self, application: &str, worker: &Registration) -> Result<(), Error> {
+    async fn heartbeat(
+        &self,
+        application: &str,
+        worker: &Registration,
+        loads: &Loads,
+    ) -> Result<(), Error> {
         let mut pulse = self.pulse().await?;
         let mut transaction = Transaction::write(&mut pulse, self.path(), application).await?;
         let Some(run) = transaction.current(worker).await? else {
             return Err(rules::replaced(worker));
         };
-        let next = Run {
-            heartbeat: run.heartbeat.wrapping_add(1),
-            ..run
-        };
-        transaction.put_run(&worker.worker_id, next).await?;
+        let next = run.heartbeat.wrapping_add(1);
+        transaction.beat(&worker.worker_id, next, loads).await?;
         transaction.commit().await
     }
 
@@ -255,6 +259,14 @@ impl Database {
             workers,
             damaged,
         })
+    }
+
+    async fn lease(&self, application: &str, key: &LeaseKey) -> Result<Option<Lease>, Error> {
+        let mut reader = self.reader().await?;
+        let mut transaction = Transaction::read(&mut reader, self.path(), application).await?;
+        let lease = transaction.lease(key).await?;
+        transaction.commit().await?;
+        Ok(lease)
     }
 
     async fn create_leases(&self, application: &str, leases: &[NewLease]) -> Result<usize, Error> {
@@ -338,6 +350,22 @@ impl Database {
         transaction.commit().await
     }
 
+    async fn prepare(
+        &self,
+        application: &str,
+        token: &LeaseToken,
+        pending: &PendingCheckpoint,
+    ) -> Result<(), Error> {
+        let mut writer = self.writer().await?;
+        let mut transaction = Transaction::write(&mut writer, self.path(), application).await?;
+        let Some(lease) = transaction.lease(&token.key).await? else {
+            return Err(rules::lost(token, None));
+        };
+        let noted = rules::prepare(&lease, token, pending)?;
+        transaction.replace(&lease, &noted).await?;
+        transaction.commit().await
+    }
+
     async fn end_shard(
         &self,
         application: &str,
@@ -402,15 +430,25 @@ impl Database {
 
 #[async_trait]
 impl LeaseStore for SqliteLeaseStore {
-    async fn register(&self, application: &str, worker_id: &str) -> Result<Registration, Error> {
+    async fn register(
+        &self,
+        application: &str,
+        worker_id: &str,
+        profile: &WorkerProfile,
+    ) -> Result<Registration, Error> {
         self.queue
-            .in_turn(|| self.database.register(application, worker_id))
+            .in_turn(|| self.database.register(application, worker_id, profile))
             .await
     }
 
-    async fn heartbeat(&self, application: &str, worker: &Registration) -> Result<(), Error> {
+    async fn heartbeat(
+        &self,
+        application: &str,
+        worker: &Registration,
+        loads: &Loads,
+    ) -> Result<(), Error> {
         self.queue
-            .at_once(|| self.database.heartbeat(application, worker))
+            .at_once(|| self.database.heartbeat(application, worker, loads))
             .await
     }
 
@@ -428,6 +466,10 @@ impl LeaseStore for SqliteLeaseStore {
 
     async fn snapshot(&self, application: &str) -> Result<Snapshot, Error> {
         self.database.snapshot(application).await
+    }
+
+    async fn lease(&self, application: &str, key: &LeaseKey) -> Result<Option<Lease>, Error> {
+        self.database.lease(application, key).await
     }
 
     async fn create_leases(&self, application: &str, leases: &[NewLease]) -> Result<usize, Error> {
@@ -466,6 +508,17 @@ impl LeaseStore for SqliteLeaseStore {
     ) -> Result<(), Error> {
         self.queue
             .in_turn(|| self.database.checkpoint(application, token, position))
+            .await
+    }
+
+    async fn prepare(
+        &self,
+        application: &str,
+        token: &LeaseToken,
+        pending: &PendingCheckpoint,
+    ) -> Result<(), Error> {
+        self.queue
+            .in_turn(|| self.database.prepare(application, token, pending))
             .await
     }
 

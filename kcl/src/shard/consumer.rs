@@ -4,7 +4,7 @@
 //! never skipped (K4); records are delivered in strictly increasing order (K6); what is given up goes with
 //! its last checkpoint (K9).
 
-use crate::checkpoint::{Checkpointer, Position};
+use crate::checkpoint::{Checkpointer, Position, Settled};
 use crate::client::{KinesisApi, Shard};
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
@@ -13,7 +13,7 @@ use crate::fetch::reader::Reader;
 use crate::lease::renew::{OwnerWindow, bounded};
 use crate::lease::{LeaseKey, LeaseStore, LeaseToken, NewLease, Release};
 use crate::processor::{
-    ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
+    ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 use crate::shard::callback::{guarded, retry_pause};
 use crate::shard::sync::heirs;
@@ -67,6 +67,8 @@ pub(crate) struct Tenure {
 enum Stop {
     Lost,
     GiveUp(Option<String>),
+    /// What the processor said to be done is not stored: to be begun anew from what is.
+    Forsake,
 }
 
 struct Consumer<P> {
@@ -94,7 +96,7 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
     } = tenure;
     let processor = match create(&*factory, &shard, &token, &mut directive).await {
         Ok(processor) => processor,
-        Err(Stop::Lost) => return Outcome::Lost,
+        Err(Stop::Lost | Stop::Forsake) => return Outcome::Lost,
         Err(Stop::GiveUp(to)) => {
             return Outcome::GiveUp(Release {
                 token,
@@ -154,11 +156,7 @@ impl<P: RecordProcessor> Consumer<P> {
             }
             Err(Stop::Lost) => {
                 self.checkpointer.end("the lease has another owner");
-                let farewell = async {
-                    self.processor.lease_lost().await;
-                    Ok(())
-                };
-                log_failure("lease_lost", &self.token, guarded(farewell).await);
+                self.say_farewell().await;
                 Outcome::Lost
             }
             Err(Stop::GiveUp(to)) => {
@@ -172,7 +170,25 @@ impl<P: RecordProcessor> Consumer<P> {
                     to,
                 })
             }
+            Err(Stop::Forsake) => {
+                self.checkpointer
+                    .end("a transaction that a batch relied on was not committed");
+                self.say_farewell().await;
+                Outcome::GiveUp(Release {
+                    token: self.token,
+                    checkpoint: None,
+                    to: None,
+                })
+            }
         }
+    }
+
+    async fn say_farewell(&mut self) {
+        let farewell = async {
+            self.processor.lease_lost().await;
+            Ok(())
+        };
+        log_failure("lease_lost", &self.token, guarded(farewell).await);
     }
 
     async fn process(&mut self) -> Result<(), Stop> {
@@ -189,7 +205,11 @@ impl<P: RecordProcessor> Consumer<P> {
                 .into_iter()
                 .filter(|record| done < record.position())
                 .collect();
-            if let Some(last) = fresh.last().map(crate::processor::Record::position) {
+            if let (Position::AtTimestamp(_), Some(first)) = (done, fresh.first()) {
+                self.pin(Position::AtSequence(first.sequence_number()))
+                    .await?;
+            }
+            if let Some(last) = fresh.last().map(Record::position) {
                 debug_assert!(fresh.is_sorted_by(|a, b| a.position() < b.position()), "K6");
                 let batch = RecordBatch {
                     records: Arc::new(fresh),
@@ -244,8 +264,40 @@ impl<P: RecordProcessor> Consumer<P> {
         }
     }
 
+    /// Stores where a starting time has led, so that no later start asks a clock again (K4).
+    async fn pin(&mut self, first: Position) -> Result<(), Stop> {
+        for attempt in 1.. {
+            self.may_act().await?;
+            match self.checkpointer.pin(first).await {
+                Ok(()) => break,
+                Err(_) if self.checkpointer.is_over() => return Err(Stop::Lost),
+                Err(error) => {
+                    self.pause_after("store the first position", attempt, &error.into())
+                        .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left of a batch that failed after a transaction of its own: whether that was committed, the store tells.
+    async fn settle(&mut self, batch: RecordBatch) -> Result<RecordBatch, Stop> {
+        for attempt in 1.. {
+            match self.checkpointer.settle().await {
+                Ok(Settled::Here) => break,
+                Ok(Settled::Behind) => return Err(Stop::Forsake),
+                Err(_) if self.checkpointer.is_over() => return Err(Stop::Lost),
+                Err(error) => {
+                    self.pause_after("look up what is stored", attempt, &error.into())
+                        .await?;
+                }
+            }
+        }
+        Ok(batch.after(self.checkpointer.handled()))
+    }
+
     /// Delivers one batch until it succeeds.
-    async fn deliver(&mut self, batch: RecordBatch, last: Position) -> Result<(), Stop> {
+    async fn deliver(&mut self, mut batch: RecordBatch, last: Position) -> Result<(), Stop> {
         for attempt in 1.. {
             self.may_act().await?;
             self.checkpointer.begin_batch(last);
@@ -273,6 +325,12 @@ impl<P: RecordProcessor> Consumer<P> {
                     }
                     self.checkpointer.batch_failed();
                     self.pause_after("process_records", attempt, &error).await?;
+                    if self.checkpointer.is_in_doubt() {
+                        batch = self.settle(batch).await?;
+                        if batch.records().is_empty() {
+                            return Ok(());
+                        }
+                    }
                 }
             }
         }
@@ -401,9 +459,10 @@ impl<P: RecordProcessor> Consumer<P> {
     fn new_leases(&self, children: Vec<Shard>) -> Vec<NewLease> {
         let checkpoint = match self.checkpointer.handled() {
             Position::AtTimestamp(ms) => Position::AtTimestamp(ms),
-            Position::TrimHorizon | Position::Sequence { .. } | Position::ShardEnd => {
-                Position::TrimHorizon
-            }
+            Position::TrimHorizon
+            | Position::AtSequence(_)
+            | Position::Sequence { .. }
+            | Position::ShardEnd => Position::TrimHorizon,
         };
         let new = |child: Shard| NewLease {
             key: LeaseKey {

@@ -265,7 +265,10 @@ fn start_after(ancestors: &[&Lease]) -> Position {
             Position::AtTimestamp(ms) => {
                 earliest = Some(earliest.map_or(ms, |earliest| earliest.min(ms)));
             }
-            Position::TrimHorizon | Position::Sequence { .. } | Position::ShardEnd => {
+            Position::TrimHorizon
+            | Position::AtSequence(_)
+            | Position::Sequence { .. }
+            | Position::ShardEnd => {
                 return Position::TrimHorizon;
             }
         }

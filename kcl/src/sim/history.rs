@@ -192,12 +192,10 @@ impl History {
 
 /// The end of a shard's id.
 pub(super) fn short(shard_id: &str) -> String {
-    format!(
-        "s{}",
-        shard_id
-            .trim_start_matches("shardId-")
-            .trim_start_matches('0')
-    )
+    let digits = shard_id
+        .trim_start_matches("shardId-")
+        .trim_start_matches('0');
+    format!("s{}", if digits.is_empty() { "0" } else { digits })
 }
 
 fn records(ids: &[RecordId]) -> String {

@@ -4,8 +4,8 @@ use super::world::{Link, ready};
 use crate::checkpoint::Position;
 use crate::error::Error;
 use crate::lease::{
-    Ask, Claim, Lease, LeaseKey, LeaseStore, LeaseToken, NewLease, Registration, Release, Snapshot,
-    WorkerRow,
+    Ask, Claim, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, MemoryLeaseStore, NewLease,
+    PendingCheckpoint, Registration, Release, Snapshot, WorkerProfile, WorkerRow,
 };
 use async_trait::async_trait;
 
@@ -14,23 +14,35 @@ pub(super) struct SimStore(pub(super) Link);
 
 #[async_trait]
 impl LeaseStore for SimStore {
-    async fn register(&self, application: &str, worker_id: &str) -> Result<Registration, Error> {
-        let (app, id) = (application.to_owned(), worker_id.to_owned());
-        let call = move |store: &crate::lease::MemoryLeaseStore| ready(store.register(&app, &id));
+    async fn register(
+        &self,
+        application: &str,
+        worker_id: &str,
+        profile: &WorkerProfile,
+    ) -> Result<Registration, Error> {
+        let (app, id, profile) = (
+            application.to_owned(),
+            worker_id.to_owned(),
+            profile.clone(),
+        );
+        let call = move |store: &MemoryLeaseStore| ready(store.register(&app, &id, &profile));
         self.0.register(worker_id.to_owned(), call).await
     }
 
-    async fn heartbeat(&self, application: &str, worker: &Registration) -> Result<(), Error> {
-        let (app, worker) = (application.to_owned(), worker.clone());
-        self.0
-            .look(move |store| ready(store.heartbeat(&app, &worker)))
-            .await
+    async fn heartbeat(
+        &self,
+        application: &str,
+        worker: &Registration,
+        loads: &Loads,
+    ) -> Result<(), Error> {
+        let (app, worker, loads) = (application.to_owned(), worker.clone(), loads.clone());
+        let call = move |store: &MemoryLeaseStore| ready(store.heartbeat(&app, &worker, &loads));
+        self.0.look(call).await
     }
 
     async fn deregister(&self, application: &str, worker: &Registration) -> Result<(), Error> {
         let (app, worker) = (application.to_owned(), worker.clone());
-        let call =
-            move |store: &crate::lease::MemoryLeaseStore| ready(store.deregister(&app, &worker));
+        let call = move |store: &MemoryLeaseStore| ready(store.deregister(&app, &worker));
         self.0.change("deregister", Vec::new(), call).await
     }
 
@@ -46,6 +58,13 @@ impl LeaseStore for SimStore {
     async fn snapshot(&self, application: &str) -> Result<Snapshot, Error> {
         let app = application.to_owned();
         self.0.look(move |store| ready(store.snapshot(&app))).await
+    }
+
+    async fn lease(&self, application: &str, key: &LeaseKey) -> Result<Option<Lease>, Error> {
+        let (app, key) = (application.to_owned(), key.clone());
+        self.0
+            .look(move |store| ready(store.lease(&app, &key)))
+            .await
     }
 
     async fn create_leases(&self, application: &str, leases: &[NewLease]) -> Result<usize, Error> {
@@ -96,6 +115,21 @@ impl LeaseStore for SimStore {
         self.0
             .change("checkpoint", by, move |store| {
                 ready(store.checkpoint(&app, &token, &position))
+            })
+            .await
+    }
+
+    async fn prepare(
+        &self,
+        application: &str,
+        token: &LeaseToken,
+        pending: &PendingCheckpoint,
+    ) -> Result<(), Error> {
+        let (app, token, pending) = (application.to_owned(), token.clone(), pending.clone());
+        let by = vec![token.clone()];
+        self.0
+            .change("prepare", by, move |store| {
+                ready(store.prepare(&app, &token, &pending))
             })
             .await
     }

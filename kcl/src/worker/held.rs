@@ -105,6 +105,7 @@ impl<F: RecordProcessorFactory> Held<F> {
                 position: lease.checkpoint,
                 hash_key_range: lease.hash_key_range,
                 parents: lease.parents.clone(),
+                pending: lease.pending.clone(),
             },
             poll: PollSettings {
                 shard_id: lease.key.shard_id.clone(),

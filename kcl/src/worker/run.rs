@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::lease::assign::{self, Situation};
 use crate::lease::expiry::{Expired, Observer};
 use crate::lease::renew::{OwnerWindow, bounded, keep_alive};
-use crate::lease::{LeaseStore, Registration, Release, Snapshot, WorkerRow};
+use crate::lease::{LeaseStore, Loads, Registration, Release, Snapshot, WorkerProfile, WorkerRow};
 use crate::processor::RecordProcessorFactory;
 use crate::shard::consumer::Shared;
 use crate::shard::sync::{SyncReport, Syncer};
@@ -50,7 +50,7 @@ impl<F: RecordProcessorFactory> Run<F> {
         beginning: Beginning,
     ) -> Result<Self, Error> {
         let Beginning { stream, open } = beginning;
-        let (sent, registration) = register(&*store, &config).await?;
+        let (sent, registration) = register(&*store, &config, &stream.identity()).await?;
         let shared = Arc::new(Shared {
             application: config.application.clone(),
             store,
@@ -188,7 +188,8 @@ impl<F: RecordProcessorFactory> Run<F> {
         let Shared {
             store, application, ..
         } = &*self.shared;
-        let proof = store.heartbeat(application, &self.registration);
+        let loads = Loads::new();
+        let proof = store.heartbeat(application, &self.registration, &loads);
         bounded(self.config.failover_time, proof).await?;
         for lease in &snapshot.leases {
             self.held.adopt(lease);
@@ -340,11 +341,17 @@ impl<F: RecordProcessorFactory> Run<F> {
 async fn register(
     store: &dyn LeaseStore,
     config: &WorkerConfig,
+    stream: &str,
 ) -> Result<(clock::Instant, Registration), Error> {
+    let profile = WorkerProfile {
+        stream: Some(stream.to_owned()),
+        failover: Some(config.failover_time),
+        max_leases: u64::try_from(config.max_leases).ok(),
+    };
     let mut attempt = 1;
     loop {
         let sent = clock::now();
-        let call = store.register(&config.application, &config.worker_id);
+        let call = store.register(&config.application, &config.worker_id, &profile);
         match bounded(config.failover_time, call).await {
             Ok(registration) => return Ok((sent, registration)),
             Err(error) if error.is_retryable() && attempt < START_ATTEMPTS => {

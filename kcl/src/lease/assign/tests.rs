@@ -49,6 +49,7 @@ impl State {
         let row = |worker: &&str| WorkerRow {
             worker_id: (*worker).to_owned(),
             heartbeat: 3,
+            ..WorkerRow::default()
         };
         let workers = workers.iter().map(row).collect();
         State {

@@ -148,13 +148,18 @@ impl Subject {
         let snapshot = store.snapshot(APP).await.unwrap();
         match verb {
             Verb::Register { worker } => {
-                let registration = store.register(APP, WORKERS[*worker]).await.unwrap();
+                let registration = store
+                    .register(APP, WORKERS[*worker], &WorkerProfile::default())
+                    .await
+                    .unwrap();
                 self.registrations.insert(*worker, registration);
                 "registered".to_owned()
             }
-            Verb::Heartbeat { worker } => {
-                answer(store.heartbeat(APP, &self.registration(*worker)).await)
-            }
+            Verb::Heartbeat { worker } => answer(
+                store
+                    .heartbeat(APP, &self.registration(*worker), &Loads::new())
+                    .await,
+            ),
             Verb::Deregister { worker } => {
                 answer(store.deregister(APP, &self.registration(*worker)).await)
             }

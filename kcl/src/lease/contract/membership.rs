@@ -2,6 +2,33 @@
 
 use super::*;
 
+/// Goal: everybody reads what a worker says of itself, as of its last run and heartbeat.
+pub(super) async fn a_worker_is_known_with_its_profile_and_loads(stores: Stores) {
+    let profile = WorkerProfile {
+        stream: Some(STREAM.to_owned()),
+        failover: Some(std::time::Duration::from_millis(1500)),
+        max_leases: Some(u64::from(u32::MAX)),
+    };
+    let worker = stores.one.register(APP, "w", &profile).await.unwrap();
+    let load = Load {
+        bytes_per_second: 5,
+        behind_ms: 7,
+    };
+    let loads = Loads::from([("shardId-000000000001".to_owned(), load)]);
+    stores.one.heartbeat(APP, &worker, &loads).await.unwrap();
+    let rows = || async { stores.other.snapshot(APP).await.unwrap().workers };
+    let row = rows().await.remove(0);
+    assert_eq!((row.profile, row.loads), (profile, loads));
+    stores
+        .one
+        .heartbeat(APP, &worker, &Loads::new())
+        .await
+        .unwrap();
+    assert_eq!(rows().await[0].loads, Loads::new());
+    join(&stores.one, "w").await;
+    assert_eq!(rows().await[0].profile, WorkerProfile::default());
+}
+
 pub(super) async fn leases_are_created_once_and_listed_in_order(stores: Stores) {
     let mut with_time = new_lease("b", &["a", "x"]);
     with_time.checkpoint = Position::AtTimestamp(1_700_000_000_123);
@@ -41,9 +68,17 @@ pub(super) async fn applications_and_streams_are_kept_apart(stores: Stores) {
         .create_leases("other", &[new_lease("a", &[])])
         .await
         .unwrap();
-    let worker = stores.one.register(APP, "w").await.unwrap();
-    stores.one.register("other", "w").await.unwrap();
-    stores.one.heartbeat(APP, &worker).await.unwrap();
+    let worker = join(&stores.one, "w").await;
+    stores
+        .one
+        .register("other", "w", &WorkerProfile::default())
+        .await
+        .unwrap();
+    stores
+        .one
+        .heartbeat(APP, &worker, &Loads::new())
+        .await
+        .unwrap();
 
     let taken = stores
         .other
@@ -70,8 +105,8 @@ pub(super) async fn a_request_stands_until_its_asker_is_named_dead(stores: Store
         .create_leases(APP, &[new_lease("free", &[])])
         .await
         .unwrap();
-    let two = stores.one.register(APP, "w2").await.unwrap();
-    let three = stores.other.register(APP, "w3").await.unwrap();
+    let two = join(&stores.one, "w2").await;
+    let three = join(&stores.other, "w3").await;
     let ask = |counter, replace| [ask_for("a", counter, replace)];
     assert_eq!(
         stores.one.ask(APP, &two, &ask(0, None)).await.unwrap(),
@@ -160,15 +195,15 @@ pub(super) async fn a_departed_worker_leaves_nothing_behind(stores: Stores) {
     );
     assert_eq!(snapshot.workers.len(), 1);
     assert_eq!(
-        kind(stores.one.heartbeat(APP, &leaver).await),
+        kind(stores.one.heartbeat(APP, &leaver, &Loads::new()).await),
         ErrorKind::WorkerReplaced
     );
 }
 
 pub(super) async fn only_silent_workers_that_hold_nothing_are_forgotten(stores: Stores) {
     holder(&stores.one, "busy", &["a"]).await;
-    let moving = stores.one.register(APP, "moving").await.unwrap();
-    let silent = stores.one.register(APP, "silent").await.unwrap();
+    let moving = join(&stores.one, "moving").await;
+    let silent = join(&stores.one, "silent").await;
     assert_eq!(
         stores
             .one
@@ -178,7 +213,11 @@ pub(super) async fn only_silent_workers_that_hold_nothing_are_forgotten(stores: 
         1
     );
     let observed = stores.other.snapshot(APP).await.unwrap().workers;
-    stores.one.heartbeat(APP, &moving).await.unwrap();
+    stores
+        .one
+        .heartbeat(APP, &moving, &Loads::new())
+        .await
+        .unwrap();
     stores.other.forget_workers(APP, &observed).await.unwrap();
     let left = stores.one.snapshot(APP).await.unwrap();
     let ids: Vec<_> = left
@@ -192,7 +231,7 @@ pub(super) async fn only_silent_workers_that_hold_nothing_are_forgotten(stores: 
         "a forgotten worker asks for nothing"
     );
     assert_eq!(
-        kind(stores.one.heartbeat(APP, &silent).await),
+        kind(stores.one.heartbeat(APP, &silent, &Loads::new()).await),
         ErrorKind::WorkerReplaced
     );
 }

@@ -42,6 +42,60 @@ pub(super) async fn k3_monotonic_checkpoints_move_forward_only(stores: Stores) {
     assert_eq!(token(&lease(&stores.one, "a").await), mine);
 }
 
+/// Goal: a prepared checkpoint stays with its state, through changes of owner, until a checkpoint covers it.
+pub(super) async fn k3_a_pending_checkpoint_stays_until_it_is_covered(stores: Stores) {
+    let worker = holder(&stores.one, "w1", &["a"]).await;
+    let mine = token(&lease(&stores.one, "a").await);
+    let pending = |sequence, state: &[u8]| PendingCheckpoint {
+        position: at(sequence),
+        state: state.to_vec(),
+    };
+    let prepare = async |token: &LeaseToken, pending: &PendingCheckpoint| {
+        stores.other.prepare(APP, token, pending).await
+    };
+    prepare(&mine, &pending(20, b"first")).await.unwrap();
+    prepare(&mine, &pending(10, b"\0second\xff")).await.unwrap();
+    let noted = lease(&stores.one, "a").await;
+    assert_eq!(noted.pending, Some(pending(10, b"\0second\xff")));
+    assert_eq!(
+        (noted.checkpoint, noted.counter),
+        (Position::TrimHorizon, mine.counter)
+    );
+
+    stores.one.checkpoint(APP, &mine, &at(9)).await.unwrap();
+    stores
+        .one
+        .release(APP, &[give_up(&mine, None, None)])
+        .await
+        .unwrap();
+    let again = stores
+        .one
+        .take(APP, &worker, &[claim("a", mine.counter + 1)])
+        .await
+        .unwrap();
+    assert_eq!(again[0].pending, Some(pending(10, b"\0second\xff")));
+    assert_eq!(
+        kind(prepare(&mine, &pending(30, b"")).await),
+        ErrorKind::LeaseLost
+    );
+
+    let mine = token(&again[0]);
+    let back = prepare(&mine, &pending(8, b"")).await;
+    assert_eq!(kind(back), ErrorKind::InvalidPosition);
+    stores.other.checkpoint(APP, &mine, &at(10)).await.unwrap();
+    assert_eq!(lease(&stores.one, "a").await.pending, None);
+    prepare(&mine, &pending(11, b"x")).await.unwrap();
+    stores.one.end_shard(APP, &mine, &[]).await.unwrap();
+    assert_eq!(lease(&stores.one, "a").await.pending, None);
+    let none = LeaseKey {
+        shard_id: "none".to_owned(),
+        ..key("a")
+    };
+    assert_eq!(stores.one.lease(APP, &none).await.unwrap(), None);
+    let found = stores.other.lease(APP, &key("a")).await.unwrap();
+    assert_eq!(found, Some(lease(&stores.one, "a").await));
+}
+
 pub(super) async fn k3_monotonic_an_ended_shard_is_final(stores: Stores) {
     let worker = holder(&stores.one, "w1", &["a"]).await;
     let mine = token(&lease(&stores.one, "a").await);
@@ -147,7 +201,7 @@ pub(super) async fn k9_a_release_stores_the_last_checkpoint(stores: Stores) {
             (None, 2, position)
         );
     }
-    let next = stores.other.register(APP, "w2").await.unwrap();
+    let next = join(&stores.other, "w2").await;
     assert_eq!(
         stores
             .other
@@ -161,7 +215,7 @@ pub(super) async fn k9_a_release_stores_the_last_checkpoint(stores: Stores) {
 
 pub(super) async fn k9_a_hand_over_gives_the_asker_the_lease(stores: Stores) {
     holder(&stores.one, "w1", &["a", "b"]).await;
-    let asker = stores.other.register(APP, "w2").await.unwrap();
+    let asker = join(&stores.other, "w2").await;
     let asks = [ask_for("a", 1, None), ask_for("b", 1, None)];
     assert_eq!(stores.other.ask(APP, &asker, &asks).await.unwrap(), 2);
     let a = lease(&stores.one, "a").await;
@@ -238,7 +292,7 @@ pub(super) async fn k11_failed_write_leaves_everything_as_it_was(stores: Stores)
         ErrorKind::LeaseLost
     );
     assert_eq!(
-        kind(stores.one.heartbeat(APP, &impostor).await),
+        kind(stores.one.heartbeat(APP, &impostor, &Loads::new()).await),
         ErrorKind::WorkerReplaced
     );
     stores.one.deregister(APP, &impostor).await.unwrap();
@@ -266,7 +320,7 @@ pub(super) async fn k12_repeated_writes_succeed(stores: Stores) {
     for _ in 0..2 {
         stores.one.checkpoint(APP, &a, &at(5)).await.unwrap();
     }
-    let asker = stores.other.register(APP, "w2").await.unwrap();
+    let asker = join(&stores.other, "w2").await;
     for _ in 0..2 {
         assert_eq!(
             stores

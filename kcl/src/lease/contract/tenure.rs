@@ -12,7 +12,7 @@ pub(super) async fn k1_fenced_a_take_ends_every_earlier_token(stores: Stores) {
     let old = token(&taken);
     let observed = heartbeat_of(&stores.other, "w1").await;
 
-    let second = stores.other.register(APP, "w2").await.unwrap();
+    let second = join(&stores.other, "w2").await;
     let claims = [expired_claim("a", 1, "w1", observed)];
     let won = stores.other.take(APP, &second, &claims).await.unwrap();
     assert_eq!((won[0].counter, won[0].owner_switches), (2, 2));
@@ -63,8 +63,8 @@ pub(super) async fn k1_fenced_of_two_claims_one_wins(stores: Stores) {
         .create_leases(APP, &[new_lease("a", &[])])
         .await
         .unwrap();
-    let first = stores.one.register(APP, "w1").await.unwrap();
-    let second = stores.other.register(APP, "w2").await.unwrap();
+    let first = join(&stores.one, "w1").await;
+    let second = join(&stores.other, "w2").await;
     let claims = [claim("a", 0)];
     let (one, two) = tokio::join!(
         stores.one.take(APP, &first, &claims),
@@ -83,9 +83,13 @@ pub(super) async fn k1_fenced_of_two_claims_one_wins(stores: Stores) {
 
 pub(super) async fn k1_fenced_an_owner_that_moved_its_heartbeat_keeps_its_lease(stores: Stores) {
     let alive = holder(&stores.one, "w1", &["a"]).await;
-    let thief = stores.other.register(APP, "w2").await.unwrap();
+    let thief = join(&stores.other, "w2").await;
     let observed = heartbeat_of(&stores.other, "w1").await;
-    stores.one.heartbeat(APP, &alive).await.unwrap();
+    stores
+        .one
+        .heartbeat(APP, &alive, &Loads::new())
+        .await
+        .unwrap();
 
     let stale = [
         expired_claim("a", 1, "w1", observed),
@@ -105,7 +109,7 @@ pub(super) async fn k1_fenced_an_owner_that_moved_its_heartbeat_keeps_its_lease(
 
 pub(super) async fn k1_fenced_an_owner_with_a_row_is_not_one_without(stores: Stores) {
     holder(&stores.one, "w1", &["a"]).await;
-    let heir = stores.other.register(APP, "w2").await.unwrap();
+    let heir = join(&stores.other, "w2").await;
     let none = [expired_claim("a", 1, "w1", None)];
     assert_eq!(stores.other.take(APP, &heir, &none).await.unwrap(), []);
     assert_eq!(lease(&stores.one, "a").await.owner.as_deref(), Some("w1"));
@@ -115,7 +119,7 @@ pub(super) async fn k1_fenced_a_new_run_releases_what_the_earlier_one_held(store
     let earlier = holder(&stores.one, "w1", &["a", "b"]).await;
     let held = token(&lease(&stores.one, "a").await);
     let before = heartbeat_of(&stores.one, "w1").await;
-    let later = stores.other.register(APP, "w1").await.unwrap();
+    let later = join(&stores.other, "w1").await;
     assert_ne!(earlier.incarnation, later.incarnation);
     // Observers of the earlier run see a sign of life.
     assert_ne!(heartbeat_of(&stores.one, "w1").await, before);
@@ -131,24 +135,32 @@ pub(super) async fn k1_fenced_a_new_run_releases_what_the_earlier_one_held(store
         ErrorKind::LeaseLost
     );
     assert_eq!(
-        kind(stores.one.heartbeat(APP, &earlier).await),
+        kind(stores.one.heartbeat(APP, &earlier, &Loads::new()).await),
         ErrorKind::WorkerReplaced
     );
-    stores.other.heartbeat(APP, &later).await.unwrap();
+    stores
+        .other
+        .heartbeat(APP, &later, &Loads::new())
+        .await
+        .unwrap();
     // The replaced run goes away without harm.
     stores.one.deregister(APP, &earlier).await.unwrap();
-    stores.other.heartbeat(APP, &later).await.unwrap();
+    stores
+        .other
+        .heartbeat(APP, &later, &Loads::new())
+        .await
+        .unwrap();
 }
 
 pub(super) async fn k1_fenced_a_replaced_run_takes_and_asks_for_nothing(stores: Stores) {
-    let earlier = stores.one.register(APP, "w1").await.unwrap();
+    let earlier = join(&stores.one, "w1").await;
     holder(&stores.one, "w2", &["b"]).await;
     stores
         .one
         .create_leases(APP, &[new_lease("a", &[])])
         .await
         .unwrap();
-    let later = stores.other.register(APP, "w1").await.unwrap();
+    let later = join(&stores.other, "w1").await;
     let before = stores.one.snapshot(APP).await.unwrap();
     let claims = [claim("a", 0)];
     assert_eq!(

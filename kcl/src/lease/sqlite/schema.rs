@@ -12,7 +12,8 @@ use std::time::Duration;
 /// `MIGRATIONS[n]` leads from version n to n + 1. Entries are never changed once released.
 ///
 /// The tables are STRICT, so that a column holds what its type says whoever wrote it.
-const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE leases (
         application TEXT NOT NULL,
         stream TEXT NOT NULL,
@@ -35,11 +36,22 @@ const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (application, worker_id)
     ) STRICT, WITHOUT ROWID;
     PRAGMA user_version = 1;
-"];
+    ",
+    // Prepared checkpoints; what workers say of themselves.
+    "
+    ALTER TABLE leases ADD COLUMN pending_checkpoint TEXT;
+    ALTER TABLE leases ADD COLUMN pending_state BLOB;
+    ALTER TABLE workers ADD COLUMN stream TEXT;
+    ALTER TABLE workers ADD COLUMN failover_ms INTEGER;
+    ALTER TABLE workers ADD COLUMN max_leases INTEGER;
+    ALTER TABLE workers ADD COLUMN loads TEXT;
+    PRAGMA user_version = 2;
+    ",
+];
 
 /// The version this program reads and writes.
-pub(super) const VERSION: i64 = 1;
-const _: () = assert!(MIGRATIONS.len() == 1, "one migration per version");
+pub(super) const VERSION: i64 = 2;
+const _: () = assert!(MIGRATIONS.len() == 2, "one migration per version");
 
 /// How often a switch to WAL is tried again while other processes open the same file.
 const WAL_RETRY: Duration = Duration::from_millis(10);

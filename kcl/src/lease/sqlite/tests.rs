@@ -45,7 +45,10 @@ async fn refused(path: &Path, kind: ErrorKind, words: &[&str]) {
 async fn opens_again_what_it_wrote() {
     let (_directory, path) = place();
     let store = SqliteLeaseStore::open(&path).await.unwrap();
-    let worker = store.register(APP, "w").await.unwrap();
+    let worker = store
+        .register(APP, "w", &WorkerProfile::default())
+        .await
+        .unwrap();
     store
         .create_leases(APP, &[new_lease("a", &["b", "c"])])
         .await
@@ -72,7 +75,7 @@ async fn opens_again_what_it_wrote() {
         .fetch_one(&mut raw)
         .await
         .unwrap();
-    assert_eq!((mode.as_str(), version), ("wal", 1));
+    assert_eq!((mode.as_str(), version), ("wal", schema::VERSION));
     let mut writer = again.database.writer().await.unwrap();
     let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
         .fetch_one(&mut *writer)
@@ -93,7 +96,7 @@ async fn a_name_sqlite_would_read_otherwise_is_a_file() {
 
 #[tokio::test]
 async fn k14_a_schema_of_another_version_is_refused_and_not_touched() {
-    for version in ["2", "99", "-1"] {
+    for version in ["3", "99", "-1"] {
         let (_directory, path) = place();
         let mut raw = outsider(&path).await;
         run(
@@ -105,12 +108,44 @@ async fn k14_a_schema_of_another_version_is_refused_and_not_touched() {
         let before = std::fs::read(&path).unwrap();
         let words = [
             &format!("found schema version {version}"),
-            "expected 1",
+            "expected 2",
             "nothing was touched",
         ];
         refused(&path, ErrorKind::Store, &words).await;
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
+}
+
+/// Goal: a file of the first version opens with all it holds, and workers of that version are told. Method: its tables as they were.
+#[tokio::test]
+async fn k14_a_file_of_the_first_version_is_migrated() {
+    let (_directory, path) = place();
+    let mut raw = outsider(&path).await;
+    run(&mut raw, schema::MIGRATIONS[0]).await;
+    let stream = STREAM;
+    run(
+        &mut raw,
+        &format!(
+            "INSERT INTO leases VALUES ('app', '{stream}', 'a', 'w', 4, '77', NULL, 2, '[]', NULL, NULL);
+             INSERT INTO workers VALUES ('app', 'w', 5, 6)"
+        ),
+    )
+    .await;
+    let store = SqliteLeaseStore::open(&path).await.unwrap();
+    let snapshot = store.snapshot(APP).await.unwrap();
+    let lease = &snapshot.leases[0];
+    assert_eq!(
+        (lease.owner.as_deref(), lease.counter, lease.checkpoint),
+        (Some("w"), 4, at(77))
+    );
+    assert_eq!((lease.pending.clone(), snapshot.damaged), (None, vec![]));
+    assert_eq!(snapshot.workers[0].heartbeat, 6);
+    assert_eq!(snapshot.workers[0].profile, WorkerProfile::default());
+    let me = Registration {
+        worker_id: "w".to_owned(),
+        incarnation: 5,
+    };
+    store.heartbeat(APP, &me, &Loads::new()).await.unwrap();
 }
 
 #[tokio::test]
@@ -148,15 +183,21 @@ async fn k14_tables_of_another_program_are_not_touched() {
 async fn k14_an_open_store_notices_that_a_newer_version_has_migrated() {
     let (_directory, path) = place();
     let store = SqliteLeaseStore::open(&path).await.unwrap();
-    let worker = store.register(APP, "w").await.unwrap();
-    run(&mut outsider(&path).await, "PRAGMA user_version = 2").await;
+    let worker = store
+        .register(APP, "w", &WorkerProfile::default())
+        .await
+        .unwrap();
+    run(&mut outsider(&path).await, "PRAGMA user_version = 3").await;
     for error in [
-        store.heartbeat(APP, &worker).await.unwrap_err(),
+        store
+            .heartbeat(APP, &worker, &Loads::new())
+            .await
+            .unwrap_err(),
         store.snapshot(APP).await.map(drop).unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::Store);
         assert!(
-            error.to_string().contains("found schema version 2"),
+            error.to_string().contains("found schema version 3"),
             "{error}"
         );
     }
@@ -175,7 +216,10 @@ async fn k14_unknown_columns_tables_and_rows_are_tolerated() {
     .await;
     let again = SqliteLeaseStore::open(&path).await.unwrap();
     for store in [&store, &again] {
-        let worker = store.register(APP, "w").await.unwrap();
+        let worker = store
+            .register(APP, "w", &WorkerProfile::default())
+            .await
+            .unwrap();
         store
             .create_leases(APP, &[new_lease("a", &[])])
             .await
@@ -284,9 +328,15 @@ async fn a_file_that_stays_locked_is_unavailable_and_works_afterwards() {
     let store = SqliteLeaseStore::open_with_busy_timeout(&path, SHORT)
         .await
         .unwrap();
-    let worker = store.register(APP, "w").await.unwrap();
+    let worker = store
+        .register(APP, "w", &WorkerProfile::default())
+        .await
+        .unwrap();
     run(&mut raw, "BEGIN IMMEDIATE").await;
-    let error = store.heartbeat(APP, &worker).await.unwrap_err();
+    let error = store
+        .heartbeat(APP, &worker, &Loads::new())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.is_retryable());
     assert_eq!(
@@ -295,7 +345,7 @@ async fn a_file_that_stays_locked_is_unavailable_and_works_afterwards() {
         "readers do not wait"
     );
     run(&mut raw, "COMMIT").await;
-    store.heartbeat(APP, &worker).await.unwrap();
+    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -306,7 +356,9 @@ async fn many_processes_may_create_the_file_at_once() {
         let path = path.clone();
         tasks.spawn(async move {
             let store = SqliteLeaseStore::open(&path).await?;
-            store.register(APP, &format!("w{index}")).await
+            store
+                .register(APP, &format!("w{index}"), &WorkerProfile::default())
+                .await
         });
     }
     while let Some(done) = tasks.join_next().await {
@@ -335,7 +387,10 @@ async fn k10_a_corrupt_row_stalls_no_other() {
     for damage in damages {
         let (_directory, path) = place();
         let store = SqliteLeaseStore::open(&path).await.unwrap();
-        let worker = store.register(APP, "w").await.unwrap();
+        let worker = store
+            .register(APP, "w", &WorkerProfile::default())
+            .await
+            .unwrap();
         let leases = [
             new_lease("bad", &[]),
             new_lease("child", &["bad"]),
@@ -397,10 +452,16 @@ async fn an_expired_owner_without_a_row_loses_its_lease() {
         .create_leases(APP, &[new_lease("a", &[])])
         .await
         .unwrap();
-    let gone = store.register(APP, "gone").await.unwrap();
+    let gone = store
+        .register(APP, "gone", &WorkerProfile::default())
+        .await
+        .unwrap();
     store.take(APP, &gone, &[claim("a", 0)]).await.unwrap();
     run(&mut outsider(&path).await, "DELETE FROM workers").await;
-    let heir = store.register(APP, "heir").await.unwrap();
+    let heir = store
+        .register(APP, "heir", &WorkerProfile::default())
+        .await
+        .unwrap();
     let claim = |heartbeat| {
         let expired = crate::lease::ExpiredOwner {
             worker_id: "gone".to_owned(),
@@ -423,7 +484,10 @@ async fn an_expired_owner_without_a_row_loses_its_lease() {
 async fn k11_failed_write_leaves_everything_as_it_was_when_sqlite_fails_half_way() {
     let (_directory, path) = place();
     let store = SqliteLeaseStore::open(&path).await.unwrap();
-    let worker = store.register(APP, "w").await.unwrap();
+    let worker = store
+        .register(APP, "w", &WorkerProfile::default())
+        .await
+        .unwrap();
     store
         .create_leases(APP, &[new_lease("a", &[]), new_lease("b", &[])])
         .await
@@ -459,13 +523,17 @@ async fn k11_failed_write_leaves_everything_as_it_was_when_sqlite_fails_half_way
             .map(drop)
             .unwrap_err(),
         store.deregister(APP, &worker).await.unwrap_err(),
-        store.register(APP, "w").await.map(drop).unwrap_err(),
+        store
+            .register(APP, "w", &WorkerProfile::default())
+            .await
+            .map(drop)
+            .unwrap_err(),
     ] {
         assert!(error.to_string().contains("disk on fire"), "{error}");
         assert_eq!(store.snapshot(APP).await.unwrap(), before);
     }
     run(&mut raw, "DROP TRIGGER no_child; DROP TRIGGER no_b").await;
-    store.heartbeat(APP, &worker).await.unwrap();
+    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
     store
         .end_shard(APP, &token(&taken[0]), &children)
         .await
@@ -480,7 +548,10 @@ async fn k11_a_cancelled_write_happens_wholly_or_not_at_all() {
     let store = SqliteLeaseStore::open_with_busy_timeout(&path, SHORT)
         .await
         .unwrap();
-    let worker = store.register(APP, "w").await.unwrap();
+    let worker = store
+        .register(APP, "w", &WorkerProfile::default())
+        .await
+        .unwrap();
     for index in 0..60u64 {
         let shard = format!("s{index:02}");
         let parent = new_lease(&shard, &[]);
@@ -498,7 +569,7 @@ async fn k11_a_cancelled_write_happens_wholly_or_not_at_all() {
 
         let other = SqliteLeaseStore::open(&path).await.unwrap();
         // The rollback is queued before the next write of the same store.
-        store.heartbeat(APP, &worker).await.unwrap();
+        store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
         let leases = other.snapshot(APP).await.unwrap().leases;
         let find = |key: &LeaseKey| leases.iter().find(|lease| lease.key == *key);
         let ended = find(&parent.key).unwrap().checkpoint == Position::ShardEnd;
@@ -523,7 +594,10 @@ async fn heartbeats_are_not_starved_by_the_checkpoints_of_other_processes() {
     let until = crate::clock::now() + Duration::from_secs(2);
     for process in 0..3 {
         let store = SqliteLeaseStore::open(&path).await.unwrap();
-        let worker = store.register(APP, &format!("w{process}")).await.unwrap();
+        let worker = store
+            .register(APP, &format!("w{process}"), &WorkerProfile::default())
+            .await
+            .unwrap();
         for shard in 0..8 {
             let name = format!("{process}-{shard}");
             store
@@ -545,7 +619,7 @@ async fn heartbeats_are_not_starved_by_the_checkpoints_of_other_processes() {
         tasks.spawn(async move {
             while crate::clock::now() < until {
                 let sent = crate::clock::now();
-                store.heartbeat(APP, &worker).await.unwrap();
+                store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
                 let took = sent.elapsed();
                 {
                     let mut slowest = slowest.lock().unwrap();

@@ -5,11 +5,14 @@ use super::schema;
 use crate::checkpoint::Position;
 use crate::error::{Error, ErrorKind};
 use crate::lease::rules::{self, Surroundings};
-use crate::lease::{Lease, LeaseKey, NewLease, Registration, WorkerRow};
+use crate::lease::{
+    Lease, LeaseKey, Loads, NewLease, PendingCheckpoint, Registration, WorkerProfile, WorkerRow,
+};
 use millstream_wire::HashKeyRange;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{Connection, Row, SqliteConnection};
 use std::path::Path;
+use std::time::Duration;
 
 /// A transaction on the rows of one application. Dropped without [`Transaction::commit`], it never was.
 #[derive(Debug)]
@@ -71,25 +74,14 @@ impl<'a> Transaction<'a> {
 
     /// One lease. A damaged row is logged and counts as no lease (K10).
     pub(super) async fn lease(&mut self, key: &LeaseKey) -> Result<Option<Lease>, Error> {
-        let row = sqlx::query(
-            "SELECT stream, lease_key, lease_owner, lease_counter, checkpoint, wanted_by, owner_switches,
-                    parents, hash_range_start, hash_range_end
-             FROM leases WHERE application = ?1 AND stream = ?2 AND lease_key = ?3",
-        )
-        .bind(self.application)
-        .bind(&key.stream)
-        .bind(&key.shard_id)
-        .fetch_optional(&mut *self.inner)
-        .await
-        .map_err(|fault| explain(self.path, fault))?;
-        Ok(row.and_then(|row| self.decode(&row).ok()))
+        lease_on(&mut self.inner, self.path, self.application, key).await
     }
 
     /// All leases in order of their keys, and the keys of damaged rows.
     pub(super) async fn leases(&mut self) -> Result<(Vec<Lease>, Vec<LeaseKey>), Error> {
         let rows = sqlx::query(
             "SELECT stream, lease_key, lease_owner, lease_counter, checkpoint, wanted_by, owner_switches,
-                    parents, hash_range_start, hash_range_end
+                    parents, hash_range_start, hash_range_end, pending_checkpoint, pending_state
              FROM leases WHERE application = ?1 ORDER BY stream, lease_key",
         )
         .bind(self.application)
@@ -98,7 +90,7 @@ impl<'a> Transaction<'a> {
         .map_err(|fault| explain(self.path, fault))?;
         let (mut leases, mut damaged) = (Vec::with_capacity(rows.len()), Vec::new());
         for row in rows {
-            match self.decode(&row) {
+            match decode(self.path, self.application, &row) {
                 Ok(lease) => leases.push(lease),
                 Err(key) => damaged.extend(key),
             }
@@ -184,7 +176,7 @@ impl<'a> Transaction<'a> {
     pub(super) async fn replace(&mut self, before: &Lease, after: &Lease) -> Result<(), Error> {
         let done = sqlx::query(
             "UPDATE leases SET lease_owner = ?1, lease_counter = ?2, checkpoint = ?3, wanted_by = ?4,
-                    owner_switches = ?5
+                    owner_switches = ?5, pending_checkpoint = ?11, pending_state = ?12
              WHERE application = ?6 AND stream = ?7 AND lease_key = ?8
                    AND lease_counter = ?9 AND lease_owner IS ?10",
         )
@@ -198,6 +190,8 @@ impl<'a> Transaction<'a> {
         .bind(&before.key.shard_id)
         .bind(before.counter.cast_signed())
         .bind(&before.owner)
+        .bind(after.pending.as_ref().map(|pending| pending.position.to_string()))
+        .bind(after.pending.as_ref().map(|pending| pending.state.as_slice()))
         .execute(&mut *self.inner)
         .await
         .map_err(|fault| explain(self.path, fault))?;
@@ -247,33 +241,87 @@ impl<'a> Transaction<'a> {
         Ok(run.filter(|run| run.incarnation == worker.incarnation))
     }
 
+    /// Every worker's row. What it says of itself is advice: what cannot be read counts as not said.
     pub(super) async fn workers(&mut self) -> Result<Vec<WorkerRow>, Error> {
-        let rows: Vec<(String, i64)> = sqlx::query_as(
-            "SELECT worker_id, heartbeat FROM workers WHERE application = ?1 ORDER BY worker_id",
+        let rows: Vec<SqliteRow> = sqlx::query(
+            "SELECT worker_id, heartbeat, stream, failover_ms, max_leases, loads
+             FROM workers WHERE application = ?1 ORDER BY worker_id",
         )
         .bind(self.application)
         .fetch_all(&mut *self.inner)
         .await
         .map_err(|fault| explain(self.path, fault))?;
-        Ok(rows
-            .into_iter()
-            .map(|(worker_id, heartbeat)| WorkerRow {
-                worker_id,
-                heartbeat: heartbeat.cast_unsigned(),
+        let worker = |row: SqliteRow| -> Result<WorkerRow, sqlx::Error> {
+            let number = |column: &str| -> Option<u64> {
+                let value: Option<i64> = row.try_get(column).ok()?;
+                u64::try_from(value?).ok()
+            };
+            let text = |column: &str| -> Option<String> { row.try_get(column).ok().flatten() };
+            Ok(WorkerRow {
+                worker_id: row.try_get("worker_id")?,
+                heartbeat: row.try_get::<i64, _>("heartbeat")?.cast_unsigned(),
+                profile: WorkerProfile {
+                    stream: text("stream"),
+                    failover: number("failover_ms").map(Duration::from_millis),
+                    max_leases: number("max_leases"),
+                },
+                loads: text("loads")
+                    .and_then(|loads| serde_json::from_str(&loads).ok())
+                    .unwrap_or_default(),
             })
-            .collect())
+        };
+        rows.into_iter()
+            .map(worker)
+            .collect::<Result<_, _>>()
+            .map_err(|fault| explain(self.path, fault))
     }
 
-    pub(super) async fn put_run(&mut self, worker_id: &str, run: Run) -> Result<(), Error> {
+    /// Writes the row of a worker that registers.
+    pub(super) async fn put_run(
+        &mut self,
+        worker_id: &str,
+        run: Run,
+        profile: &WorkerProfile,
+    ) -> Result<(), Error> {
+        let small = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let failover_ms = profile
+            .failover
+            .map(|failover| i64::try_from(failover.as_millis()).unwrap_or(i64::MAX));
         sqlx::query(
-            "INSERT INTO workers (application, worker_id, incarnation, heartbeat) VALUES (?1, ?2, ?3, ?4)
+            "INSERT INTO workers (application, worker_id, incarnation, heartbeat, stream, failover_ms, max_leases)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT (application, worker_id)
-             DO UPDATE SET incarnation = excluded.incarnation, heartbeat = excluded.heartbeat",
+             DO UPDATE SET incarnation = excluded.incarnation, heartbeat = excluded.heartbeat, stream = excluded.stream,
+                           failover_ms = excluded.failover_ms, max_leases = excluded.max_leases, loads = NULL",
         )
         .bind(self.application)
         .bind(worker_id)
         .bind(run.incarnation.cast_signed())
         .bind(run.heartbeat.cast_signed())
+        .bind(&profile.stream)
+        .bind(failover_ms)
+        .bind(profile.max_leases.map(small))
+        .execute(&mut *self.inner)
+        .await
+        .map_err(|fault| explain(self.path, fault))?;
+        Ok(())
+    }
+
+    /// Moves a worker's heartbeat on.
+    pub(super) async fn beat(
+        &mut self,
+        worker_id: &str,
+        heartbeat: u64,
+        loads: &Loads,
+    ) -> Result<(), Error> {
+        let loads = (!loads.is_empty()).then(|| serde_json::to_string(loads).ok());
+        sqlx::query(
+            "UPDATE workers SET heartbeat = ?3, loads = ?4 WHERE application = ?1 AND worker_id = ?2",
+        )
+        .bind(self.application)
+        .bind(worker_id)
+        .bind(heartbeat.cast_signed())
+        .bind(loads.flatten())
         .execute(&mut *self.inner)
         .await
         .map_err(|fault| explain(self.path, fault))?;
@@ -289,26 +337,47 @@ impl<'a> Transaction<'a> {
             .map_err(|fault| explain(self.path, fault))?;
         Ok(())
     }
+}
 
-    /// The lease of a row, or the key of a damaged one if that much can be read.
-    fn decode(&self, row: &SqliteRow) -> Result<Lease, Option<LeaseKey>> {
-        let key = || -> Result<LeaseKey, sqlx::Error> {
-            Ok(LeaseKey {
-                stream: row.try_get("stream")?,
-                shard_id: row.try_get("lease_key")?,
-            })
-        };
-        let key = key().map_err(|error| {
-            tracing::error!(store = %self.path.display(), application = self.application, %error,
-                "a lease row without a readable key is left alone");
-            None
-        })?;
-        decode_row(&key, row).map_err(|error| {
-            tracing::error!(store = %self.path.display(), application = self.application, lease = %key, error,
-                "the row of this lease is damaged: nobody gets it until the row is repaired or deleted");
-            Some(key)
+/// One lease, on any connection to the file.
+pub(super) async fn lease_on(
+    connection: &mut SqliteConnection,
+    path: &Path,
+    application: &str,
+    key: &LeaseKey,
+) -> Result<Option<Lease>, Error> {
+    let row = sqlx::query(
+        "SELECT stream, lease_key, lease_owner, lease_counter, checkpoint, wanted_by, owner_switches,
+                parents, hash_range_start, hash_range_end, pending_checkpoint, pending_state
+         FROM leases WHERE application = ?1 AND stream = ?2 AND lease_key = ?3",
+    )
+    .bind(application)
+    .bind(&key.stream)
+    .bind(&key.shard_id)
+    .fetch_optional(connection)
+    .await
+    .map_err(|fault| explain(path, fault))?;
+    Ok(row.and_then(|row| decode(path, application, &row).ok()))
+}
+
+/// The lease of a row, or the key of a damaged one if that much can be read.
+fn decode(path: &Path, application: &str, row: &SqliteRow) -> Result<Lease, Option<LeaseKey>> {
+    let key = || -> Result<LeaseKey, sqlx::Error> {
+        Ok(LeaseKey {
+            stream: row.try_get("stream")?,
+            shard_id: row.try_get("lease_key")?,
         })
-    }
+    };
+    let key = key().map_err(|error| {
+        tracing::error!(store = %path.display(), application, %error,
+            "a lease row without a readable key is left alone");
+        None
+    })?;
+    decode_row(&key, row).map_err(|error| {
+        tracing::error!(store = %path.display(), application, lease = %key, error,
+            "the row of this lease is damaged: nobody gets it until the row is repaired or deleted");
+        Some(key)
+    })
 }
 
 fn decode_row(key: &LeaseKey, row: &SqliteRow) -> Result<Lease, String> {
@@ -328,6 +397,18 @@ fn decode_row(key: &LeaseKey, row: &SqliteRow) -> Result<Lease, String> {
     let checkpoint = text("checkpoint")?
         .parse()
         .map_err(|error| format!("column checkpoint: {error}"))?;
+    let state: Option<Vec<u8>> = row
+        .try_get("pending_state")
+        .map_err(|error| error.to_string())?;
+    let pending = match optional("pending_checkpoint")? {
+        Some(position) => Some(PendingCheckpoint {
+            position: position
+                .parse()
+                .map_err(|error| format!("column pending_checkpoint: {error}"))?,
+            state: state.unwrap_or_default(),
+        }),
+        None => None,
+    };
     let parents = serde_json::from_str(&text("parents")?)
         .map_err(|error| format!("column parents is not a JSON list of shard ids: {error}"))?;
     let hash_key_range = match (optional("hash_range_start")?, optional("hash_range_end")?) {
@@ -343,6 +424,7 @@ fn decode_row(key: &LeaseKey, row: &SqliteRow) -> Result<Lease, String> {
         counter: number("lease_counter")?,
         wanted_by: optional("wanted_by")?,
         checkpoint,
+        pending,
         owner_switches: number("owner_switches")?,
         parents,
         hash_key_range,

@@ -26,6 +26,7 @@ fn lease(id: &str, checkpoint: Position) -> Lease {
         counter: 0,
         wanted_by: None,
         checkpoint,
+        pending: None,
         owner_switches: 0,
         parents: Vec::new(),
         hash_key_range: None,
@@ -342,6 +343,7 @@ fn an_ancestor_is_no_heir() {
         position: HORIZON,
         hash_key_range: Some(HashKeyRange::ALL),
         parents: vec!["b".to_owned()],
+        pending: None,
     };
     let ancestors = [shard("a", &["expired"], true), shard("b", &["a"], true)];
     assert_eq!(heirs(&ancestors, &gone), []);

@@ -101,6 +101,32 @@ async fn k4_no_loss_when_crashing_before_the_first_checkpoint_under_latest() {
     );
 }
 
+/// Goal: a starting time is read once: when the server's clock is set back afterwards, a restart still begins with the first record
+/// that was found. Method: LATEST, a worker that never checkpoints, a crash, and a clock ten minutes behind.
+#[tokio::test(start_paused = true)]
+async fn k4_no_loss_when_the_clock_is_set_back_before_the_first_checkpoint() {
+    let (kinesis, store, journal) = (
+        FakeKinesis::new(1),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
+    journal.behave(|behaviour| behaviour.failures = u32::MAX);
+    let first = launch(latest(builder(&kinesis, store.clone(), "a")), &journal, "a").await;
+    tokio::time::sleep(SECOND * 2).await;
+    kinesis.set_clock_back(SECOND * 600);
+    kinesis.put_many(0, 3);
+    tokio::time::sleep(SECOND).await;
+    first.task.abort();
+    let lease = store.snapshot("app").await.unwrap().leases.remove(0);
+    let put = kinesis.put_so_far();
+    assert_eq!(lease.checkpoint, Position::AtSequence(put[0]));
+    journal.behave(|behaviour| behaviour.failures = 0);
+    let second = launch(latest(builder(&kinesis, store, "b")), &journal, "b").await;
+    tokio::time::sleep(SECOND * 10).await;
+    second.stop().await.unwrap();
+    journal.check_no_loss(&put).unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn k4_no_loss_when_iterators_expire() {
     let (kinesis, journal) = (FakeKinesis::new(1), Journal::default());

@@ -5,7 +5,8 @@ use crate::clock::Instant;
 use crate::lease::assign::{Plan, Situation, plan};
 use crate::lease::expiry::Observer;
 use crate::lease::{
-    LeaseKey, LeaseStore, LeaseToken, MemoryLeaseStore, NewLease, Registration, Release, Snapshot,
+    LeaseKey, LeaseStore, LeaseToken, Loads, MemoryLeaseStore, NewLease, Registration, Release,
+    Snapshot, WorkerProfile,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -86,7 +87,11 @@ impl Fleet {
     async fn join(&mut self, max_leases: usize) {
         self.joined += 1;
         let id = format!("worker-{}", self.joined);
-        let registration = self.store.register(APP, &id).await.unwrap();
+        let registration = self
+            .store
+            .register(APP, &id, &WorkerProfile::default())
+            .await
+            .unwrap();
         self.members.push(Member {
             registration,
             observer: Observer::new(FAILOVER),
@@ -121,7 +126,7 @@ impl Fleet {
         self.now += ROUND;
         for member in &self.members {
             self.store
-                .heartbeat(APP, &member.registration)
+                .heartbeat(APP, &member.registration, &Loads::new())
                 .await
                 .unwrap();
         }
