@@ -45,7 +45,7 @@ enum Feed {
 
 const SECOND: Duration = Duration::from_secs(1);
 /// In calm times every shard gets a record this often.
-const STEADY: Duration = Duration::from_millis(120);
+const STEADY: Duration = Duration::from_millis(200);
 
 impl Simulation {
     pub(super) fn new(scenario: Scenario) -> Self {
@@ -250,7 +250,7 @@ impl Simulation {
         world.weather = self.scenario.calm_weather();
         world.mood = Mood::kind();
         world.kinesis.quirks = self.scenario.quirks.clone();
-        world.set_clock(0);
+        world.mend_clock();
         world.event(Event::FaultsEnd);
     }
 

@@ -184,6 +184,9 @@ impl History {
                 let shard = short(shard_id);
                 format!("[{at:9.3}] host {host} {worker} tenure {tenure} {shard}#{counter}: {step}")
             }
+            What::World(Event::Put { shard, record }) => {
+                format!("[{at:9.3}] put    {} {}", short(&shard.shard_id), record.0)
+            }
             What::World(event) => format!("[{at:9.3}] ---    {event:?}"),
             What::Said(text) => format!("[{at:9.3}]        {text}"),
         }

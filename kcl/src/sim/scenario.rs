@@ -76,7 +76,7 @@ impl Scenario {
             tick: Duration::from_millis(*pick(rng, &[5, 10, 20])),
             poll_interval: Duration::from_millis(*pick(rng, &[50, 200, 200, 500])),
             sync_interval: Duration::from_millis(*pick(rng, &[1000, 3000, 10_000])),
-            max_records: *pick(rng, &[3, 10, 100]),
+            max_records: *pick(rng, &[5, 10, 100]),
             shutdown_grace: Duration::from_millis(*pick(rng, &[500, 3000, 30_000])),
             request_timeout: (failover * 9 / 10).max(SECOND * 2),
             drift: *pick(rng, &[0.0, 0.001, 0.02]),

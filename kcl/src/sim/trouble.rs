@@ -334,9 +334,16 @@ impl World {
         });
     }
 
+    /// Puts the server's clock where it shows no time that it has shown before. A shard of which nothing was read yet is asked for from
+    /// a time on; while that time lies in the future, because the clock went back, the server refuses, and nobody can do anything but wait.
+    pub(super) fn mend_clock(&mut self) {
+        self.set_clock(self.most_skew_ms);
+    }
+
     pub(super) fn set_clock(&mut self, skew_ms: i64) {
         if self.kinesis.skew_ms != skew_ms {
             self.kinesis.skew_ms = skew_ms;
+            self.most_skew_ms = self.most_skew_ms.max(skew_ms);
             self.clock_stepped = true;
             self.event(Event::ClockStepped { skew_ms });
         }

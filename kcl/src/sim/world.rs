@@ -98,6 +98,7 @@ pub(super) struct World {
     pub(super) handled: BTreeSet<super::history::RecordId>,
     /// Whether the server's clock has ever stepped.
     pub(super) clock_stepped: bool,
+    pub(super) most_skew_ms: i64,
     pub(super) leases: BTreeMap<LeaseKey, Lease>,
     /// When each stream got its first leases.
     pub(super) beginnings: BTreeMap<String, Beginning>,
@@ -134,6 +135,7 @@ impl World {
             history: History::default(),
             handled: BTreeSet::new(),
             clock_stepped: false,
+            most_skew_ms: 0,
             leases: BTreeMap::new(),
             beginnings: BTreeMap::new(),
             store: MemoryLeaseStore::new(),

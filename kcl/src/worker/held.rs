@@ -135,11 +135,13 @@ impl<F: RecordProcessorFactory> Held<F> {
         };
         for (key, running) in &self.running {
             if !is_current(&running.token) {
-                // A consumer that has just ended its shard is not told: it knows.
-                let ended = leases
-                    .get(key)
-                    .is_some_and(|l| l.checkpoint == Position::ShardEnd);
-                if !ended {
+                // A consumer that has just ended its shard is not told: it knows. One whose shard another worker ended goes by the
+                // counter, which has moved on further.
+                let ended_it = leases.get(key).is_some_and(|lease| {
+                    lease.checkpoint == Position::ShardEnd
+                        && lease.counter.checked_sub(1) == Some(running.token.counter)
+                });
+                if !ended_it {
                     running.tell(Directive::Lost);
                 }
                 continue;

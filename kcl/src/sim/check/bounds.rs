@@ -1,7 +1,6 @@
 //! What must happen within a time: K7, K8, K9, and that everything comes to rest.
 
 use super::{Facts, Leases, Verdict, gap, violated};
-use crate::checkpoint::Position;
 use crate::lease::LeaseKey;
 use crate::sim::history::{Event, Step, What};
 use crate::sim::settled::held_by;
@@ -238,10 +237,12 @@ pub(super) fn everything_comes_to_rest(facts: &Facts) -> Verdict {
             _ => {}
         }
     }
+    // The leases of a stream that is gone are nobody's business any more.
+    let current = facts.kinesis.current().identity();
     let held = leases
         .0
         .values()
-        .filter(|lease| lease.checkpoint != Position::ShardEnd);
+        .filter(|lease| lease.key.stream == current);
     let last = facts.history.entries.len().saturating_sub(1);
     match held.filter(|lease| lease.owner.is_some()).find(|_| quiet) {
         Some(lease) => {
