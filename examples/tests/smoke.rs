@@ -94,3 +94,9 @@ async fn reshard_keeps_the_order_per_key() {
     let expected = "result: 120 records over 3 shards, each key in order";
     assert_eq!(result("reshard_while_processing").await, expected);
 }
+
+#[tokio::test]
+async fn exactly_once_is_exact_through_crashes_and_lost_answers() {
+    let expected = "result: 19900 of 19900 paid, each once";
+    assert_eq!(result("exactly_once").await, expected);
+}

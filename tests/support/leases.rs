@@ -77,9 +77,7 @@ fn progress(checkpoint: &str) -> (u8, Option<Sequence>) {
         "SHARD_END" => (2, None),
         start if start == "TRIM_HORIZON" || start.starts_with("AT_TIMESTAMP:") => (0, None),
         record => {
-            let record = record
-                .strip_prefix("AT_SEQUENCE_NUMBER:")
-                .unwrap_or(record);
+            let record = record.strip_prefix("AT_SEQUENCE_NUMBER:").unwrap_or(record);
             (1, record.split(':').next().map(Sequence::new))
         }
     }

@@ -32,6 +32,8 @@ pub(crate) struct FaultyStore {
     pub(crate) inner: MemoryLeaseStore,
     faults: Arc<Mutex<Faults>>,
     calls: Arc<Mutex<u32>>,
+    /// How many leases each call of `release` gave up.
+    released: Arc<Mutex<Vec<usize>>>,
 }
 
 fn unavailable(what: &str) -> Error {
@@ -44,7 +46,12 @@ impl FaultyStore {
             inner,
             faults: Arc::default(),
             calls: Arc::default(),
+            released: Arc::default(),
         }
+    }
+
+    pub(crate) fn released(&self) -> Vec<usize> {
+        self.released.lock().unwrap().clone()
     }
 
     pub(crate) fn set(&self, change: impl FnOnce(&mut Faults)) {
@@ -163,6 +170,7 @@ impl LeaseStore for FaultyStore {
             .await
     }
     async fn release(&self, application: &str, releases: &[Release]) -> Result<usize, Error> {
+        self.released.lock().unwrap().push(releases.len());
         self.through(self.inner.release(application, releases))
             .await
     }

@@ -18,7 +18,7 @@ pub(crate) struct Page {
 
 impl Page {
     /// What the page holds in memory, about.
-    fn size_bytes(&self) -> usize {
+    pub(crate) fn size_bytes(&self) -> usize {
         let per_record = std::mem::size_of::<Record>();
         self.records
             .iter()

@@ -2,12 +2,16 @@
 //!
 //! Every worker works out the same division of all leases and acts on its own part of it, so workers that plan at the
 //! same moment neither compete for a lease nor ask for more than the surplus. Each live worker's quota is the floor or
-//! the ceiling of the fair share; the ceilings go to those who have most already, so nothing moves unless that makes
-//! two loads that differ by two or more more alike, and nothing moves once all differ by one at most.
+//! the ceiling of the fair share, as far as workers are not full; the ceilings go to those who have most already, so nothing
+//! moves unless that makes two loads that differ by two or more more alike. Once all differ by one at most, leases move only because some
+//! shards are much busier than others ([`busy`]).
+
+mod busy;
 
 use super::expiry::{Expired, Overdue};
-use super::{Ask, Claim, ExpiredOwner, Lease, LeaseKey, Snapshot};
+use super::{Ask, Claim, ExpiredOwner, Lease, LeaseKey, Snapshot, WorkerRow};
 use crate::checkpoint::Position;
+use busy::{Costs, Even};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +28,8 @@ pub struct Situation<'a> {
     pub expired: &'a Expired,
     /// Leases nobody came for, from [`Observer::overdue`](super::expiry::Observer::overdue).
     pub overdue: &'a Overdue,
+    /// Workers that have lately won or lost leases, from [`Observer::unsettled`](super::expiry::Observer::unsettled).
+    pub unsettled: &'a BTreeSet<String>,
     /// The most leases the planning worker may hold.
     pub max_leases: usize,
 }
@@ -52,7 +58,8 @@ impl Plan {
 pub fn plan(situation: &Situation<'_>) -> Plan {
     let live = live_workers(situation);
     let eligible = eligible_leases(situation);
-    let division = Division::new(&live, &eligible, situation.expired);
+    let caps = caps(situation, &live);
+    let division = Division::new(situation, &eligible, &caps);
     let load = division.loads.get(situation.me).copied().unwrap_or(0);
     let mut room = situation.max_leases.saturating_sub(load);
 
@@ -60,6 +67,13 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
     mine.free.truncate(room);
     room -= mine.free.len();
     mine.surplus.truncate(room);
+    if room > 0
+        && mine.surplus.is_empty()
+        && let Some(shift) = division.shift(situation, &caps)
+        && shift.to == situation.me
+    {
+        mine.surplus.push(shift.lease);
+    }
     Plan {
         take: mine
             .free
@@ -102,7 +116,7 @@ pub fn eligible_leases<'a>(situation: &Situation<'a>) -> Vec<&'a Lease> {
         .collect()
 }
 
-/// The workers that may take leases of the stream. Rows do not say which stream a worker is there for; one that holds leases of
+/// The workers that may take leases of the stream. The row of an older version does not say which stream its worker is there for: one that holds leases of
 /// another stream only is not counted, and neither waited for nor given a share.
 fn live_workers<'a>(situation: &Situation<'a>) -> BTreeSet<&'a str> {
     let (mut here, mut elsewhere) = (BTreeSet::new(), BTreeSet::new());
@@ -115,15 +129,33 @@ fn live_workers<'a>(situation: &Situation<'a>) -> BTreeSet<&'a str> {
             }
         }
     }
-    let rows = situation
-        .snapshot
-        .workers
-        .iter()
-        .map(|row| row.worker_id.as_str());
-    rows.filter(|worker| !situation.expired.contains_key(*worker))
-        .filter(|worker| here.contains(worker) || !elsewhere.contains(worker))
+    let is_here = |row: &&'a WorkerRow| {
+        let worker = row.worker_id.as_str();
+        let by_its_leases = || here.contains(worker) || !elsewhere.contains(worker);
+        let stated = row.profile.stream.as_ref();
+        stated.map_or_else(by_its_leases, |stream| stream == situation.stream)
+    };
+    let rows = situation.snapshot.workers.iter();
+    rows.filter(|row| !situation.expired.contains_key(&row.worker_id))
+        .filter(is_here)
+        .map(|row| row.worker_id.as_str())
         .chain([situation.me])
         .collect()
+}
+
+/// The most leases each live worker holds, as far as it says so.
+fn caps<'a>(situation: &Situation<'a>, live: &BTreeSet<&'a str>) -> BTreeMap<&'a str, usize> {
+    let most = |cap: u64| usize::try_from(cap).unwrap_or(usize::MAX);
+    let mut caps: BTreeMap<&str, usize> = live.iter().map(|w| (*w, usize::MAX)).collect();
+    for row in &situation.snapshot.workers {
+        if let (Some(place), Some(cap)) =
+            (caps.get_mut(row.worker_id.as_str()), row.profile.max_leases)
+        {
+            *place = most(cap);
+        }
+    }
+    caps.insert(situation.me, situation.max_leases);
+    caps
 }
 
 /// Everybody's loads and quotas, and the leases that are to change hands.
@@ -133,6 +165,9 @@ struct Division<'a> {
     quotas: BTreeMap<&'a str, usize>,
     free: Vec<&'a Lease>,
     surplus: Vec<&'a Lease>,
+    /// The leases of each live worker, those it gave away in its mind included; `None` while one waits for its asker.
+    held: Option<BTreeMap<&'a str, Vec<&'a Lease>>>,
+    costs: Costs<'a>,
 }
 
 /// What one worker is meant to get.
@@ -143,10 +178,18 @@ struct Share<'a> {
 
 impl<'a> Division<'a> {
     /// Leases of an owner that has no row and may still believe it holds them are nobody's for now.
-    fn new(live: &BTreeSet<&'a str>, eligible: &[&'a Lease], expired: &Expired) -> Self {
-        let mut loads: BTreeMap<&str, usize> = live.iter().map(|worker| (*worker, 0)).collect();
-        let mut movable: BTreeMap<&str, Vec<&Lease>> = BTreeMap::new();
+    fn new(
+        situation: &Situation<'a>,
+        eligible: &[&'a Lease],
+        caps: &BTreeMap<&'a str, usize>,
+    ) -> Self {
+        let expired = situation.expired;
+        let costs = Costs::new(situation, eligible);
+        let mut loads: BTreeMap<&str, usize> = caps.keys().map(|worker| (*worker, 0)).collect();
+        let mut movable: BTreeMap<&str, Vec<&Lease>> =
+            caps.keys().map(|worker| (*worker, Vec::new())).collect();
         let mut free = Vec::new();
+        let mut waiting = false;
         for lease in eligible.iter().copied() {
             let live = |worker: &&str| loads.contains_key(worker);
             let holder = match lease.owner.as_deref() {
@@ -162,28 +205,47 @@ impl<'a> Division<'a> {
                 .as_deref()
                 .filter(live)
                 .filter(|asker| *asker != holder);
+            waiting |= asker.is_some();
             if asker.is_none() {
                 movable.entry(holder).or_default().push(lease);
             }
             *loads.entry(asker.unwrap_or(holder)).or_default() += 1;
         }
-        let quotas = quotas(&loads, loads.values().sum::<usize>() + free.len());
-        let surplus = movable
-            .into_iter()
-            .flat_map(|(owner, mut leases)| {
+        let quotas = quotas(&loads, caps, loads.values().sum::<usize>() + free.len());
+        let surplus: Vec<&Lease> = movable
+            .iter()
+            .flat_map(|(owner, leases)| {
+                let mut leases = leases.clone();
                 let excess = loads[owner].saturating_sub(quotas[owner]);
-                // The leases that suit their owner least go first, the same ones whoever plans.
-                leases.sort_by_key(|lease| (weight(owner, &lease.key), &lease.key));
+                // The same ones whoever plans.
+                costs.give_up_order(owner, &mut leases);
                 leases.truncate(excess);
                 leases
             })
             .collect();
+        let even = !waiting && free.is_empty() && surplus.is_empty();
         Division {
             loads,
             quotas,
             free,
             surplus,
+            held: even.then_some(movable),
+            costs,
         }
+    }
+
+    /// The lease that is to move because its owner has too much to do.
+    fn shift(
+        &self,
+        situation: &Situation<'a>,
+        caps: &BTreeMap<&'a str, usize>,
+    ) -> Option<busy::Shift<'a>> {
+        let even = Even {
+            held: self.held.as_ref()?,
+            unsettled: situation.unsettled,
+            caps,
+        };
+        busy::shift(&self.costs, &even)
     }
 
     /// The planning worker's part: what everybody lacks is filled with free leases first, then with surplus.
@@ -253,17 +315,38 @@ impl<'a> Division<'a> {
     }
 }
 
-/// Divides `total` leases as evenly as can be, with the fewest moves.
-fn quotas<'a>(loads: &BTreeMap<&'a str, usize>, total: usize) -> BTreeMap<&'a str, usize> {
+/// Divides `total` leases as evenly as the caps allow, with the fewest moves.
+fn quotas<'a>(
+    loads: &BTreeMap<&'a str, usize>,
+    caps: &BTreeMap<&'a str, usize>,
+    mut total: usize,
+) -> BTreeMap<&'a str, usize> {
+    let mut quotas = BTreeMap::new();
     let mut workers: Vec<(&str, usize)> = loads.iter().map(|(name, load)| (*name, *load)).collect();
     workers.sort_by_key(|(name, load)| (Reverse(*load), *name));
+    // Those who are full below the fair share leave more to the others, which may fill some of them, too.
+    loop {
+        let share = total / workers.len().max(1);
+        let is_full = |worker: &str| caps[worker] <= share;
+        let full: Vec<&str> = workers
+            .iter()
+            .map(|(w, _)| *w)
+            .filter(|w| is_full(w))
+            .collect();
+        if full.is_empty() {
+            break;
+        }
+        for worker in full {
+            total -= caps[worker];
+            quotas.insert(worker, caps[worker]);
+        }
+        workers.retain(|(worker, _)| !quotas.contains_key(worker));
+    }
     let (floor, remainder) = (total / workers.len().max(1), total % workers.len().max(1));
     let quota = |rank: usize| floor + usize::from(rank < remainder);
-    workers
-        .into_iter()
-        .enumerate()
-        .map(|(rank, (name, _))| (name, quota(rank)))
-        .collect()
+    let rest = workers.into_iter().enumerate();
+    quotas.extend(rest.map(|(rank, (name, _))| (name, quota(rank))));
+    quotas
 }
 
 /// Gives each lease to the worker it suits best among those that still lack some.

@@ -6,7 +6,7 @@
 use super::{LeaseKey, Snapshot, WorkerRow};
 use crate::checkpoint::Position;
 use crate::clock::Instant;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Expired workers and the heartbeat observed, `None` for an owner that has no row.
@@ -18,6 +18,9 @@ pub type Overdue = BTreeMap<LeaseKey, u32>;
 /// How long a worker must have been silent before its row is removed. A worker that was only paused is refused after
 /// that, while a row costs next to nothing; so this is far beyond any fail-over time.
 pub const FORGET_AFTER: Duration = Duration::from_hours(24);
+
+/// How many fail-over times after a change of its leases a worker's load is taken for what it will be.
+const SETTLED_AFTER: u32 = 3;
 
 /// What an observer remembers from one snapshot to the next. Bounded by the workers and leases of the last one.
 #[derive(Debug, Clone)]
@@ -32,6 +35,10 @@ pub struct Observer {
     owners: BTreeMap<LeaseKey, String>,
     /// Workers that give their leases up one by one, and when they last did.
     leaving: BTreeMap<String, Instant>,
+    /// When each worker last won or lost a lease, or was seen first.
+    changed: BTreeMap<String, Instant>,
+    /// The fail-over times of those workers that say theirs.
+    failovers: BTreeMap<String, Duration>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +48,8 @@ struct Seen<T> {
 }
 
 impl Observer {
-    /// An observer that has seen nothing; a worker that does not move its heartbeat for `failover` has expired.
+    /// An observer that has seen nothing; a worker that does not move its heartbeat for its fail-over time has expired.
+    /// `failover` is that of a worker whose row does not say it.
     pub fn new(failover: Duration) -> Self {
         Observer {
             failover,
@@ -50,6 +58,8 @@ impl Observer {
             free: BTreeMap::new(),
             owners: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            failovers: BTreeMap::new(),
         }
     }
 
@@ -61,14 +71,17 @@ impl Observer {
     /// was out of reach for all, or when all were paused, workers do not take each other for dead.
     pub fn observe(&mut self, snapshot: &Snapshot, now: Instant) {
         if let Some(last) = self.observed.replace(now) {
-            let unseen = now
-                .saturating_duration_since(last)
-                .saturating_sub(self.failover / 3);
-            self.workers
-                .values_mut()
-                .for_each(|seen| seen.since += unseen);
+            let gap = now.saturating_duration_since(last);
+            let (failovers, own) = (&self.failovers, self.failover);
+            for (worker, seen) in &mut self.workers {
+                let failover = failovers.get(worker).copied().unwrap_or(own);
+                seen.since += gap.saturating_sub(failover / 3);
+            }
+            let unseen = gap.saturating_sub(own / 3);
             self.free.values_mut().for_each(|seen| seen.since += unseen);
         }
+        let stated = |row: &WorkerRow| Some((row.worker_id.clone(), row.profile.failover?));
+        self.failovers = snapshot.workers.iter().filter_map(stated).collect();
         let open = snapshot
             .leases
             .iter()
@@ -78,6 +91,7 @@ impl Observer {
             .filter_map(|lease| Some((lease.key.clone(), lease.owner.clone()?)));
         let before = std::mem::replace(&mut self.owners, owned.collect());
         self.note_leaving(&before, snapshot, now);
+        self.note_changes(&before, snapshot, now);
         let mut present: BTreeMap<String, Option<u64>> = self
             .owners
             .values()
@@ -123,6 +137,43 @@ impl Observer {
             .retain(|_, since| now.saturating_duration_since(*since) < self.failover);
     }
 
+    /// Who has won or lost a lease since the last look.
+    fn note_changes(
+        &mut self,
+        before: &BTreeMap<LeaseKey, String>,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) {
+        let differ = |this: &BTreeMap<LeaseKey, String>, other: &BTreeMap<LeaseKey, String>| {
+            let moved = this
+                .iter()
+                .filter(|(key, owner)| other.get(*key) != Some(*owner));
+            moved.map(|(_, owner)| owner.clone()).collect::<Vec<_>>()
+        };
+        let moved = [differ(before, &self.owners), differ(&self.owners, before)].concat();
+        for row in &snapshot.workers {
+            self.changed.entry(row.worker_id.clone()).or_insert(now);
+        }
+        self.changed
+            .extend(moved.into_iter().map(|worker| (worker, now)));
+        let rows = snapshot.workers.iter();
+        let registered: BTreeSet<&str> = rows.map(|row| row.worker_id.as_str()).collect();
+        self.changed
+            .retain(|worker, _| registered.contains(worker.as_str()));
+    }
+
+    /// The workers that have won or lost a lease within three fail-over times: how busy they are is not known yet.
+    pub fn unsettled(&self, now: Instant) -> BTreeSet<String> {
+        let recent = self.changed.iter().filter(|(_, since)| {
+            now.saturating_duration_since(**since) < self.failover * SETTLED_AFTER
+        });
+        recent.map(|(worker, _)| worker.clone()).collect()
+    }
+
+    fn failover_of(&self, worker: &str) -> Duration {
+        self.failovers.get(worker).copied().unwrap_or(self.failover)
+    }
+
     /// Whether the worker is shutting down: what it gave up is not for it to take.
     pub fn is_leaving(&self, worker_id: &str) -> bool {
         self.leaving.contains_key(worker_id)
@@ -133,7 +184,7 @@ impl Observer {
         let silent = self
             .workers
             .iter()
-            .filter(|(_, seen)| seen.age(now) >= self.failover);
+            .filter(|(worker_id, seen)| seen.age(now) >= self.failover_of(worker_id));
         silent
             .map(|(worker_id, seen)| (worker_id.clone(), seen.value))
             .collect()
@@ -150,7 +201,7 @@ impl Observer {
         let silent = |owner: &String| {
             self.workers
                 .get(owner)
-                .map(|seen| seen.age(now).saturating_sub(self.failover))
+                .map(|seen| seen.age(now).saturating_sub(self.failover_of(owner)))
         };
         let owned = self
             .owners
@@ -479,5 +530,57 @@ mod tests {
         };
         observer.observe(&snapshot, start);
         assert_eq!(observer.forgettable(start + FORGET_AFTER), [row("v", 1)]);
+    }
+
+    fn of_failover(worker_id: &str, heartbeat: u64, failover: Duration) -> WorkerRow {
+        let mut row = row(worker_id, heartbeat);
+        row.profile.failover = Some(failover);
+        row
+    }
+
+    /// Goal: in a fleet of different fail-over times each worker is judged by its own (K2), also by one that looks more rarely than
+    /// the other's heartbeats come.
+    #[test]
+    fn k2_a_worker_is_judged_by_its_own_failover_time() {
+        let start = crate::clock::now();
+        let mut observer = Observer::new(FAILOVER);
+        let patient = of_failover("patient", 1, FAILOVER * 6);
+        let quick = of_failover("quick", 1, FAILOVER / 10);
+        let still = workers(&[patient, quick]);
+        observer.observe(&still, start);
+        observer.observe(&still, start + FAILOVER / 10);
+        assert_eq!(
+            observer.expired(start + FAILOVER / 10),
+            Expired::new(),
+            "nobody looked in between"
+        );
+        look_on(&mut observer, &still, start + FAILOVER / 10, 0..10);
+        let expired = observer.expired(start + FAILOVER);
+        assert_eq!(expired, [("quick".into(), Some(1))].into());
+        look_on(&mut observer, &still, start + FAILOVER, 1..60);
+        let expired = observer.expired(start + FAILOVER * 7);
+        assert!(expired.contains_key("patient"), "{expired:?}");
+    }
+
+    #[test]
+    fn a_worker_is_settled_when_its_leases_have_not_changed_for_a_while() {
+        let start = crate::clock::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let held = |owner| Snapshot {
+            leases: vec![lease("a", Some(owner), 1)],
+            ..workers(&[row("v", 1), row("w", 1), row("x", 1)])
+        };
+        let mut observer = Observer::new(FAILOVER);
+        observer.observe(&held("v"), start);
+        assert_eq!(
+            observer.unsettled(at(29)).len(),
+            3,
+            "seen for the first time"
+        );
+        assert_eq!(observer.unsettled(at(30)).len(), 0);
+        observer.observe(&held("w"), at(40));
+        let unsettled: Vec<String> = observer.unsettled(at(69)).into_iter().collect();
+        assert_eq!(unsettled, ["v", "w"]);
+        assert_eq!(observer.unsettled(at(70)).len(), 0);
     }
 }

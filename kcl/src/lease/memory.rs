@@ -45,6 +45,16 @@ impl MemoryLeaseStore {
     }
 }
 
+#[cfg(test)]
+impl MemoryLeaseStore {
+    /// Deletes a lease as somebody could by hand.
+    pub(crate) fn tear_out(&self, application: &str, shard_id: &str) {
+        self.with(application, |app| {
+            app.leases.retain(|key, _| key.shard_id != shard_id);
+        });
+    }
+}
+
 impl Application {
     fn is_current(&self, worker: &Registration) -> bool {
         self.workers

@@ -5,6 +5,7 @@
 //! everything as it was (K11); a repeated write whose first reply was lost succeeds (K12).
 
 pub mod assign;
+pub mod audit;
 #[cfg(test)]
 mod contract;
 pub mod expiry;

@@ -5,7 +5,8 @@
 
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
-use crate::lease::{LeaseStore, Loads, Registration};
+use crate::lease::{LeaseStore, Registration};
+use crate::shard::meter::Meters;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -135,6 +136,7 @@ pub(crate) async fn keep_alive(
     registration: Registration,
     window: OwnerWindow,
     failover_time: Duration,
+    meters: Arc<Meters>,
 ) -> Error {
     let interval = failover_time / 3;
     let mut failures = 0u32;
@@ -145,7 +147,7 @@ pub(crate) async fn keep_alive(
         };
         tokio::time::sleep(pause.mul_f64(0.9 + 0.1 * fastrand::f64())).await;
         let sent = clock::now();
-        let loads = Loads::new();
+        let loads = meters.loads();
         let renewal = store.heartbeat(&application, &registration, &loads);
         match bounded(failover_time, renewal).await {
             Ok(()) => {

@@ -16,6 +16,7 @@ use crate::processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 use crate::shard::callback::{guarded, retry_pause};
+use crate::shard::meter::Meters;
 use crate::shard::sync::heirs;
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) read_ahead: Arc<Semaphore>,
     /// Asks for the shards to be listed again.
     pub(crate) sync: Arc<Notify>,
+    pub(crate) meters: Arc<Meters>,
 }
 
 /// One tenure: the lease and how to read its shard.
@@ -125,7 +127,13 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         checkpointer,
         reader,
     };
-    consumer.live().await
+    let (shared, shard_id) = (
+        Arc::clone(&consumer.shared),
+        consumer.shard.shard_id.clone(),
+    );
+    let outcome = consumer.live().await;
+    shared.meters.forget(&shard_id);
+    outcome
 }
 
 /// A processor from the user's factory; a panic there is a failure like any other.
@@ -195,6 +203,9 @@ impl<P: RecordProcessor> Consumer<P> {
         self.initialize().await?;
         loop {
             let page = self.next_page().await?;
+            let behind = page.millis_behind_latest;
+            let meters = &self.shared.meters;
+            meters.read(&self.shard.shard_id, page.size_bytes(), behind);
             let Page {
                 records,
                 millis_behind_latest,

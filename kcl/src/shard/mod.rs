@@ -2,4 +2,5 @@
 
 pub(crate) mod callback;
 pub(crate) mod consumer;
+pub(crate) mod meter;
 pub(crate) mod sync;

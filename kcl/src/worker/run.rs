@@ -8,6 +8,7 @@ use crate::clock;
 use crate::config::WorkerConfig;
 use crate::error::{Error, ErrorKind};
 use crate::lease::assign::{self, Situation};
+use crate::lease::audit::Audit;
 use crate::lease::expiry::{Expired, Observer};
 use crate::lease::renew::{OwnerWindow, bounded, keep_alive};
 use crate::lease::{LeaseStore, Loads, Registration, Release, Snapshot, WorkerProfile, WorkerRow};
@@ -23,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 /// Attempts of a store call at the start, before the worker gives up.
 const START_ATTEMPTS: u32 = 4;
 const LONGEST_LOOK_PAUSE: Duration = Duration::from_millis(200);
+/// How long a shutdown waits for more consumers to end before it releases the leases of those that have.
+const RELEASED_TOGETHER: Duration = Duration::from_millis(50);
 /// Pause between listings while a stream that is being created has no shards.
 const NO_SHARDS_PAUSE: Duration = Duration::from_millis(500);
 
@@ -33,6 +36,7 @@ pub(super) struct Run<F> {
     registration: Registration,
     held: Held<F>,
     observer: Observer,
+    audit: Audit,
     /// The stream's identity (K13).
     identity: String,
     /// Heartbeat and shard listing; each ends only with what the worker cannot survive.
@@ -58,6 +62,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             window: OwnerWindow::open(sent, config.failover_time),
             read_ahead: Arc::new(Semaphore::new(config.read_ahead_bytes)),
             sync: Arc::new(Notify::new()),
+            meters: Arc::default(),
         });
         let syncer = Syncer {
             client: Arc::clone(&shared.client),
@@ -77,6 +82,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             registration.clone(),
             shared.window.clone(),
             config.failover_time,
+            Arc::clone(&shared.meters),
         ));
         let first = match first_sync(&syncer).await {
             Ok(report) => report,
@@ -104,6 +110,7 @@ impl<F: RecordProcessorFactory> Run<F> {
         Ok(Run {
             held: Held::new(Arc::clone(&shared), factory, work),
             observer: Observer::new(config.failover_time),
+            audit: Audit::default(),
             config,
             shared,
             registration,
@@ -166,6 +173,10 @@ impl<F: RecordProcessorFactory> Run<F> {
         let call = self.shared.store.snapshot(&self.config.application);
         let snapshot = bounded(self.config.failover_time, call).await?;
         self.observer.observe(&snapshot, clock::now());
+        for hole in self.audit.look(&snapshot.leases, &self.identity) {
+            tracing::warn!(from = %hole.start, to = %hole.end, "no lease covers these hash keys, the shards are listed again");
+            self.shared.sync.notify_one();
+        }
         let expired = self.observer.expired(clock::now());
         self.held.reconcile(&snapshot, &expired);
         self.shared.window.verified(begun);
@@ -205,6 +216,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             me: &self.config.worker_id,
             expired,
             overdue: &self.observer.overdue(clock::now()),
+            unsettled: &self.observer.unsettled(clock::now()),
             max_leases: self.config.max_leases,
         });
         plan.take.retain(|claim| !self.held.is_busy(&claim.key));
@@ -313,13 +325,20 @@ impl<F: RecordProcessorFactory> Run<F> {
         Ok(())
     }
 
-    /// Waits for the consumers, and cancels them after the grace period; releases what they gave up as they end.
+    /// Waits for the consumers, and cancels them after the grace period; releases what they gave up: all that end at once
+    /// in one transaction, then each as it ends.
     async fn drain(&mut self) {
         let deadline = clock::now() + self.config.shutdown_grace;
+        let together = clock::now() + RELEASED_TOGETHER.min(self.config.shutdown_grace);
         while !self.held.is_empty() {
             tokio::select! {
                 biased;
-                () = self.held.ended() => {}
+                () = self.held.ended() => {
+                    if clock::now() < together && !self.held.is_empty() {
+                        continue;
+                    }
+                }
+                () = tokio::time::sleep_until(together), if clock::now() < together => {}
                 () = tokio::time::sleep_until(deadline) => {
                     tracing::warn!(grace = ?self.config.shutdown_grace, "processors still run, they are cancelled");
                     self.held.abort_all();
@@ -328,8 +347,7 @@ impl<F: RecordProcessorFactory> Run<F> {
                     }
                 }
             }
-            // Each as soon as it is free: one slow processor keeps no other shard waiting. What fails is tried again
-            // at the end.
+            // One slow processor keeps no other shard waiting. What fails is tried again at the end.
             if let Err(error) = self.release().await {
                 tracing::debug!(%error, "a release failed");
             }

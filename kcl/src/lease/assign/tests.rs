@@ -3,7 +3,7 @@
 mod fleet;
 
 use super::*;
-use crate::lease::{NewLease, WorkerRow, rules};
+use crate::lease::{Load, NewLease, WorkerRow, rules};
 
 const STREAM: &str = "s";
 
@@ -41,6 +41,7 @@ struct State {
     snapshot: Snapshot,
     expired: Expired,
     overdue: Overdue,
+    unsettled: BTreeSet<String>,
     max_leases: usize,
 }
 
@@ -60,6 +61,7 @@ impl State {
             },
             expired: Expired::new(),
             overdue: Overdue::new(),
+            unsettled: BTreeSet::new(),
             max_leases: usize::MAX,
         }
     }
@@ -76,6 +78,7 @@ impl State {
             me,
             expired: &self.expired,
             overdue: &self.overdue,
+            unsettled: &self.unsettled,
             max_leases: self.max_leases,
         })
     }
@@ -311,4 +314,102 @@ fn leases_nobody_came_for_are_taken_beyond_the_share() {
     // Whoever did not come then is full, too: now both try.
     state.overdue = waiting(2);
     assert_eq!((state.takes("a").len(), state.takes("b").len()), (8, 8));
+}
+
+/// A state in which every worker says how many KiB per second and seconds behind its shards are.
+fn busy(owned: &[(&str, &[(u64, u64)])]) -> State {
+    let workers: Vec<&str> = owned.iter().map(|(worker, _)| *worker).collect();
+    let mut state = State::new(&workers, Vec::new());
+    for (row, (worker, shards)) in owned.iter().enumerate() {
+        for (index, (kib, seconds)) in shards.iter().enumerate() {
+            let shard = format!("{worker}{index}");
+            state.snapshot.leases.push(lease(&shard, Some(worker)));
+            let load = Load {
+                bytes_per_second: kib * 1024,
+                behind_ms: seconds * 1000,
+            };
+            state.snapshot.workers[row].loads.insert(shard, load);
+        }
+    }
+    state
+}
+
+impl State {
+    fn asks(&self, me: &str) -> Vec<String> {
+        let asks = self.plan(me).ask.into_iter();
+        asks.map(|ask| ask.key.shard_id).collect()
+    }
+}
+
+/// Name, the busier worker's shards, and what the other asks for.
+type Case<'a> = (&'a str, &'a [(u64, u64)], &'a [&'a str]);
+
+#[test]
+fn the_idlest_worker_asks_the_busiest_for_a_shard() {
+    let idle: &[(u64, u64)] = &[(10, 0), (20, 0)];
+    let cases: [Case<'_>; 8] = [
+        ("two busy shards are parted", &[(900, 0), (800, 0)], &["a1"]),
+        (
+            "one busy shard is not moved about",
+            &[(900, 0), (5, 0)],
+            &[],
+        ),
+        (
+            "a little more than others is no reason",
+            &[(20, 0), (300, 0)],
+            &[],
+        ),
+        (
+            "two lagging shards are parted",
+            &[(10, 60), (10, 70)],
+            &["a0"],
+        ),
+        ("shards that keep up have no lag", &[(10, 9), (10, 9)], &[]),
+        ("one lag is not moved about", &[(10, 600), (10, 9)], &[]),
+        ("little traffic is no reason", &[(90, 0), (80, 0)], &[]),
+        ("an idle fleet rests", &[(0, 0), (0, 0)], &[]),
+    ];
+    for (name, of_a, expected) in cases {
+        let mut state = busy(&[("a", of_a), ("b", idle)]);
+        assert_eq!(state.asks("b"), expected, "{name}");
+        assert_eq!(state.asks("a"), [""; 0], "{name}");
+        state.unsettled = BTreeSet::from(["a".to_owned()]);
+        assert_eq!(state.asks("b"), [""; 0], "{name}: not known long enough");
+    }
+}
+
+/// Goal: what comes for a busy shard goes the other way at once, and it is the lightest; then all rest.
+#[test]
+fn an_exchange_leaves_the_numbers_even() {
+    let mut state = busy(&[("a", &[(900, 0), (800, 0)]), ("b", &[(10, 0), (20, 0)])]);
+    state.snapshot.leases[1].wanted_by = Some("b".to_owned());
+    assert_eq!(state.asks("a"), ["b0"]);
+    assert_eq!(state.asks("b"), [""; 0]);
+    state.snapshot.leases[2].wanted_by = Some("a".to_owned());
+    assert_eq!((state.asks("a"), state.asks("b")), (vec![], vec![]));
+}
+
+#[test]
+fn a_full_worker_asks_for_no_busy_shard() {
+    let mut state = busy(&[("a", &[(900, 0), (800, 0)]), ("b", &[(10, 0), (20, 0)])]);
+    state.max_leases = 2;
+    assert_eq!(state.asks("b"), [""; 0]);
+}
+
+#[test]
+fn caps_that_are_known_leave_their_shares_to_others() {
+    let mut state = State::new(&["a", "b", "c"], leases("l", 12, None));
+    state.snapshot.workers[2].profile.max_leases = Some(2);
+    let quota = |worker: &str| state.plan(worker).quota;
+    assert_eq!((quota("a"), quota("b")), (5, 5));
+    assert_eq!(state.takes("a").len() + state.takes("b").len(), 10);
+    state.max_leases = 2;
+    assert_eq!(state.takes("c").len(), 2);
+}
+
+#[test]
+fn a_worker_of_another_stream_is_given_nothing() {
+    let mut state = State::new(&["a", "b"], leases("l", 4, None));
+    state.snapshot.workers[1].profile.stream = Some("another".to_owned());
+    assert_eq!(state.takes("a").len(), 4);
 }

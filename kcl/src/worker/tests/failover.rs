@@ -1,9 +1,11 @@
 //! K8 (fail-over bound), K9 (graceful exit and hand-over), K5 (bounded duplicates), K1 (fencing).
 
 use super::*;
+use crate::checkpoint::Position;
 use crate::error::ErrorKind;
 use crate::fake::recorder::{Entry, Event};
-use crate::lease::MemoryLeaseStore;
+use crate::fake::store::FaultyStore;
+use crate::lease::{Lease, MemoryLeaseStore};
 use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -21,6 +23,28 @@ async fn owned_by(store: &MemoryLeaseStore, worker: &str) -> usize {
         .iter()
         .filter(|lease| lease.owner.as_deref() == Some(worker))
         .count()
+}
+
+/// Goal: a worker that leaves gives everything up in one transaction, each lease with its last checkpoint.
+#[tokio::test(start_paused = true)]
+async fn k9_graceful_exit_is_one_transaction() {
+    let (kinesis, journal) = (FakeKinesis::new(100), Journal::default());
+    let store = FaultyStore::new(MemoryLeaseStore::new());
+    journal.behave(|behaviour| behaviour.checkpoints = false);
+    let worker = start(&kinesis, store.clone(), &journal, "w").await;
+    for shard in 0..100 {
+        kinesis.put_many(shard, 3);
+    }
+    until_processed(&kinesis, &journal, SECOND * 5).await;
+    worker.stop().await.unwrap();
+    assert_eq!(store.released(), [100]);
+    let leases = store.inner.snapshot("app").await.unwrap().leases;
+    let done = |lease: &Lease| matches!(lease.checkpoint, Position::Sequence { .. });
+    assert!(
+        leases
+            .iter()
+            .all(|lease| lease.owner.is_none() && done(lease))
+    );
 }
 
 /// Feeds all shards until the test ends.

@@ -5,8 +5,8 @@ use crate::clock::Instant;
 use crate::lease::assign::{Plan, Situation, plan};
 use crate::lease::expiry::Observer;
 use crate::lease::{
-    LeaseKey, LeaseStore, LeaseToken, Loads, MemoryLeaseStore, NewLease, Registration, Release,
-    Snapshot, WorkerProfile,
+    LeaseKey, LeaseStore, LeaseToken, Load, Loads, MemoryLeaseStore, NewLease, Registration,
+    Release, Snapshot, WorkerProfile,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -14,6 +14,8 @@ use std::time::Duration;
 const APP: &str = "app";
 const STREAM: &str = "s";
 const FAILOVER: Duration = Duration::from_secs(9);
+/// Rounds until all loads are known after a change.
+const ROUNDS_TO_SETTLE: usize = 10;
 /// Three rounds to a fail-over time, as heartbeats are sent.
 const ROUND: Duration = Duration::from_secs(3);
 /// Fail-over, patience for those who do not come, and a few rounds to hand over.
@@ -50,6 +52,8 @@ struct Fleet {
     pace: Pace,
     taken: usize,
     handed_over: usize,
+    /// How busy the shards are, by their ids.
+    loads: Loads,
 }
 
 impl Fleet {
@@ -77,6 +81,7 @@ impl Fleet {
             pace,
             taken: 0,
             handed_over: 0,
+            loads: Loads::new(),
         };
         for _ in 0..members {
             fleet.join(usize::MAX).await;
@@ -125,8 +130,9 @@ impl Fleet {
     async fn round(&mut self) -> bool {
         self.now += ROUND;
         for member in &self.members {
+            let loads = self.loads_of(member).await;
             self.store
-                .heartbeat(APP, &member.registration, &Loads::new())
+                .heartbeat(APP, &member.registration, &loads)
                 .await
                 .unwrap();
         }
@@ -145,6 +151,36 @@ impl Fleet {
         }
         self.hand_over().await;
         active
+    }
+
+    /// What a member has measured.
+    async fn loads_of(&self, member: &Member) -> Loads {
+        let me = &member.registration.worker_id;
+        let leases = self.store.snapshot(APP).await.unwrap().leases;
+        let mine = leases
+            .into_iter()
+            .filter(|lease| lease.owner.as_ref() == Some(me));
+        mine.filter_map(|lease| {
+            let load = self.loads.get(&lease.key.shard_id)?;
+            Some((lease.key.shard_id, *load))
+        })
+        .collect()
+    }
+
+    /// The bytes per second of the busiest member, and of the average one.
+    async fn busiest(&self) -> (u64, u64) {
+        let mut bytes = Vec::new();
+        for member in &self.members {
+            let loads = self.loads_of(member).await;
+            bytes.push(
+                loads
+                    .values()
+                    .map(|load| load.bytes_per_second)
+                    .sum::<u64>(),
+            );
+        }
+        let average = bytes.iter().sum::<u64>() / u64::try_from(bytes.len()).unwrap();
+        (bytes.into_iter().max().unwrap(), average)
     }
 
     async fn hand_over(&mut self) {
@@ -223,6 +259,7 @@ impl Member {
             me: &self.registration.worker_id,
             expired: &self.observer.expired(now),
             overdue: &self.observer.overdue(now),
+            unsettled: &self.observer.unsettled(now),
             max_leases: self.max_leases,
         })
     }
@@ -293,6 +330,39 @@ proptest! {
                     assert_eq!((taken, handed_over), (0, 0));
                 }
             }
+        });
+    }
+
+    /// Goal: however busy the shards are, moving them comes to an end, with even numbers, and with nobody much busier than the
+    /// average unless no single exchange would help.
+    #[test]
+    fn busy_shards_are_spread_and_come_to_rest(
+        members in 1usize..6,
+        rates in prop::collection::vec(prop_oneof![Just(0u64), 1u64..100, 100u64..2000], 0..24),
+        pace in pace(),
+    ) {
+        block_on(async {
+            let mut fleet = Fleet::new(members, rates.len(), pace).await;
+            fleet.loads = rates.iter().enumerate().map(|(index, rate)| {
+                let load = Load { bytes_per_second: rate * 1024, behind_ms: 0 };
+                (format!("shard-{index:03}"), load)
+            }).collect();
+            let mut quiet = 0;
+            for _ in 0..ROUNDS_TO_SETTLE * (rates.len() + 3) {
+                quiet = if fleet.round().await { 0 } else { quiet + 1 };
+                if quiet > ROUNDS_TO_SETTLE {
+                    break;
+                }
+            }
+            assert!(quiet > ROUNDS_TO_SETTLE, "still moving: {fleet:#?}");
+            fleet.assert_balanced().await;
+            let (most, average) = fleet.busiest().await;
+            let heaviest = rates.iter().max().copied().unwrap_or(0) * 1024;
+            let bytes = rates.iter().sum::<u64>() * 1024;
+            assert!(
+                bytes < 256 * 1024 || most <= average + average / 4 + heaviest,
+                "the busiest has {most} of an average {average}, the heaviest shard {heaviest}"
+            );
         });
     }
 
