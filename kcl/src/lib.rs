@@ -75,6 +75,8 @@ mod fake;
 mod fetch;
 pub mod lease;
 pub mod processor;
+#[cfg(test)]
+mod seeded_bug;
 mod shard;
 #[cfg(test)]
 mod sim;

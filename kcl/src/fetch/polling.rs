@@ -9,6 +9,8 @@ use crate::client::{IteratorStart, KinesisApi, RecordsPage};
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
+#[cfg(test)]
+use crate::seeded_bug::{Bug, made};
 use millstream_wire::SequenceNumber;
 use std::sync::Arc;
 use std::time::Duration;
@@ -197,6 +199,16 @@ fn iterator_start(
     start: Position,
     last_read: Option<SequenceNumber>,
 ) -> Result<IteratorStart, Error> {
+    #[cfg(test)]
+    match (last_read, start) {
+        (None, Position::AtTimestamp(_)) if made(Bug::LatestSentinel) => {
+            return Ok(IteratorStart::AtTimestamp(u64::MAX));
+        }
+        (None, Position::AtSequence(sequence)) if made(Bug::AfterInsteadOfAt) => {
+            return Ok(IteratorStart::AfterSequence(sequence));
+        }
+        _ => {}
+    }
     match (last_read, start) {
         (Some(last), _) => Ok(IteratorStart::AfterSequence(last)),
         (None, Position::TrimHorizon) => Ok(IteratorStart::TrimHorizon),

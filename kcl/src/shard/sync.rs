@@ -10,6 +10,8 @@ use crate::error::{Error, ErrorKind};
 use crate::lease::renew::bounded;
 use crate::lease::{Lease, LeaseKey, LeaseStore, NewLease};
 use crate::processor::ShardInfo;
+#[cfg(test)]
+use crate::seeded_bug::{Bug, made};
 use millstream_wire::HashKeyRange;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -119,6 +121,10 @@ impl<'a> Family<'a> {
 
     /// Where a shard without a lease starts; `None` if it needs none.
     fn start_of(&self, shard: &Shard, input: SyncInput<'_>) -> Option<Position> {
+        #[cfg(test)]
+        if made(Bug::NoChildren) && !shard.parents.is_empty() {
+            return None;
+        }
         let ancestors = self.leased_ancestors(shard);
         if !ancestors.is_empty() {
             return Some(start_after(&ancestors));

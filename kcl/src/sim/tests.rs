@@ -1,6 +1,7 @@
 //! The thousand seeds, and that a run is a function of its seed.
 
 use super::simulate;
+use crate::seeded_bug::{Bug, make};
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -52,4 +53,52 @@ fn a_run_is_a_function_of_its_seed() {
         let there = std::thread::spawn(move || simulate(seed).facts.history.fingerprint());
         assert_eq!(here, there.join().unwrap(), "seed {seed}");
     }
+}
+
+/// Seeds that a mistake has to show itself in.
+const PATIENCE: u64 = 300;
+
+/// Runs seeds until one shows the mistake; gives that seed.
+fn caught(bug: Bug, guarantee: &str) -> Option<u64> {
+    let _making = make(bug);
+    (0..PATIENCE).find(|seed| {
+        let violations = simulate(*seed).violations;
+        violations
+            .iter()
+            .any(|violation| violation.guarantee == guarantee)
+    })
+}
+
+/// Goal: the checker can fail. Method: each mistake is made in the product's own code, and the guarantee it breaks is named.
+#[test]
+fn every_seeded_bug_is_caught() {
+    let bugs = [
+        (Bug::SkipFailedBatch, "K4"),
+        (Bug::LatestSentinel, "K4"),
+        (Bug::AfterInsteadOfAt, "K4"),
+        (Bug::NoFence, "K1"),
+        (Bug::ValidFromReply, "K2"),
+        (Bug::NoVerification, "K2"),
+        (Bug::TakeFromTheLiving, "K2"),
+        (Bug::ForeignEnd, "K2"),
+        (Bug::CheckpointBack, "K3"),
+        (Bug::BareRelease, "K5"),
+        (Bug::IgnoreParents, "K6"),
+        (Bug::NoChildren, "K7"),
+        (Bug::SlowExpiry, "K8"),
+        (Bug::KeepAtExit, "K9"),
+        (Bug::LostReplyIsLoss, "K12"),
+        (Bug::GoneIsEnded, "K13"),
+    ];
+    let mut missed = Vec::new();
+    for (bug, guarantee) in bugs {
+        match caught(bug, guarantee) {
+            Some(seed) => println!("{bug:?}: {guarantee} with seed {seed}"),
+            None => missed.push(bug),
+        }
+    }
+    assert!(
+        missed.is_empty(),
+        "not caught within {PATIENCE} seeds: {missed:?}"
+    );
 }

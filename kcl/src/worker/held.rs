@@ -6,6 +6,8 @@ use crate::fetch::polling::PollSettings;
 use crate::lease::expiry::Expired;
 use crate::lease::{Lease, LeaseKey, LeaseToken, Release, Snapshot};
 use crate::processor::{RecordProcessorFactory, ShardInfo};
+#[cfg(test)]
+use crate::seeded_bug::{Bug, made};
 use crate::shard::callback::panic_text;
 use crate::shard::consumer::{self, Directive, Outcome, Shared, Tenure};
 use std::collections::BTreeMap;
@@ -141,6 +143,12 @@ impl<F: RecordProcessorFactory> Held<F> {
                     lease.checkpoint == Position::ShardEnd
                         && lease.counter.checked_sub(1) == Some(running.token.counter)
                 });
+                #[cfg(test)]
+                let ended_it = ended_it
+                    || made(Bug::ForeignEnd)
+                        && leases
+                            .get(key)
+                            .is_some_and(|lease| lease.checkpoint == Position::ShardEnd);
                 if !ended_it {
                     running.tell(Directive::Lost);
                 }

@@ -13,6 +13,8 @@ use crate::lease::expiry::{Expired, Observer};
 use crate::lease::renew::{OwnerWindow, bounded, keep_alive};
 use crate::lease::{LeaseStore, Loads, Registration, Release, Snapshot, WorkerProfile, WorkerRow};
 use crate::processor::RecordProcessorFactory;
+#[cfg(test)]
+use crate::seeded_bug::{Bug, made};
 use crate::shard::consumer::Shared;
 use crate::shard::sync::{SyncReport, Syncer};
 use std::sync::Arc;
@@ -305,6 +307,10 @@ impl<F: RecordProcessorFactory> Run<F> {
     async fn shut_down(mut self) -> Result<(), Error> {
         self.held.give_up_all();
         self.drain().await;
+        #[cfg(test)]
+        if made(Bug::KeepAtExit) {
+            return Ok(());
+        }
         let mut failures = 0;
         while let Err(error) = self.release().await {
             failures += 1;
@@ -346,6 +352,10 @@ impl<F: RecordProcessorFactory> Run<F> {
                         self.held.ended().await;
                     }
                 }
+            }
+            #[cfg(test)]
+            if made(Bug::KeepAtExit) {
+                continue;
             }
             // One slow processor keeps no other shard waiting. What fails is tried again at the end.
             if let Err(error) = self.release().await {
