@@ -99,7 +99,8 @@ impl Scenario {
     pub(super) fn calm_weather(&self) -> Weather {
         Weather {
             quick_ms: (1, self.calm_ms),
-            slow: 0.0,
+            slow_request: 0.0,
+            slow_reply: 0.0,
             slowest: Duration::ZERO,
             lose_request: 0.0,
             lose_reply: 0.0,
@@ -112,14 +113,16 @@ impl Scenario {
 
     pub(super) fn stormy_weather(&self, rng: &mut Rng) -> Weather {
         let mut odds = |most: f64| if rng.bool() { 0.0 } else { most * rng.f64() };
+        let tenth_ms = u64::try_from(self.failover.as_millis() / 10).unwrap_or(0);
         Weather {
-            slow: odds(0.2),
             lose_request: odds(0.2),
             lose_reply: odds(0.2),
             silent: odds(1.0),
             again: odds(0.2),
-            quick_ms: (1, *pick(rng, &[1, 10, 100])),
-            slowest: self.failover * 3,
+            slow_request: *pick(rng, &[0.0, 0.0, 0.1, 0.4]),
+            slow_reply: *pick(rng, &[0.0, 0.0, 0.1, 0.4, 0.8]),
+            quick_ms: (1, *pick(rng, &[1, 10, 100, tenth_ms])),
+            slowest: self.failover.mul_f64(*pick(rng, &[0.3, 1.0, 3.0])),
             ..self.calm_weather()
         }
     }

@@ -26,8 +26,9 @@ pub(super) const APPLICATION: &str = "app";
 pub(super) struct Weather {
     /// How long a message takes, milliseconds, from and to.
     pub(super) quick_ms: (u64, u64),
-    /// How many messages take longer, and how long the longest does.
-    pub(super) slow: f64,
+    /// How many requests and how many replies take longer, and how long the longest does.
+    pub(super) slow_request: f64,
+    pub(super) slow_reply: f64,
     pub(super) slowest: Duration,
     pub(super) lose_request: f64,
     pub(super) lose_reply: f64,
@@ -186,9 +187,9 @@ impl World {
         }
     }
 
-    fn takes(&mut self) -> Duration {
+    fn takes(&mut self, slow: f64) -> Duration {
         let (from, to) = self.weather.quick_ms;
-        if self.rng.f64() < self.weather.slow {
+        if self.rng.f64() < slow {
             return self.weather.slowest.mul_f64(self.rng.f64());
         }
         Duration::from_millis(self.rng.u64(from..=to))
@@ -254,11 +255,11 @@ fn unavailable(what: &str) -> Error {
 impl World {
     fn send<T: Send + 'static>(&mut self, call: Call<T>, repeat: Repeat) {
         let sent = self.time();
-        let takes = self.takes();
+        let takes = self.takes(self.weather.slow_request);
         if repeat == Repeat::Perhaps && self.rng.f64() < self.weather.again {
             let apply = Arc::clone(&call.apply);
             let (host, peer) = (call.host, call.peer);
-            let later = sent + takes + self.takes();
+            let later = sent + takes + self.takes(self.weather.slow_request);
             self.at(
                 later,
                 Box::new(move |world| {
@@ -287,7 +288,7 @@ impl World {
         }
         let result = apply(self);
         let lost = self.rng.f64() < self.weather.lose_reply;
-        let back = self.now + self.takes();
+        let back = self.now + self.takes(self.weather.slow_reply);
         self.at(
             back,
             Box::new(move |world| {
