@@ -216,6 +216,11 @@ impl Checkpointer {
         self.tenure.lock().batch_succeeded();
     }
 
+    /// Everything up to here is done without a batch: nothing in it was to be delivered.
+    pub(crate) fn pass(&self, end: Position) {
+        self.tenure.lock().pass(end);
+    }
+
     /// The batch in work failed: it does not count as delivered.
     pub(crate) fn batch_failed(&self) {
         self.tenure.lock().batch_failed();

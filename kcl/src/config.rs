@@ -16,6 +16,21 @@ pub enum InitialPosition {
     AtTimestamp(u64),
 }
 
+/// What becomes of a user record inside an aggregated record that belongs to another shard by its hash key.
+///
+/// Around a reshard a producer may pack for shards that are no more, so that user records arrive on a shard whose hash key
+/// range is not theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ForeignRecords {
+    /// It is delivered where it arrived; nothing is ever lost. After a reshard the records of the Kinesis Producer Library that arrived on the wrong
+    /// shard are delivered twice, since it sends them again.
+    #[default]
+    Deliver,
+    /// It is dropped, counted and logged; the other records of its aggregate are delivered. Only for producers that send such records again, as the
+    /// Kinesis Producer Library does: what other aggregators put on the wrong shard is lost.
+    Drop,
+}
+
 /// The settings of a [`Worker`](crate::Worker); set them on its builder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerConfig {
@@ -39,8 +54,11 @@ pub struct WorkerConfig {
     /// Pause before reading again at the tip of a shard. Default 200 ms, the five reads a second that Kinesis allows; 1 ms to 1 min.
     /// A backlog is read without pauses, until the endpoint refuses that.
     pub poll_interval: Duration,
-    /// Records asked for in one read. Default 10,000; 1 to 10,000. Smaller batches mean finer checkpoints and less memory.
+    /// Records asked for in one read, and handed over in one batch at most. Default 10,000; 1 to 10,000. Smaller batches mean finer checkpoints
+    /// and less memory. An aggregated record counts as one when it is read; of its user records each counts in the batch.
     pub max_records: u32,
+    /// What becomes of user records in aggregated records that belong to another shard. Default: they are delivered.
+    pub foreign_records: ForeignRecords,
     /// Shards this worker processes at most. Default: no limit; at least 1.
     pub max_leases: usize,
     /// Bytes that all shards together may have read beyond the batches in work. Default 64 MiB; 10 MiB to 4 GiB.
@@ -70,6 +88,7 @@ impl WorkerConfig {
             failover_time: Duration::from_secs(10),
             poll_interval: Duration::from_millis(200),
             max_records: 10_000,
+            foreign_records: ForeignRecords::Deliver,
             max_leases: usize::MAX,
             read_ahead_bytes: 64 * 1024 * 1024,
             shard_sync_interval: Duration::from_secs(30),

@@ -49,6 +49,13 @@
 //! - **Quick take-over.** Within the fail-over time ([`WorkerConfig::failover_time`]) and about a second after a crash; within half a second after a
 //!   graceful shutdown.
 //!
+//! # Aggregated records
+//!
+//! What the Kinesis Producer Library packs into one record arrives as the records that its user gave it ([`Record::sub_sequence_number`],
+//! [`Record::explicit_hash_key`]). A checkpoint may lie between any two of them, and whoever goes on there begins with exactly the next one. Data that
+//! only looks like an aggregate is delivered as it is. After a reshard user records may arrive on a shard that they do not
+//! belong to; [`WorkerConfig::foreign_records`] says what becomes of them.
+//!
 //! # When something is out of reach
 //!
 //! The start fails with a clear error after a few attempts. Later, a stream or lease store that does not answer is waited for: delivery pauses
@@ -80,10 +87,11 @@ mod seeded_bug;
 mod shard;
 #[cfg(test)]
 mod sim;
+pub mod status;
 pub mod worker;
 
 pub use checkpoint::{Checkpointer, Position, PreparedCheckpoint};
-pub use config::{InitialPosition, WorkerConfig};
+pub use config::{ForeignRecords, InitialPosition, WorkerConfig};
 pub use error::{Error, ErrorKind};
 pub use lease::{Lease, LeaseStore, MemoryLeaseStore, PendingCheckpoint, SqliteLeaseStore};
 pub use processor::{

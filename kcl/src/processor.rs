@@ -27,30 +27,70 @@ pub struct ShardInfo {
     pub pending: Option<PendingCheckpoint>,
 }
 
-/// One record.
+/// One record as the producer's user put it. A record into which the Kinesis Producer Library packed several arrives as those; they have
+/// its sequence number and arrival in common and differ in their sub-sequence number.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record {
     pub(crate) sequence_number: SequenceNumber,
     pub(crate) sub_sequence_number: u64,
-    pub(crate) partition_key: String,
+    pub(crate) partition_key: Arc<str>,
+    pub(crate) explicit_hash_key: Option<Arc<str>>,
     pub(crate) data: Bytes,
     pub(crate) arrival_ms: u64,
+    pub(crate) part: Part,
+}
+
+/// What of a stored record a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All of it.
+    Whole,
+    /// A user record with more to come.
+    Inside,
+    /// The last user record that is delivered.
+    Last,
 }
 
 impl Record {
+    /// A record as it is stored.
+    pub(crate) fn stored(
+        sequence_number: SequenceNumber,
+        partition_key: impl Into<Arc<str>>,
+        data: Bytes,
+        arrival_ms: u64,
+    ) -> Self {
+        Record {
+            sequence_number,
+            sub_sequence_number: 0,
+            partition_key: partition_key.into(),
+            explicit_hash_key: None,
+            data,
+            arrival_ms,
+            part: Part::Whole,
+        }
+    }
+
     /// Position in the shard.
     pub fn sequence_number(&self) -> SequenceNumber {
         self.sequence_number
     }
-    /// Index within an aggregated record; 0 for plain records.
+    /// Index within an aggregated record, from 0; 0 for plain records.
     pub fn sub_sequence_number(&self) -> u64 {
         self.sub_sequence_number
+    }
+    /// Whether the record came in an aggregated one.
+    pub fn is_aggregated(&self) -> bool {
+        self.part != Part::Whole
     }
     /// The producer's partition key.
     pub fn partition_key(&self) -> &str {
         &self.partition_key
     }
-    /// The payload.
+    /// The explicit hash key that came with a record of an aggregate, as its producer wrote it. Kinesis does not tell that of a plain record.
+    pub fn explicit_hash_key(&self) -> Option<&str> {
+        self.explicit_hash_key.as_deref()
+    }
+    /// The payload. Of an aggregated record it is a slice: kept for long it keeps the whole aggregate in memory, so copy it then.
     pub fn data(&self) -> &Bytes {
         &self.data
     }
@@ -63,7 +103,13 @@ impl Record {
 impl Record {
     /// The position of an application that has finished this record and everything before it.
     pub(crate) fn position(&self) -> Position {
-        Position::after(self.sequence_number)
+        match self.part {
+            Part::Whole | Part::Last => Position::after(self.sequence_number),
+            Part::Inside => Position::Sequence {
+                sequence: self.sequence_number,
+                sub_sequence: self.sub_sequence_number,
+            },
+        }
     }
 }
 
@@ -78,7 +124,8 @@ impl fmt::Debug for Record {
     }
 }
 
-/// The records of one call, in order; never empty.
+/// The records of one call, in order; never empty, and at most [`WorkerConfig::max_records`](crate::WorkerConfig::max_records). The records
+/// of an aggregate may be spread over several batches.
 #[derive(Debug, Clone)]
 pub struct RecordBatch {
     /// Shared, so that a batch can be delivered again without copying it.
@@ -87,7 +134,7 @@ pub struct RecordBatch {
 }
 
 impl RecordBatch {
-    /// The records in sequence order.
+    /// The records in the order of sequence and sub-sequence numbers.
     pub fn records(&self) -> &[Record] {
         &self.records
     }

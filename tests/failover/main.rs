@@ -1,6 +1,7 @@
 //! Workers as processes that are killed, suspended and stopped while records keep coming: guarantees K1 to
 //! K9 of `kcl`, each test named after the ones it is about.
 
+mod aggregates;
 mod kills;
 mod refusals;
 mod scene;

@@ -7,6 +7,7 @@
 //! This crate does no I/O and owns no state. The server and the client library both build on it and
 //! never on each other.
 
+pub mod aggregation;
 pub mod b64;
 pub mod cbor;
 pub mod encoding;

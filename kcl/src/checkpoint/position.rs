@@ -20,7 +20,7 @@ pub enum Position {
     Sequence {
         /// The last finished record.
         sequence: SequenceNumber,
-        /// The last finished user record within it, if it is an aggregate; else 0.
+        /// The last finished user record within it, by its index from 0; `u64::MAX` if the whole record is finished.
         sub_sequence: u64,
     },
     /// The whole shard is done; final.

@@ -85,6 +85,15 @@ impl Progress {
         self.relied_on = self.offered;
     }
 
+    /// Everything up to `end` is done without a batch. Not while the fate of a transaction is open: a checkpoint of what comes after it would
+    /// be stored though that may have been rolled back.
+    pub(super) fn pass(&mut self, end: Position) {
+        if self.offered.is_none() {
+            self.handled = end;
+            self.delivered = end;
+        }
+    }
+
     pub(super) fn batch_failed(&mut self) {
         self.delivered = self.handled;
     }
@@ -254,7 +263,13 @@ mod tests {
         let mut progress = offered();
         progress.batch_succeeded();
         assert_eq!(progress.admit(at(20), &key).unwrap(), Step::Nothing);
+        progress.pass(at(30));
         progress.phase = Phase::Releasing;
+        assert_eq!(
+            progress.delivered,
+            at(20),
+            "nor does one that comes after it"
+        );
         assert_eq!(progress.admit(at(20), &key).unwrap(), Step::Nothing);
         assert_eq!(progress.last_words(), None);
     }

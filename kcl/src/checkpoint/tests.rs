@@ -13,13 +13,7 @@ fn position(number: u64) -> Position {
 }
 
 fn record(number: u64) -> Record {
-    Record {
-        sequence_number: number.to_string().parse().unwrap(),
-        sub_sequence_number: 0,
-        partition_key: "k".to_owned(),
-        data: Bytes::new(),
-        arrival_ms: 0,
-    }
+    Record::stored(number.to_string().parse().unwrap(), "k", Bytes::new(), 0)
 }
 
 /// A lease taken by a worker, and its checkpointer.

@@ -221,13 +221,9 @@ impl RecordsAnswer {
                 .sequence_number
                 .parse()
                 .map_err(|error| senseless("a sequence number", error))?;
-            Ok(Record {
-                sequence_number,
-                sub_sequence_number: 0,
-                partition_key: read.partition_key,
-                data: read.data.0,
-                arrival_ms: read.approximate_arrival_timestamp.map_or(0, milliseconds),
-            })
+            let arrival_ms = read.approximate_arrival_timestamp.map_or(0, milliseconds);
+            let (key, data) = (read.partition_key, read.data.0);
+            Ok(Record::stored(sequence_number, key, data, arrival_ms))
         };
         let child = |child: ChildShard| {
             Ok(Shard {

@@ -110,6 +110,11 @@ impl FakeKinesis {
 
     /// Appends a record to the shard.
     pub(crate) fn put(&self, shard: usize, data: &str) -> SequenceNumber {
+        self.put_data(shard, Bytes::copy_from_slice(data.as_bytes()))
+    }
+
+    /// Appends a record of any bytes to the shard.
+    pub(crate) fn put_data(&self, shard: usize, data: Bytes) -> SequenceNumber {
         let mut state = self.lock();
         let arrival_ms = state.now_ms();
         let sequence_number: SequenceNumber = state.next_sequence.to_string().parse().unwrap();
@@ -117,13 +122,8 @@ impl FakeKinesis {
         state.put.push(sequence_number);
         let shard = &mut state.shards[shard];
         assert!(!shard.shard.closed, "{} is closed", shard.shard.shard_id);
-        shard.records.push(Record {
-            sequence_number,
-            sub_sequence_number: 0,
-            partition_key: "key".to_owned(),
-            data: Bytes::copy_from_slice(data.as_bytes()),
-            arrival_ms,
-        });
+        let record = Record::stored(sequence_number, "key", data, arrival_ms);
+        shard.records.push(record);
         sequence_number
     }
 

@@ -1,5 +1,7 @@
-//! Reading a shard: one request after the other ([`polling`]), ahead of the processor within a byte budget ([`reader`]).
+//! Reading a shard: one request after the other ([`polling`]), ahead of the processor within a byte budget ([`reader`]); and taking
+//! apart what was read ([`expand`]), only when its turn has come, so that aggregates read ahead take the memory they are stored with.
 
+pub(crate) mod expand;
 pub(crate) mod polling;
 pub(crate) mod reader;
 
@@ -9,7 +11,7 @@ use crate::processor::Record;
 /// Records read from a shard, and whether it ends with them.
 #[derive(Debug)]
 pub(crate) struct Page {
-    /// Records in order, each after those of the page before.
+    /// Records as they are stored, in order, each after those of the page before.
     pub(crate) records: Vec<Record>,
     pub(crate) millis_behind_latest: u64,
     /// Set at the end of a closed shard: its children, empty where the endpoint does not name them.

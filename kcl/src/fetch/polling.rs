@@ -93,6 +93,8 @@ impl Poller {
         } else {
             let (stream, shard_id) = (&self.settings.stream, &self.settings.shard_id);
             let start = iterator_start(self.start, self.last_read)?;
+            #[cfg(test)]
+            let start = seeded_bug::apply(start, self.failures);
             let iterator = self.client.shard_iterator(stream, shard_id, start).await?;
             self.iterator.insert(iterator).clone()
         };
@@ -227,6 +229,28 @@ fn iterator_start(
             ErrorKind::InvalidPosition,
             "a shard at SHARD_END has nothing left to read",
         )),
+    }
+}
+
+/// The mistake that the checker of resuming inside an aggregate must catch; the Java KCL 3.5 makes it.
+#[cfg(test)]
+pub(crate) mod seeded_bug {
+    use crate::client::IteratorStart;
+    use std::cell::Cell;
+    std::thread_local! {
+        /// A new iterator after a failure begins after the record that the position lies in.
+        pub(crate) static RESTART_AFTER_THE_RECORD: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(super) fn apply(start: IteratorStart, failures: u32) -> IteratorStart {
+        match start {
+            IteratorStart::AtSequence(number)
+                if failures > 0 && RESTART_AFTER_THE_RECORD.with(Cell::get) =>
+            {
+                IteratorStart::AfterSequence(number)
+            }
+            start => start,
+        }
     }
 }
 

@@ -144,6 +144,8 @@ mod tests {
     use crate::client::KinesisApi;
     use crate::fake::{FakeKinesis, shard_id};
     use crate::fetch::polling::PollSettings;
+    use bytes::Bytes;
+    use millstream_wire::aggregation::{UserRecord, encode};
     use std::time::Duration;
 
     fn reader(kinesis: &FakeKinesis, shard: usize, budget: &Arc<Semaphore>) -> Reader {
@@ -186,6 +188,30 @@ mod tests {
         assert_eq!(reader.next().await.unwrap().records.len(), 10);
         assert_eq!(crate::clock::now(), before, "it was there already");
         assert_eq!(budget.available_permits(), whole);
+    }
+
+    /// Goal: an aggregate that is read ahead counts, and takes, what it is stored with, however many records it packs.
+    #[tokio::test(start_paused = true)]
+    async fn an_aggregate_read_ahead_takes_what_it_is_stored_with() {
+        let user = UserRecord {
+            partition_key: "a long partition key ".repeat(12).into(),
+            explicit_hash_key: None,
+            data: Bytes::new(),
+        };
+        let data = encode(&vec![user; 10_000]);
+        let stored = data.len();
+        let kinesis = FakeKinesis::new(1);
+        kinesis.put_data(0, data);
+        let whole = permits(PAGE_RESERVATION_BYTES);
+        let budget = Arc::new(Semaphore::new(whole));
+        let mut reader = reader(&kinesis, 0, &budget);
+        work(&mut reader).await;
+        let held = whole - budget.available_permits();
+        assert!(
+            (stored..stored + 1000).contains(&held),
+            "{stored} bytes stored, {held} counted"
+        );
+        assert_eq!(reader.next().await.unwrap().records.len(), 1);
     }
 
     /// Goal: K10, an exhausted budget keeps nobody from reading what is waited for; and an idle shard holds none of it.

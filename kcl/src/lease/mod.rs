@@ -14,6 +14,7 @@ pub(crate) mod renew;
 mod rules;
 mod sqlite;
 mod transaction;
+pub mod why;
 mod worker;
 
 use crate::checkpoint::Position;

@@ -6,8 +6,10 @@
 
 use crate::checkpoint::{Checkpointer, Position, Settled};
 use crate::client::{KinesisApi, Shard};
+use crate::config::ForeignRecords;
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
+use crate::fetch::expand::{Batch, Batches, Selection};
 use crate::fetch::polling::{PollSettings, Poller};
 use crate::fetch::reader::Reader;
 use crate::lease::renew::{OwnerWindow, bounded};
@@ -19,6 +21,7 @@ use crate::processor::{
 use crate::seeded_bug::{Bug, made};
 use crate::shard::callback::{guarded, retry_pause};
 use crate::shard::meter::Meters;
+use crate::shard::noticed::Noticed;
 use crate::shard::sync::heirs;
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -53,6 +56,7 @@ pub(crate) struct Shared {
     pub(crate) client: Arc<dyn KinesisApi>,
     pub(crate) window: OwnerWindow,
     pub(crate) read_ahead: Arc<Semaphore>,
+    pub(crate) foreign_records: ForeignRecords,
     /// Asks for the shards to be listed again.
     pub(crate) sync: Arc<Notify>,
     pub(crate) meters: Arc<Meters>,
@@ -84,6 +88,9 @@ struct Consumer<P> {
     directive: watch::Receiver<Directive>,
     checkpointer: Checkpointer,
     reader: Reader,
+    /// What of a page is delivered, apart from where it begins.
+    selection: Selection,
+    noticed: Noticed,
 }
 
 /// Processes one shard until its tenure ends.
@@ -117,6 +124,14 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         shared.window.clone(),
     );
     let stream = poll.stream.clone();
+    let selection = Selection {
+        done: shard.position,
+        own: match shared.foreign_records {
+            ForeignRecords::Deliver => None,
+            ForeignRecords::Drop => shard.hash_key_range,
+        },
+        most: usize::try_from(poll.max_records).unwrap_or(usize::MAX),
+    };
     let poller = Poller::new(Arc::clone(&shared.client), poll, shard.position);
     let reader = Reader::new(poller, Arc::clone(&shared.read_ahead));
     let consumer = Consumer {
@@ -128,6 +143,8 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         directive,
         checkpointer,
         reader,
+        selection,
+        noticed: Noticed::default(),
     };
     let (shared, shard_id) = (
         Arc::clone(&consumer.shared),
@@ -213,23 +230,7 @@ impl<P: RecordProcessor> Consumer<P> {
                 millis_behind_latest,
                 end,
             } = page;
-            let done = self.checkpointer.handled();
-            let fresh: Vec<_> = records
-                .into_iter()
-                .filter(|record| done < record.position())
-                .collect();
-            if let (Position::AtTimestamp(_), Some(first)) = (done, fresh.first()) {
-                self.pin(Position::AtSequence(first.sequence_number()))
-                    .await?;
-            }
-            if let Some(last) = fresh.last().map(Record::position) {
-                debug_assert!(fresh.is_sorted_by(|a, b| a.position() < b.position()), "K6");
-                let batch = RecordBatch {
-                    records: Arc::new(fresh),
-                    millis_behind_latest,
-                };
-                self.deliver(batch, last).await?;
-            }
+            self.deliver_all(records, millis_behind_latest).await?;
             if let Some(children) = end
                 && let Some(children) = self.confirm_end(children).await?
             {
@@ -275,6 +276,43 @@ impl<P: RecordProcessor> Consumer<P> {
                 }
             }
         }
+    }
+
+    /// Delivers what is new of a page, batch by batch.
+    async fn deliver_all(
+        &mut self,
+        stored: Vec<Record>,
+        millis_behind_latest: u64,
+    ) -> Result<(), Stop> {
+        // Where a starting time has led is stored before anything is delivered, so that no later start asks a clock again (K4).
+        if let (Position::AtTimestamp(_), Some(first)) =
+            (self.checkpointer.handled(), stored.first())
+        {
+            self.pin(Position::AtSequence(first.sequence_number()))
+                .await?;
+        }
+        let selection = Selection {
+            done: self.checkpointer.handled(),
+            ..self.selection
+        };
+        let mut batches = Batches::new(stored, selection);
+        while let Some(Batch { records, end }) = batches.next() {
+            self.noticed.tell(&self.token.key, batches.take_findings());
+            if records.is_empty() {
+                self.checkpointer.pass(end);
+                continue;
+            }
+            debug_assert!(
+                records.is_sorted_by(|a, b| a.position() < b.position()),
+                "K6"
+            );
+            let batch = RecordBatch {
+                records: Arc::new(records),
+                millis_behind_latest,
+            };
+            self.deliver(batch, end).await?;
+        }
+        Ok(())
     }
 
     /// Stores where a starting time has led, so that no later start asks a clock again (K4).

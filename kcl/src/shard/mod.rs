@@ -3,4 +3,5 @@
 pub(crate) mod callback;
 pub(crate) mod consumer;
 pub(crate) mod meter;
+mod noticed;
 pub(crate) mod sync;

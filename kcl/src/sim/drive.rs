@@ -214,7 +214,12 @@ impl Simulation {
             open = vec![open[self.rng.usize(..open.len())]];
         }
         for shard in open {
-            world.put(shard);
+            let users = if self.rng.f64() < self.scenario.aggregates {
+                self.rng.u64(1..5)
+            } else {
+                0
+            };
+            world.put(shard, users);
         }
     }
 

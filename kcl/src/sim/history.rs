@@ -99,7 +99,8 @@ pub(super) enum Event {
     },
     Put {
         shard: LeaseKey,
-        record: RecordId,
+        sequence: SequenceNumber,
+        users: u64,
     },
     Reshard {
         closed: Vec<String>,
@@ -184,8 +185,13 @@ impl History {
                 let shard = short(shard_id);
                 format!("[{at:9.3}] host {host} {worker} tenure {tenure} {shard}#{counter}: {step}")
             }
-            What::World(Event::Put { shard, record }) => {
-                format!("[{at:9.3}] put    {} {}", short(&shard.shard_id), record.0)
+            What::World(Event::Put {
+                shard,
+                sequence,
+                users,
+            }) => {
+                let shard = short(&shard.shard_id);
+                format!("[{at:9.3}] put    {shard} {sequence} of {users} user records")
             }
             What::World(event) => format!("[{at:9.3}] ---    {event:?}"),
             What::Said(text) => format!("[{at:9.3}]        {text}"),

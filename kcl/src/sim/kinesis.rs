@@ -5,13 +5,16 @@
 //! refused; a sequence number of another stream is refused; nothing of a stream that is gone can be read.
 
 use super::history::RecordId;
+use crate::checkpoint::Position;
 use crate::client::{IteratorStart, KinesisApi, RecordsPage, Shard, StreamSummary};
 use crate::error::{Error, ErrorKind};
 use crate::processor::Record;
 use async_trait::async_trait;
 use bytes::Bytes;
 use fastrand::Rng;
+use millstream_wire::aggregation::{UserRecord, encode};
 use millstream_wire::{HashKey, HashKeyRange, SequenceNumber};
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -73,6 +76,8 @@ pub(super) struct SimShard {
 #[derive(Debug, Clone)]
 pub(super) struct Put {
     pub(super) sequence: SequenceNumber,
+    /// User records in the aggregate that it is; 0 for a record without.
+    pub(super) users: u64,
     pub(super) arrival_ms: u64,
     /// When it was put, on the world's clock.
     pub(super) at: Duration,
@@ -83,8 +88,27 @@ pub(super) struct Put {
 }
 
 impl Put {
-    pub(super) fn id(&self) -> RecordId {
-        (self.sequence, 0)
+    /// What the application sees of it, and the positions after each.
+    pub(super) fn ids(&self) -> impl DoubleEndedIterator<Item = (RecordId, Position)> + use<> {
+        let (sequence, users) = (self.sequence, self.users.max(1));
+        (0..users).map(move |sub_sequence| {
+            let inside = Position::Sequence {
+                sequence,
+                sub_sequence,
+            };
+            let last = sub_sequence + 1 == users;
+            let position = if last {
+                Position::after(sequence)
+            } else {
+                inside
+            };
+            ((sequence, sub_sequence), position)
+        })
+    }
+
+    /// Whether the application has declared all of it done.
+    pub(super) fn is_in(&self, handled: &BTreeSet<RecordId>) -> bool {
+        self.ids().all(|(id, _)| handled.contains(&id))
     }
 }
 
@@ -195,6 +219,7 @@ impl Kinesis {
     pub(super) fn put(
         &mut self,
         shard: usize,
+        users: u64,
         now: Duration,
         after: usize,
     ) -> Option<SequenceNumber> {
@@ -208,6 +233,7 @@ impl Kinesis {
         self.next_sequence += 1;
         found.records.push(Put {
             sequence,
+            users,
             arrival_ms: now_ms.max(last),
             at: now,
             after,
@@ -458,13 +484,16 @@ impl SimShard {
 
 impl Put {
     fn record(&self) -> Record {
-        Record {
-            sequence_number: self.sequence,
-            sub_sequence_number: 0,
-            partition_key: "k".to_owned(),
-            data: Bytes::from_static(b"data"),
-            arrival_ms: self.arrival_ms,
-        }
+        let user = |sub: u64| UserRecord {
+            partition_key: "k".into(),
+            explicit_hash_key: None,
+            data: Bytes::copy_from_slice(&sub.to_be_bytes()),
+        };
+        let data = match self.users {
+            0 => Bytes::from_static(b"data"),
+            users => encode(&(0..users).map(user).collect::<Vec<_>>()),
+        };
+        Record::stored(self.sequence, "k", data, self.arrival_ms)
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) struct Scenario {
     /// The longest a message takes when all is well, milliseconds.
     pub(super) calm_ms: u64,
     pub(super) put_every: Duration,
+    /// How many records are aggregates.
+    pub(super) aggregates: f64,
     pub(super) quirks: Quirks,
     pub(super) phases: Vec<Phase>,
 }
@@ -82,6 +84,7 @@ impl Scenario {
             drift: *pick(rng, &[0.0, 0.001, 0.02]),
             calm_ms: *pick(rng, &[1, 5, 15]),
             put_every: Duration::from_millis(rng.u64(40..400)),
+            aggregates: *pick(rng, &[0.0, 0.0, 0.3]),
             quirks: Quirks {
                 names_children,
                 most_reads: rng.bool().then_some(5),

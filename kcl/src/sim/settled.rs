@@ -56,7 +56,7 @@ impl World {
         for shard in &stream.shards {
             let waiting = shard.records.iter().find(|put| {
                 put.at + fresh <= self.now
-                    && !self.handled.contains(&put.id())
+                    && !put.is_in(&self.handled)
                     && is_wanted(put, scenario.initial, beginning, self.clock_stepped)
             });
             if let Some(put) = waiting {

@@ -256,7 +256,7 @@ impl Simulation {
         let read = found
             .records
             .iter()
-            .take_while(|put| world.handled.contains(&put.id()))
+            .take_while(|put| put.is_in(&world.handled))
             .count();
         let count = if any { found.records.len() } else { read };
         let id = found.shard.shard_id.clone();
@@ -318,9 +318,9 @@ impl Simulation {
 }
 
 impl World {
-    pub(super) fn put(&mut self, shard: usize) {
+    pub(super) fn put(&mut self, shard: usize, users: u64) {
         let (now, after) = (self.now, self.history.entries.len());
-        let Some(sequence) = self.kinesis.put(shard, now, after) else {
+        let Some(sequence) = self.kinesis.put(shard, users, now, after) else {
             return;
         };
         let stream = self.kinesis.current();
@@ -330,7 +330,8 @@ impl World {
         };
         self.event(Event::Put {
             shard,
-            record: (sequence, 0),
+            sequence,
+            users,
         });
     }
 

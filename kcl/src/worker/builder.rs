@@ -2,7 +2,7 @@
 
 use super::{Beginning, Worker, WorkerHandle};
 use crate::client::{HttpClient, KinesisApi};
-use crate::config::{InitialPosition, WorkerConfig};
+use crate::config::{ForeignRecords, InitialPosition, WorkerConfig};
 use crate::error::{Error, ErrorKind};
 use crate::lease::LeaseStore;
 use crate::processor::RecordProcessorFactory;
@@ -43,8 +43,10 @@ impl WorkerBuilder {
         failover_time: Duration;
         /// Pause at the tip of a shard; default 200 ms.
         poll_interval: Duration;
-        /// Records asked for in one read; default 10,000.
+        /// Records asked for in one read and handed over in one batch; default 10,000.
         max_records: u32;
+        /// User records of aggregates that belong to another shard; default: delivered.
+        foreign_records: ForeignRecords;
         /// Shards this worker processes at most; default no limit.
         max_leases: usize;
         /// Bytes read ahead by all shards together; default 64 MiB.

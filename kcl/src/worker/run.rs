@@ -63,6 +63,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             client,
             window: OwnerWindow::open(sent, config.failover_time),
             read_ahead: Arc::new(Semaphore::new(config.read_ahead_bytes)),
+            foreign_records: config.foreign_records,
             sync: Arc::new(Notify::new()),
             meters: Arc::default(),
         });

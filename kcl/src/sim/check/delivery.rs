@@ -10,8 +10,14 @@ use crate::sim::settled::is_wanted;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The position of whoever has finished a record.
-fn after(id: RecordId) -> Position {
-    Position::after(id.0)
+fn positions(facts: &Facts) -> BTreeMap<RecordId, Position> {
+    let shards = facts
+        .kinesis
+        .streams
+        .iter()
+        .flat_map(|stream| &stream.shards);
+    let puts = shards.flat_map(|shard| &shard.records);
+    puts.flat_map(Put::ids).collect()
 }
 
 /// Nobody begins a batch after the lease went to another. A batch begun before may go on. Two processes under one worker id are not
@@ -51,6 +57,8 @@ pub(super) fn k2_one_holder_delivers(facts: &Facts) -> Verdict {
 
 /// A tenure delivers only what was not checkpointed when it began; after a hand-over in order that is nothing of what was processed.
 pub(super) fn k5_what_was_checkpointed_is_not_delivered_again(facts: &Facts) -> Verdict {
+    let positions = positions(facts);
+    let after = |id: RecordId| positions[&id];
     let mut began: BTreeMap<(&LeaseKey, u64), Position> = BTreeMap::new();
     let mut done: BTreeMap<usize, Vec<RecordId>> = BTreeMap::new();
     let mut succeeded: BTreeMap<(&LeaseKey, u64), RecordId> = BTreeMap::new();
@@ -161,7 +169,7 @@ pub(super) fn k6_children_wait_for_their_parents(facts: &Facts) -> Verdict {
                         continue;
                     }
                     let is_waiting = |put: &&Put| {
-                        !handled.contains(&put.id())
+                        !put.is_in(&handled)
                             && is_wanted(
                                 put,
                                 facts.scenario.initial,

@@ -32,11 +32,14 @@ fn wanted<'a>(facts: &Facts, key: &LeaseKey, shard: &'a SimShard) -> impl Iterat
 /// No checkpoint is stored beyond a record that no processor declared done, and in the end all are done.
 pub(super) fn k4_nothing_is_lost(facts: &Facts) -> Verdict {
     let shards = shards(facts);
-    let mut waiting: BTreeMap<&LeaseKey, Vec<&Put>> = shards
-        .iter()
-        .map(|(key, shard)| (key, wanted(facts, key, shard).collect()))
-        .collect();
-    waiting.values_mut().for_each(|puts| puts.reverse());
+    let mut waiting: BTreeMap<&LeaseKey, Vec<(&Put, RecordId, Position)>> = BTreeMap::new();
+    for (key, shard) in &shards {
+        let puts = wanted(facts, key, shard);
+        let each = puts.flat_map(|put| put.ids().map(move |(id, position)| (put, id, position)));
+        let mut each: Vec<_> = each.collect();
+        each.reverse();
+        waiting.insert(key, each);
+    }
     let mut handled: BTreeSet<RecordId> = BTreeSet::new();
     for (index, entry) in facts.entries() {
         match &entry.what {
@@ -46,29 +49,24 @@ pub(super) fn k4_nothing_is_lost(facts: &Facts) -> Verdict {
             } => handled.extend(ids),
             What::Lease(change) => {
                 let Some(lease) = &change.after else { continue };
-                let Some(puts) = waiting.get_mut(&lease.key) else {
+                let Some(each) = waiting.get_mut(&lease.key) else {
                     continue;
                 };
-                while let Some(put) = puts.last() {
-                    let covered = Position::after(put.sequence).may_advance_to(&lease.checkpoint);
-                    if !covered || put.after > index {
+                while let Some((put, id, position)) = each.last() {
+                    if !position.may_advance_to(&lease.checkpoint) || put.after > index {
                         break;
                     }
-                    if !handled.contains(&put.id()) {
-                        let text =
-                            format!("{} is stored beyond {}", lease.checkpoint, put.sequence);
+                    if !handled.contains(id) {
+                        let text = format!("{} is stored beyond {id:?}", lease.checkpoint);
                         return violated("K4", index, text);
                     }
-                    puts.pop();
+                    each.pop();
                 }
             }
             What::World(Event::Quiet) => {
-                let lost = waiting
-                    .values()
-                    .flatten()
-                    .find(|put| !handled.contains(&put.id()));
-                if let Some(put) = lost {
-                    return violated("K4", index, format!("{} was never processed", put.sequence));
+                let mut all = waiting.values().flatten();
+                if let Some((_, id, _)) = all.find(|(_, id, _)| !handled.contains(id)) {
+                    return violated("K4", index, format!("{id:?} was never processed"));
                 }
             }
             _ => {}

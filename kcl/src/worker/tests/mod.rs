@@ -1,5 +1,6 @@
 //! Whole workers against a fake Kinesis with paused time. Each module holds the tests of some guarantees.
 
+mod aggregates;
 mod balance;
 mod failover;
 mod loss;
