@@ -273,6 +273,10 @@ pub(super) fn replaced(worker: &Registration) -> Error {
 
 /// A number for a new run of a worker that no other run has.
 pub(super) fn new_incarnation() -> Result<u64, Error> {
+    #[cfg(test)]
+    if let Some(number) = crate::sim::incarnation() {
+        return Ok(number);
+    }
     getrandom::u64().map_err(|source| {
         Error::with_source(
             ErrorKind::Store,

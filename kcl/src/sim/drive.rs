@@ -52,6 +52,7 @@ impl Simulation {
         let seed = scenario.seed;
         // What kcl draws comes from the thread's own generator.
         fastrand::seed(seed ^ 0x6b63_6c00_0000_0000);
+        super::INCARNATIONS.set(true);
         let kinesis = Kinesis::new(scenario.shards, scenario.quirks.clone());
         let mut world = World::new(seed, kinesis, scenario.calm_weather(), Mood::kind());
         let identity = world.kinesis.current().identity();
@@ -146,8 +147,8 @@ impl Simulation {
             generation => format!("{}-{generation}", place.name),
         };
         let rate = 1.0 + self.scenario.drift * (2.0 * self.rng.f64() - 1.0);
-        let settings = Settings::of(&self.scenario);
-        self.slots[slot].host = Some(Host::start(&self.world, slot, worker, rate, settings));
+        let settings = Settings::of(&self.scenario, slot, rate);
+        self.slots[slot].host = Some(Host::start(&self.world, slot, worker, settings));
     }
 
     fn seconds(&mut self, from: f64, to: f64) -> Duration {
@@ -272,11 +273,15 @@ impl Simulation {
         match happening {
             Happening::Crash => {
                 self.crash(slot);
-                self.run_for(self.scenario.failover + SECOND * 3);
+                self.run_for(self.scenario.failover_of(slot) + SECOND * 3);
             }
             Happening::Exit => {
                 self.stop(slot);
                 self.run_for(SECOND * 3);
+            }
+            Happening::TearOut => {
+                self.tear_out();
+                self.run_for(SECOND * 5);
             }
             Happening::Reshard => {
                 self.reshard();
@@ -292,7 +297,7 @@ impl Simulation {
     /// Waits until everything is in its place, and stays so for a while.
     fn settle(&mut self) -> bool {
         let deadline = self.now() + self.scenario.patience();
-        let lasting = self.scenario.failover.max(SECOND * 2);
+        let lasting = self.scenario.longest_failover().max(SECOND * 2);
         let mut since = None;
         let mut why = String::new();
         while self.now() < deadline {
@@ -316,7 +321,10 @@ impl Simulation {
     /// What is not in its place, if anything is.
     fn unsettled(&self) -> Option<String> {
         let hosts = self.slots.iter().filter_map(|slot| slot.host.as_ref());
-        let workers: Vec<String> = hosts.map(|host| host.worker.clone()).collect();
+        let cap = |index| self.scenario.cap_of(index).unwrap_or(usize::MAX);
+        let workers: BTreeMap<String, usize> = hosts
+            .map(|host| (host.worker.clone(), cap(host.index)))
+            .collect();
         let fresh = if self.feed == Feed::None {
             Duration::ZERO
         } else {

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Position;
 use crate::error::ErrorKind;
-use crate::lease::{Lease, LeaseKey, LeaseToken};
+use crate::lease::{Lease, LeaseKey, LeaseToken, PendingCheckpoint};
 use millstream_wire::SequenceNumber;
 use std::fmt;
 use std::time::Duration;
@@ -52,6 +52,8 @@ pub(super) enum Step {
     Handled(Vec<RecordId>),
     Succeeded,
     Failed,
+    /// A pending checkpoint was asked for and answered.
+    Prepared(Position, Option<ErrorKind>),
     /// A checkpoint was asked for.
     Asked(Position),
     /// And answered.
@@ -86,6 +88,7 @@ pub(super) enum Event {
     Crashed {
         host: usize,
         worker: String,
+        failover: Duration,
     },
     Paused {
         host: usize,
@@ -140,6 +143,8 @@ pub(super) struct Tenure {
     pub(super) shard_id: String,
     /// Where it was told to begin.
     pub(super) position: Position,
+    /// What it was told an earlier owner had prepared.
+    pub(super) pending: Option<PendingCheckpoint>,
     /// Known from the first batch on.
     pub(super) token: Option<LeaseToken>,
 }

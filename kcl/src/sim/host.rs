@@ -28,13 +28,18 @@ pub(super) struct Settings {
     pub(super) max_records: u32,
     pub(super) shutdown_grace: Duration,
     pub(super) request_timeout: Duration,
+    pub(super) max_leases: usize,
+    /// How fast the clock runs.
+    pub(super) rate: f64,
 }
 
 impl Settings {
-    pub(super) fn of(scenario: &Scenario) -> Self {
+    pub(super) fn of(scenario: &Scenario, slot: usize, rate: f64) -> Self {
         Settings {
+            rate,
+            max_leases: scenario.cap_of(slot).unwrap_or(usize::MAX),
             initial: scenario.initial,
-            failover: scenario.failover,
+            failover: scenario.failover_of(slot),
             poll_interval: scenario.poll_interval,
             sync_interval: scenario.sync_interval,
             max_records: scenario.max_records,
@@ -90,13 +95,8 @@ impl Control {
 }
 
 impl Host {
-    pub(super) fn start(
-        world: &Shared,
-        index: usize,
-        worker: String,
-        rate: f64,
-        settings: Settings,
-    ) -> Self {
+    pub(super) fn start(world: &Shared, index: usize, worker: String, settings: Settings) -> Self {
+        let rate = settings.rate;
         let runtime = Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -213,6 +213,7 @@ async fn work(
         .failover_time(settings.failover)
         .poll_interval(settings.poll_interval)
         .max_records(settings.max_records)
+        .max_leases(settings.max_leases)
         .shard_sync_interval(settings.sync_interval)
         .shutdown_grace(settings.shutdown_grace)
         .build(application.clone())

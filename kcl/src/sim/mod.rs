@@ -17,12 +17,14 @@ mod settled;
 mod store;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod trouble;
 mod world;
 
 use check::{Facts, Violation, check};
 use drive::Simulation;
 use scenario::Scenario;
+use std::cell::Cell;
 
 /// What one seed came to.
 struct Outcome {
@@ -33,12 +35,33 @@ struct Outcome {
 fn simulate(seed: u64) -> Outcome {
     let mut simulation = Simulation::new(Scenario::draw(seed));
     simulation.run();
-    let facts = simulation.into_facts();
-    let violations = check(&facts);
-    Outcome { facts, violations }
+    Outcome::of(simulation)
+}
+
+/// The same, with what the workers say about themselves in the history.
+fn listen(seed: u64) -> Outcome {
+    let mut simulation = Simulation::new(Scenario::draw(seed));
+    let listener = trace::Listener(simulation.world.clone());
+    tracing::subscriber::with_default(listener, || simulation.run());
+    Outcome::of(simulation)
+}
+
+std::thread_local! {
+    static INCARNATIONS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// On a thread that simulates, the number of a new run of a worker comes from the seed too.
+pub(crate) fn incarnation() -> Option<u64> {
+    INCARNATIONS.get().then(|| fastrand::u64(..))
 }
 
 impl Outcome {
+    fn of(simulation: Simulation) -> Self {
+        let facts = simulation.into_facts();
+        let violations = check(&facts);
+        Outcome { facts, violations }
+    }
+
     /// What went wrong, the entries before it, and how to run it again.
     fn report(&self) -> String {
         let mut text = String::new();

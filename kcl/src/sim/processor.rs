@@ -2,7 +2,7 @@
 
 use super::history::{RecordId, Step, Tenure, What};
 use super::world::{Shared, World};
-use crate::checkpoint::{Checkpointer, Position};
+use crate::checkpoint::{Checkpointer, Position, PreparedCheckpoint};
 use crate::error::Error;
 use crate::processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
@@ -24,6 +24,8 @@ pub(super) struct Mood {
     pub(super) checkpoints: f64,
     /// A batch is checkpointed in the middle.
     pub(super) halfway: f64,
+    /// A batch is checkpointed in two phases.
+    pub(super) prepares: f64,
     /// A checkpointer is used later, by a task of the application's own.
     pub(super) stray: f64,
     /// This shard's batches fail.
@@ -40,6 +42,7 @@ impl Mood {
             slowest: Duration::ZERO,
             checkpoints: 1.0,
             halfway: 0.0,
+            prepares: 0.0,
             stray: 0.0,
             poisoned: None,
         }
@@ -66,6 +69,7 @@ impl RecordProcessorFactory for Application {
             worker: self.worker.clone(),
             shard_id: shard.shard_id.clone(),
             position: shard.position,
+            pending: shard.pending.clone(),
             token: None,
         });
         world.step(tenure, Step::Created);
@@ -117,6 +121,7 @@ struct Plan {
     halfway: Option<usize>,
     outcome: Result<(), Failure>,
     checkpoints: bool,
+    prepares: bool,
     /// The whole batch, without naming a record.
     bare: bool,
     stray: Option<Duration>,
@@ -149,6 +154,7 @@ impl Plan {
             halfway: halfway.then(|| world.mood_rng.usize(1..records.max(2))),
             outcome: if fails { Err(failure) } else { Ok(()) },
             checkpoints: world.draws(|mood| mood.checkpoints),
+            prepares: world.draws(|mood| mood.prepares),
             bare: world.mood_rng.bool(),
             stray: world
                 .draws(|mood| mood.stray)
@@ -191,6 +197,30 @@ impl SimProcessor {
             position,
             answer.as_ref().err().map(Error::kind),
         ));
+        answer
+    }
+
+    /// The first of two phases.
+    async fn prepare(
+        &self,
+        checkpointer: &Checkpointer,
+        last: Option<&Record>,
+    ) -> Result<PreparedCheckpoint, Error> {
+        let state = self.tenure.to_be_bytes();
+        let answer = checkpointer.prepare(state).await;
+        let position = last.map_or(Position::TrimHorizon, Record::position);
+        let kind = answer.as_ref().err().map(Error::kind);
+        self.note(Step::Prepared(position, kind));
+        answer
+    }
+
+    /// The second.
+    async fn commit(&self, prepared: &PreparedCheckpoint) -> Result<(), Error> {
+        let position = prepared.position();
+        self.note(Step::Asked(position));
+        let answer = prepared.commit().await;
+        let kind = answer.as_ref().err().map(Error::kind);
+        self.note(Step::Answered(position, kind));
         answer
     }
 
@@ -239,6 +269,10 @@ impl RecordProcessor for SimProcessor {
             self.handled = records.get(half - 1).cloned();
             let _whatever = self.checkpoint(checkpointer, self.handled.as_ref()).await;
         }
+        let prepared = match plan.prepares {
+            true => Some(self.prepare(checkpointer, records.last()).await),
+            false => None,
+        };
         if let Err(failure) = plan.outcome {
             self.note(Step::Failed);
             match failure {
@@ -248,12 +282,16 @@ impl RecordProcessor for SimProcessor {
         }
         self.note(Step::Handled(ids(records)));
         self.handled = records.last().cloned();
-        if plan.checkpoints {
-            let at = self.handled.as_ref().filter(|_| !plan.bare);
-            if let Err(error) = self.checkpoint(checkpointer, at).await {
-                self.note(Step::Failed);
-                return Err(error.into());
-            }
+        let at = self.handled.as_ref().filter(|_| !plan.bare);
+        let answer = match prepared {
+            Some(Ok(prepared)) => self.commit(&prepared).await,
+            Some(Err(error)) => Err(error),
+            None if plan.checkpoints => self.checkpoint(checkpointer, at).await,
+            None => Ok(()),
+        };
+        if let Err(error) = answer {
+            self.note(Step::Failed);
+            return Err(error.into());
         }
         if let Some(pause) = plan.stray {
             self.stray(checkpointer, pause);

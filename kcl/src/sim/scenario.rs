@@ -9,6 +9,9 @@ use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Processes at most, those included that replace others.
+pub(super) const MOST_SLOTS: usize = 8;
+
 /// A part of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -26,6 +29,8 @@ pub(super) enum Happening {
     Exit,
     /// Shards are split and merged (K7).
     Reshard,
+    /// Somebody deletes a lease (K7).
+    TearOut,
 }
 
 #[derive(Debug, Clone)]
@@ -34,7 +39,11 @@ pub(super) struct Scenario {
     pub(super) hosts: usize,
     pub(super) shards: u32,
     pub(super) initial: InitialPosition,
+    /// The shortest fail-over time of a worker; those of the slots are multiples of it.
     pub(super) failover: Duration,
+    factors: Vec<f64>,
+    /// The most leases that the worker in the first slot holds.
+    cap: Option<usize>,
     /// How far hosts may be apart in time.
     pub(super) tick: Duration,
     pub(super) poll_interval: Duration,
@@ -75,6 +84,8 @@ impl Scenario {
             shards: rng.u32(1..=8),
             initial,
             failover,
+            factors: factors(rng),
+            cap: (hosts > 2 && rng.u8(..6) == 0).then(|| rng.usize(1..4)),
             tick: Duration::from_millis(*pick(rng, &[5, 10, 20])),
             poll_interval: Duration::from_millis(*pick(rng, &[50, 200, 200, 500])),
             sync_interval: Duration::from_millis(*pick(rng, &[1000, 3000, 10_000])),
@@ -97,6 +108,21 @@ impl Scenario {
             },
             phases: phases(rng, hosts, failover),
         }
+    }
+
+    /// The fail-over time of the worker in a slot.
+    pub(super) fn failover_of(&self, slot: usize) -> Duration {
+        self.failover.mul_f64(self.factors[slot])
+    }
+
+    pub(super) fn longest_failover(&self) -> Duration {
+        let longest = self.factors.iter().copied().fold(1.0, f64::max);
+        self.failover.mul_f64(longest)
+    }
+
+    /// The most leases that the worker in a slot holds.
+    pub(super) fn cap_of(&self, slot: usize) -> Option<usize> {
+        self.cap.filter(|_| slot == 0)
     }
 
     pub(super) fn calm_weather(&self) -> Weather {
@@ -140,6 +166,7 @@ impl Scenario {
             stray: odds(0.1),
             checkpoints: *pick(rng, &[1.0, 0.7, 0.1, 0.0]),
             slowest: self.failover.mul_f64(*pick(rng, &[0.3, 1.0, 1.5])),
+            prepares: *pick(rng, &[0.0, 0.0, 0.5]),
             poisoned: None,
         }
     }
@@ -159,8 +186,17 @@ impl Scenario {
 
     /// When everything must be in its place again once nothing fails any more.
     pub(super) fn patience(&self) -> Duration {
-        self.failover * 3 + self.sync_interval * 3 + SECOND * 60
+        self.longest_failover() * 3 + self.sync_interval * 3 + SECOND * 60
     }
+}
+
+/// Mostly all workers have one fail-over time.
+fn factors(rng: &mut Rng) -> Vec<f64> {
+    let mixed = rng.u8(..5) == 0;
+    let factor = |rng: &mut Rng| *pick(rng, &[1.0, 1.5, 2.5]);
+    (0..MOST_SLOTS)
+        .map(|_| if mixed { factor(rng) } else { 1.0 })
+        .collect()
 }
 
 fn phases(rng: &mut Rng, hosts: usize, failover: Duration) -> Vec<Phase> {
@@ -170,9 +206,10 @@ fn phases(rng: &mut Rng, hosts: usize, failover: Duration) -> Vec<Phase> {
             let length = SECOND.mul_f64(3.0 + 12.0 * rng.f64()) + failover.mul_f64(2.0 * rng.f64());
             phases.push(Phase::Storm(length));
         } else {
-            let happening = match rng.u8(..3) {
+            let happening = match rng.u8(..4) {
                 0 if hosts > 1 => Happening::Crash,
                 1 if hosts > 1 => Happening::Exit,
+                2 => Happening::TearOut,
                 _ => Happening::Reshard,
             };
             phases.push(Phase::Calm(happening));

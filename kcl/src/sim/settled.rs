@@ -35,11 +35,11 @@ pub(super) fn is_wanted(
 }
 
 impl World {
-    /// What is not in its place: a record older than `fresh` that is not processed, a lease that no worker holds, loads
+    /// What is not in its place, with the workers and the most leases each may hold: a record older than `fresh` that is not processed, a lease that no worker holds, loads
     /// that differ, a hole in the hash key space.
     pub(super) fn unsettled(
         &self,
-        workers: &[String],
+        workers: &BTreeMap<String, usize>,
         scenario: &Scenario,
         fresh: Duration,
     ) -> Option<String> {
@@ -70,7 +70,7 @@ impl World {
         None
     }
 
-    fn unheld(&self, workers: &[String], fresh: Duration) -> Option<String> {
+    fn unheld(&self, workers: &BTreeMap<String, usize>, fresh: Duration) -> Option<String> {
         let stream = self.kinesis.current();
         let identity = stream.identity();
         let own: BTreeMap<&str, &Lease> = self
@@ -90,7 +90,7 @@ impl World {
                 .is_none_or(|lease| lease.checkpoint == Position::ShardEnd)
         };
         let mut loads: BTreeMap<&str, usize> =
-            workers.iter().map(|worker| (worker.as_str(), 0)).collect();
+            workers.keys().map(|worker| (worker.as_str(), 0)).collect();
         for lease in own
             .values()
             .filter(|lease| lease.checkpoint != Position::ShardEnd)
@@ -112,7 +112,10 @@ impl World {
                 None => return Some(format!("{} is held by {:?}", short(id), lease.owner)),
             }
         }
-        let (least, most) = (loads.values().min()?, loads.values().max()?);
+        // A full worker may have less than the others.
+        let room = |(worker, load): &(&&str, &usize)| **load < workers[**worker];
+        let least = loads.iter().filter(room).map(|(_, load)| load).min()?;
+        let most = loads.values().max()?;
         (most - least > 1).then(|| format!("the loads are {loads:?}"))
     }
 }

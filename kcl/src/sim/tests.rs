@@ -1,7 +1,9 @@
 //! The thousand seeds, and that a run is a function of its seed.
 
-use super::simulate;
+use super::check::bounds::{Takeovers, takeovers};
+use super::{listen, simulate};
 use crate::seeded_bug::{Bug, make};
+use std::time::Duration;
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -14,8 +16,13 @@ fn a_thousand_seeds_keep_every_guarantee() {
     let first = setting("MILLSTREAM_SIM_FIRST").unwrap_or(0);
     let seeds = setting("MILLSTREAM_SIM_SEEDS").unwrap_or(50);
     let mut failed = Vec::new();
+    let mut times = Takeovers::default();
     for seed in first..first + seeds {
         let outcome = simulate(seed);
+        if let Ok(found) = takeovers(&outcome.facts) {
+            times.crashes.extend(found.crashes);
+            times.exits.extend(found.exits);
+        }
         if !outcome.violations.is_empty() {
             let names: Vec<_> = outcome.violations.iter().map(|v| v.guarantee).collect();
             println!("seed {seed}: {names:?}");
@@ -23,6 +30,8 @@ fn a_thousand_seeds_keep_every_guarantee() {
         }
     }
     println!("{seeds} seeds from {first}, {} failed", failed.len());
+    show("K8, beyond the fail-over time", &mut times.crashes);
+    show("K9, from release to take", &mut times.exits);
     if let Some(outcome) = failed.first() {
         panic!(
             "{} of {seeds} seeds fail; the first:\n{}",
@@ -32,13 +41,26 @@ fn a_thousand_seeds_keep_every_guarantee() {
     }
 }
 
+fn show(what: &str, times: &mut [Duration]) {
+    times.sort();
+    let at =
+        |share: usize| times.get((times.len() * share / 100).min(times.len().saturating_sub(1)));
+    println!(
+        "{what}: {} times, p50 {:?}, p99 {:?}, most {:?}",
+        times.len(),
+        at(50),
+        at(99),
+        at(100)
+    );
+}
+
 /// Runs the seed in `MILLSTREAM_SIM_SEED` and shows everything that happened.
 #[test]
 fn one_seed() {
     let Some(seed) = setting("MILLSTREAM_SIM_SEED") else {
         return;
     };
-    let outcome = simulate(seed);
+    let outcome = listen(seed);
     for entry in &outcome.facts.history.entries {
         println!("{}", outcome.facts.history.line(entry));
     }

@@ -2,8 +2,9 @@
 
 use super::drive::Simulation;
 use super::history::Event;
-use super::scenario::pick;
+use super::scenario::{MOST_SLOTS, pick};
 use super::world::{Cuts, World};
+use crate::config::InitialPosition;
 use std::time::Duration;
 
 /// Something that ends a trouble, later.
@@ -20,7 +21,6 @@ pub(super) enum Action {
 
 const MOST_SHARDS: usize = 24;
 const MOST_OPEN: usize = 10;
-const MOST_SLOTS: usize = 8;
 const TEN_MINUTES_MS: i64 = 600_000;
 
 impl Simulation {
@@ -77,7 +77,9 @@ impl Simulation {
             }
             90..94 => self.poison(),
             94..96 => self.recreate(),
-            96..98 => self.replace(),
+            96 => self.replace(),
+            97 => self.tear_out(),
+            98 => self.pause_all(),
             _ => {
                 let weather = self.scenario.stormy_weather(&mut self.rng);
                 let mut world = self.world.lock();
@@ -113,6 +115,7 @@ impl Simulation {
             self.event(Event::Crashed {
                 host: slot,
                 worker: host.worker.clone(),
+                failover: self.scenario.failover_of(slot),
             });
         }
     }
@@ -151,6 +154,31 @@ impl Simulation {
         self.event(Event::Paused { host: slot });
         let pause = self.while_(3.0);
         self.after(pause, Action::Resume(slot));
+    }
+
+    /// As when the machine below is suspended.
+    fn pause_all(&mut self) {
+        let pause = self.while_(3.0);
+        for slot in 0..self.slots.len() {
+            if let Some(host) = self.slots[slot].host.as_mut().filter(|host| !host.paused) {
+                host.paused = true;
+                self.event(Event::Paused { host: slot });
+                self.after(pause, Action::Resume(slot));
+            }
+        }
+    }
+
+    /// Somebody deletes a lease, and so tells the application to begin anew with its shard. Of a closed shard that would mean that it is
+    /// done with, and under LATEST that what came until now is not wanted.
+    pub(super) fn tear_out(&mut self) {
+        let mut world = self.world.lock();
+        let open = world.kinesis.current().open();
+        if self.scenario.initial != InitialPosition::TrimHorizon || !world.kinesis.exists {
+            return;
+        }
+        let shard = *pick(&mut self.rng, &open);
+        let id = world.kinesis.current().shards[shard].shard.shard_id.clone();
+        world.tear_out(&id);
     }
 
     fn stop_for_a_while(&mut self) {

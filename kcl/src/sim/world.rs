@@ -21,6 +21,9 @@ use tokio::sync::oneshot;
 
 pub(super) const APPLICATION: &str = "app";
 
+/// The verb of whoever deletes leases by hand.
+pub(super) const TORN_OUT: &str = "torn out";
+
 /// How the network behaves towards all.
 #[derive(Debug, Clone)]
 pub(super) struct Weather {
@@ -203,6 +206,12 @@ impl World {
             (Peer::Kinesis, true) => self.weather.kinesis_down || cuts.to_kinesis,
             (Peer::Kinesis, false) => cuts.from_kinesis,
         }
+    }
+
+    /// Deletes a lease, as nobody may but an operator.
+    pub(super) fn tear_out(&mut self, shard_id: &str) {
+        self.store.tear_out(APPLICATION, shard_id);
+        self.note_changes(0, TORN_OUT, &[]);
     }
 
     /// Looks what a call of the store has changed.

@@ -1,132 +1,148 @@
 //! What must happen within a time: K7, K8, K9, and that everything comes to rest.
 
 use super::{Facts, Leases, Verdict, gap, violated};
-use crate::lease::LeaseKey;
-use crate::sim::history::{Event, Step, What};
+use crate::lease::{Lease, LeaseKey};
+use crate::sim::history::{Change, Entry, Event, Step, What};
 use crate::sim::settled::held_by;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// The leases that have not ended cover the hash keys, but for a moment.
+const SECOND: Duration = Duration::from_secs(1);
+/// What K8 allows on top of the fail-over time, and K9 altogether.
+const K8_MOST: Duration = Duration::from_secs(2);
+const K9_MOST: Duration = Duration::from_millis(500);
+
+/// How long takeovers took in calm times.
+#[derive(Debug, Clone, Default)]
+pub(in crate::sim) struct Takeovers {
+    /// From the crash to the first record on another worker, less the fail-over time; negative ones are zero.
+    pub(in crate::sim) crashes: Vec<Duration>,
+    /// From the release to the take.
+    pub(in crate::sim) exits: Vec<Duration>,
+}
+
+/// The leases that have not ended cover the hash keys, but for a moment; in calm times holes are closed at once.
 pub(super) fn k7_leases_cover_the_hash_keys(facts: &Facts) -> Verdict {
-    let bound = facts.scenario.sync_interval * 3 + Duration::from_secs(10);
     let mut leases = Leases::default();
     let mut current = None;
     let mut since: Option<Duration> = None;
-    let mut faulty = false;
+    let mut bound = None;
     for (index, entry) in facts.entries() {
         leases.take_in(entry);
         Facts::identity_after(&mut current, entry);
         match &entry.what {
-            What::World(Event::FaultsBegin) => faulty = true,
-            What::World(Event::FaultsEnd) => faulty = false,
+            What::World(Event::FaultsBegin) => bound = None,
+            What::World(Event::FaultsEnd) => {
+                bound = Some(facts.scenario.sync_interval * 3 + SECOND * 10);
+            }
+            What::World(Event::Calm) => bound = Some(SECOND * 3),
             _ => {}
         }
         if let What::Lease(_) | What::World(_) = &entry.what {
-            let own = || {
-                leases
-                    .0
-                    .values()
-                    .copied()
-                    .filter(|lease| Some(lease.key.stream.as_str()) == current)
-            };
-            let hole = (own().count() > 0).then(|| gap(own())).flatten();
-            since = if hole.is_some() && !faulty {
-                since.or(Some(entry.at))
-            } else {
-                None
-            };
+            let is_own = |lease: &&Lease| Some(lease.key.stream.as_str()) == current;
+            let own = || leases.0.values().copied().filter(is_own);
+            let hole = own().next().and_then(|_| gap(own()));
+            let counts = hole.is_some() && bound.is_some();
+            since = counts.then(|| since.unwrap_or(entry.at));
         }
-        if since.is_some_and(|since| entry.at > since + bound) {
+        if let (Some(since), Some(bound)) = (since, bound)
+            && entry.at > since + bound
+        {
             return violated("K7", index, "hash keys are not covered for too long");
         }
     }
     Ok(())
 }
 
+fn owner(lease: Option<&Lease>) -> Option<&str> {
+    lease?.owner.as_deref()
+}
+
 /// In calm times: the shards of a process that died are read on within the fail-over time and 2 s, those of a worker that
-/// shut down are taken within 500 ms after they were released, with their last checkpoint.
+/// shut down are taken within 500 ms after they were released, with their last checkpoint; and otherwise nothing moves.
 pub(super) fn k8_and_k9_takeover_is_quick(facts: &Facts) -> Verdict {
+    takeovers(facts).map(|_| ())
+}
+
+/// The times, or the first one that is too long.
+pub(in crate::sim) fn takeovers(facts: &Facts) -> Result<Takeovers, super::Violation> {
+    let mut takeovers = Takeovers::default();
     let mut leases = Leases::default();
-    let mut calm = false;
+    // Whether it is calm, and nothing has happened since.
+    let (mut calm, mut still) = (false, false);
     for (index, entry) in facts.entries() {
         leases.take_in(entry);
+        let mut held = |worker: &str| {
+            still = false;
+            let held = held_by(leases.0.values().copied(), worker);
+            open_at(facts, index, held)
+        };
         match &entry.what {
-            What::World(Event::Calm) => calm = true,
-            What::World(Event::FaultsBegin | Event::FaultsEnd) => calm = false,
-            What::World(Event::Crashed { worker, .. }) if calm => {
-                let held = held_by(leases.0.values().copied(), worker);
-                k8_read_on(facts, index, worker, open_at(facts, index, held))?;
+            What::World(Event::Calm) => (calm, still) = (true, true),
+            What::World(Event::FaultsBegin | Event::FaultsEnd) => (calm, still) = (false, false),
+            What::World(Event::Crashed {
+                worker, failover, ..
+            }) if calm => {
+                let times = k8_read_on(facts, index, worker, *failover, held(worker))?;
+                takeovers.crashes.extend(times);
             }
             What::World(Event::ShutdownAsked { worker, .. }) if calm => {
-                let held = held_by(leases.0.values().copied(), worker);
-                k9_released_and_taken(facts, index, worker, &open_at(facts, index, held))?;
+                let times = k9_released_and_taken(facts, index, worker, &held(worker))?;
+                takeovers.exits.extend(times);
             }
-            What::Lease(change) if calm => {
-                let owners = |lease: &Option<crate::lease::Lease>| {
-                    lease.as_ref().and_then(|l| l.owner.clone())
-                };
-                let moved = owners(&change.before) != owners(&change.after);
-                if moved
-                    && change.verb == "take"
-                    && owners(&change.before).is_some()
-                    && !trouble_since_calm(facts, index)
-                {
-                    return violated(
+            What::World(Event::Reshard { .. }) => still = false,
+            What::Lease(Change { verb, .. }) if *verb == crate::sim::world::TORN_OUT => {
+                still = false
+            }
+            What::Lease(Change { before, after, .. }) if still => {
+                if owner(before.as_ref()) != owner(after.as_ref()) {
+                    violated(
                         "balance",
                         index,
                         "a lease moved though all was in its place",
-                    );
+                    )?;
                 }
             }
             _ => {}
         }
     }
-    Ok(())
-}
-
-/// Whether anything has happened to the hosts since it became calm.
-fn trouble_since_calm(facts: &Facts, index: usize) -> bool {
-    facts.history.entries[..index]
-        .iter()
-        .rev()
-        .take_while(|entry| !matches!(entry.what, What::World(Event::Calm)))
-        .any(|entry| {
-            matches!(
-                entry.what,
-                What::World(
-                    Event::Crashed { .. } | Event::ShutdownAsked { .. } | Event::Reshard { .. }
-                )
-            )
-        })
+    Ok(takeovers)
 }
 
 /// Without the shards that were closed by then: these may have nothing left to deliver.
 fn open_at(facts: &Facts, index: usize, held: BTreeSet<LeaseKey>) -> BTreeSet<LeaseKey> {
     let current = facts.kinesis.current();
     let is_open = |key: &LeaseKey| {
-        let closed_later = facts.entries().any(|(at, entry)| match &entry.what {
-            What::World(Event::Reshard { closed, .. }) => {
-                at > index && closed.contains(&key.shard_id)
-            }
-            _ => false,
-        });
-        let shard = current.shard(&key.shard_id);
-        key.stream == current.identity()
-            && (closed_later || shard.is_some_and(|shard| !shard.shard.closed))
+        let closed_later = facts
+            .entries()
+            .skip(index)
+            .any(|(_, entry)| match &entry.what {
+                What::World(Event::Reshard { closed, .. }) => closed.contains(&key.shard_id),
+                _ => false,
+            });
+        let open = current
+            .shard(&key.shard_id)
+            .is_some_and(|shard| !shard.shard.closed);
+        key.stream == current.identity() && (closed_later || open)
     };
     held.into_iter().filter(is_open).collect()
 }
 
-fn slack(facts: &Facts) -> Duration {
-    facts.scenario.tick * 3
+/// What the simulation itself may add: hosts differ by a tick, and by how fast their clocks run.
+fn with_slack(facts: &Facts, limit: Duration) -> Duration {
+    limit.mul_f64(1.0 + 2.0 * facts.scenario.drift) + facts.scenario.tick * 3
 }
 
-fn k8_read_on(facts: &Facts, index: usize, dead: &str, mut orphans: BTreeSet<LeaseKey>) -> Verdict {
+fn k8_read_on(
+    facts: &Facts,
+    index: usize,
+    dead: &str,
+    failover: Duration,
+    mut orphans: BTreeSet<LeaseKey>,
+) -> Result<Vec<Duration>, super::Violation> {
     let crashed = facts.history.entries[index].at;
-    let limit = facts.scenario.failover.mul_f64(1.0 + facts.scenario.drift)
-        + Duration::from_secs(2)
-        + slack(facts);
+    let limit = with_slack(facts, failover + K8_MOST);
+    let mut times = Vec::new();
     for entry in &facts.history.entries[index..] {
         if entry.at > crashed + limit || orphans.is_empty() {
             break;
@@ -137,18 +153,16 @@ fn k8_read_on(facts: &Facts, index: usize, dead: &str, mut orphans: BTreeSet<Lea
         } = &entry.what
             && let Some(token) = &facts.history.tenures[*tenure].token
             && token.owner != dead
+            && orphans.remove(&token.key)
         {
-            orphans.remove(&token.key);
+            times.push((entry.at - crashed).saturating_sub(failover));
         }
     }
-    match orphans.first() {
-        None => Ok(()),
-        Some(key) => violated(
-            "K8",
-            index,
-            format!("{} is not read within {limit:?}", key.shard_id),
-        ),
+    if let Some(key) = orphans.first() {
+        let text = format!("{} is not read within {limit:?}", key.shard_id);
+        violated("K8", index, text)?;
     }
+    Ok(times)
 }
 
 fn k9_released_and_taken(
@@ -156,67 +170,67 @@ fn k9_released_and_taken(
     index: usize,
     leaver: &str,
     held: &BTreeSet<LeaseKey>,
-) -> Verdict {
-    let limit = Duration::from_millis(500).mul_f64(1.0 + facts.scenario.drift) + slack(facts);
+) -> Result<Vec<Duration>, super::Violation> {
+    let limit = with_slack(facts, K9_MOST);
     let mut waiting = held.clone();
-    let mut released: Vec<(&LeaseKey, Duration)> = Vec::new();
+    let mut released: BTreeMap<&LeaseKey, Duration> = BTreeMap::new();
+    let mut asked: BTreeSet<&LeaseKey> = BTreeSet::new();
+    let mut times = Vec::new();
     for (at, entry) in facts.entries().skip(index) {
-        match &entry.what {
-            What::World(Event::FaultsBegin | Event::FaultsEnd) => break,
-            What::World(Event::Ended { worker, .. }) if worker == leaver && !waiting.is_empty() => {
-                return violated("K9", at, format!("it left without releasing {waiting:?}"));
-            }
-            What::Lease(change) => {
-                let Some(lease) = change
-                    .after
-                    .as_ref()
-                    .filter(|lease| held.contains(&lease.key))
-                else {
-                    continue;
-                };
-                if waiting.contains(&lease.key)
-                    && change.verb == "checkpoint"
-                    && asked_before(facts, index, at, &lease.key)
-                {
-                    return violated("K9", at, "the last checkpoint came before the release");
-                }
-                if lease.owner.is_none() && waiting.remove(&lease.key) {
-                    released.push((&lease.key, entry.at));
-                } else if lease.owner.as_deref().is_some_and(|owner| owner != leaver) {
-                    waiting.remove(&lease.key);
-                    released.retain(|(key, _)| **key != lease.key);
-                }
-            }
-            _ => {}
-        }
-        if let Some((key, _)) = released.iter().find(|(_, since)| entry.at > *since + limit) {
+        if let Some((key, _)) = released
+            .iter()
+            .find(|(_, since)| entry.at > **since + limit)
+        {
             let text = format!(
                 "{} is not taken within {limit:?} of its release",
                 key.shard_id
             );
-            return violated("K9", at, text);
+            violated("K9", at, text)?;
         }
-    }
-    match waiting.first() {
-        Some(key) => violated("K9", index, format!("{} was never released", key.shard_id)),
-        None => Ok(()),
-    }
-}
-
-/// Whether the shard's processor was told to shut down between two entries.
-fn asked_before(facts: &Facts, from: usize, to: usize, key: &LeaseKey) -> bool {
-    facts.history.entries[from..to]
-        .iter()
-        .any(|entry| match &entry.what {
+        match &entry.what {
+            What::World(Event::FaultsBegin | Event::FaultsEnd) => break,
+            What::World(Event::Ended { worker, .. }) if worker == leaver && !waiting.is_empty() => {
+                violated("K9", at, format!("it left without releasing {waiting:?}"))?;
+            }
             What::Step {
                 tenure,
                 step: Step::ShutdownRequested,
             } => {
                 let token = facts.history.tenures[*tenure].token.as_ref();
-                token.is_some_and(|token| token.key == *key)
+                asked.extend(token.map(|token| &token.key));
             }
-            _ => false,
-        })
+            What::Lease(Change {
+                verb,
+                after: Some(lease),
+                ..
+            }) if held.contains(&lease.key) => {
+                let key = &lease.key;
+                if waiting.contains(key) && *verb == "checkpoint" && asked.contains(key) {
+                    violated("K9", at, "the last checkpoint came before the release")?;
+                }
+                match lease.owner.as_deref() {
+                    None if waiting.remove(key) => {
+                        released.insert(key, entry.at);
+                    }
+                    Some(owner) if owner != leaver => {
+                        // Handed over, or taken after the release.
+                        let since = if waiting.remove(key) {
+                            Some(entry.at)
+                        } else {
+                            released.remove(key)
+                        };
+                        times.extend(since.map(|since| entry.at - since));
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+    if let Some(key) = waiting.first() {
+        violated("K9", index, format!("{} was never released", key.shard_id))?;
+    }
+    Ok(times)
 }
 
 /// Once nothing fails any more, everything is processed and held within a bound; no worker panics; after all have shut down nobody
@@ -226,14 +240,19 @@ pub(super) fn everything_comes_to_rest(facts: &Facts) -> Verdict {
     let mut quiet = false;
     for (index, entry) in facts.entries() {
         leases.take_in(entry);
-        match &entry.what {
-            What::World(Event::NeverQuiet { why }) => {
-                return violated("liveness", index, why.clone());
+        let Entry {
+            what: What::World(event),
+            ..
+        } = entry
+        else {
+            continue;
+        };
+        match event {
+            Event::NeverQuiet { why } => violated("liveness", index, why.clone())?,
+            Event::Panicked { worker, .. } => {
+                violated("panic", index, format!("{worker} panicked"))?
             }
-            What::World(Event::Panicked { worker, .. }) => {
-                return violated("panic", index, format!("{worker} panicked"));
-            }
-            What::World(Event::Quiet) => quiet = true,
+            Event::Quiet => quiet = true,
             _ => {}
         }
     }

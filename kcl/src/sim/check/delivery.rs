@@ -23,6 +23,7 @@ fn positions(facts: &Facts) -> BTreeMap<RecordId, Position> {
 /// Nobody begins a batch after the lease went to another. A batch begun before may go on. Two processes under one worker id are not
 /// covered: they hold the same leases by their own word.
 pub(super) fn k2_one_holder_delivers(facts: &Facts) -> Verdict {
+    let torn = facts.torn_out();
     let mut leases = Leases::default();
     let mut replaced: BTreeSet<(&LeaseKey, u64)> = BTreeSet::new();
     for (index, entry) in facts.entries() {
@@ -43,7 +44,8 @@ pub(super) fn k2_one_holder_delivers(facts: &Facts) -> Verdict {
                     continue;
                 };
                 let lease = leases.get(&token.key);
-                let excused = replaced.contains(&(&token.key, token.counter));
+                let excused =
+                    replaced.contains(&(&token.key, token.counter)) || torn.contains(&token.key);
                 if !is_current(lease, token) && !excused {
                     let now = lease.map(|lease| (&lease.owner, lease.counter));
                     return violated("K2", index, format!("the lease is {now:?} by then"));
@@ -57,6 +59,7 @@ pub(super) fn k2_one_holder_delivers(facts: &Facts) -> Verdict {
 
 /// A tenure delivers only what was not checkpointed when it began; after a hand-over in order that is nothing of what was processed.
 pub(super) fn k5_what_was_checkpointed_is_not_delivered_again(facts: &Facts) -> Verdict {
+    let torn = facts.torn_out();
     let positions = positions(facts);
     let after = |id: RecordId| positions[&id];
     let mut began: BTreeMap<(&LeaseKey, u64), Position> = BTreeMap::new();
@@ -86,6 +89,9 @@ pub(super) fn k5_what_was_checkpointed_is_not_delivered_again(facts: &Facts) -> 
                 let Some(token) = &facts.history.tenures[*tenure].token else {
                     continue;
                 };
+                if torn.contains(&token.key) {
+                    continue;
+                }
                 let token = (&token.key, token.counter);
                 match step {
                     Step::Began(ids) => {

@@ -1,6 +1,6 @@
 //! The checker: pure functions of what happened, what producers put and what the store did, one for each guarantee.
 
-mod bounds;
+pub(super) mod bounds;
 mod delivery;
 mod lease;
 mod loss;
@@ -8,11 +8,11 @@ mod loss;
 use super::history::{Change, Entry, Event, History, What};
 use super::kinesis::Kinesis;
 use super::scenario::Scenario;
-use super::world::Beginning;
+use super::world::{Beginning, TORN_OUT};
 use crate::checkpoint::Position;
 use crate::lease::{Lease, LeaseKey};
 use millstream_wire::HashKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a run left to be judged.
 pub(super) struct Facts {
@@ -43,10 +43,12 @@ fn violated(guarantee: &'static str, entry: usize, what: impl Into<String>) -> V
 
 /// Every guarantee that did not hold, each where it first did not.
 pub(super) fn check(facts: &Facts) -> Vec<Violation> {
-    let checks: [fn(&Facts) -> Verdict; 13] = [
+    let checks: [fn(&Facts) -> Verdict; 15] = [
         lease::k1_tokens_grow_and_fence,
         lease::k1_acknowledged_checkpoints_are_stored,
         lease::k3_checkpoints_never_go_back,
+        lease::what_was_prepared_is_found,
+        lease::k5_a_tenure_begins_where_the_store_says,
         lease::k12_a_lease_that_is_held_is_not_lost,
         delivery::k2_one_holder_delivers,
         delivery::k5_what_was_checkpointed_is_not_delivered_again,
@@ -92,6 +94,13 @@ impl<'a> Leases<'a> {
 impl Facts {
     fn entries(&self) -> impl Iterator<Item = (usize, &Entry)> {
         self.history.entries.iter().enumerate()
+    }
+
+    /// The leases that an operator has deleted: nobody can tell their tokens apart from those of their successors.
+    fn torn_out(&self) -> BTreeSet<&LeaseKey> {
+        let torn = self.changes().filter(|(_, change)| change.verb == TORN_OUT);
+        torn.filter_map(|(_, change)| Some(&change.before.as_ref()?.key))
+            .collect()
     }
 
     fn changes(&self) -> impl Iterator<Item = (usize, &Change)> {
