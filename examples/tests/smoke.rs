@@ -100,3 +100,9 @@ async fn exactly_once_is_exact_through_crashes_and_lost_answers() {
     let expected = "result: 19900 of 19900 paid, each once";
     assert_eq!(result("exactly_once").await, expected);
 }
+
+#[tokio::test]
+async fn error_policies_retry_the_flaky_and_put_the_poison_aside() {
+    let expected = "result: 99 of 100 amounts processed, 1 dead letter";
+    assert_eq!(result("error_policies").await, expected);
+}

@@ -231,6 +231,11 @@ impl Checkpointer {
         self.tenure.lock().is_in_doubt()
     }
 
+    /// Whether a transaction of the application stored a position, or did not: it is not known here.
+    pub(crate) fn has_offered(&self) -> bool {
+        self.tenure.lock().has_offered()
+    }
+
     /// Looks up what the store holds after a transaction of the application that may or may not have been committed.
     pub(crate) async fn settle(&self) -> Result<Settled, Error> {
         self.tenure.settle().await

@@ -39,7 +39,8 @@
 //! # What is guaranteed
 //!
 //! - **At least once.** Every record after the initial position is handed to a processor until its batch succeeds: through errors, panics, crashes,
-//!   expired iterators and reshards. A batch is never skipped. What was handed over but not checkpointed when a worker died is handed
+//!   expired iterators and reshards. A batch is never skipped, unless an
+//!   [`ErrorPolicy`] says so. What was handed over but not checkpointed when a worker died is handed
 //!   over again; after a graceful shutdown or hand-over nothing is.
 //! - **In order.** The records of a shard come in strictly increasing sequence, and a child shard begins when all its parents
 //!   have ended.
@@ -48,6 +49,34 @@
 //!   a former owner is refused.
 //! - **Quick take-over.** Within the fail-over time ([`WorkerConfig::failover_time`]) and about a second after a crash; within half a second after a
 //!   graceful shutdown.
+//!
+//! # When a processor fails
+//!
+//! Errors and panics of `process_records` are retried for ever unless an [`ErrorPolicy`] decides otherwise, for all errors or for each
+//! ([`ErrorPolicy::decide`]): [`Stop`](ErrorAction::Stop) ends the worker in order, with the failed records still to be done;
+//! [`DeadLetter`](ErrorAction::DeadLetter) and [`Skip`](ErrorAction::Skip) halve the batch until the records that fail are alone, process all others,
+//! and hand those to a [`DeadLetterQueue`] (another stream, or a function of yours), or log and count them. Nothing is given up in silence,
+//! and nothing because the lease store was out of reach: errors of this library that a processor passes on are always retried.
+//!
+//! ```no_run
+//! # async fn example<P: kcl::RecordProcessor>(processor: fn(&kcl::ShardInfo) -> P) -> Result<(), kcl::Error> {
+//! use kcl::{DeadLetterStream, ErrorAction, ErrorPolicy, SqliteLeaseStore, Worker};
+//!
+//! let worker = Worker::builder("my-app", "orders")
+//!     .lease_store(SqliteLeaseStore::open("leases.db").await?)
+//!     .on_error(ErrorPolicy::decide(|failure| {
+//!         if failure.error.is::<std::num::ParseIntError>() {
+//!             ErrorAction::DeadLetter
+//!         } else {
+//!             ErrorAction::Retry
+//!         }
+//!     }))
+//!     .dead_letters(DeadLetterStream::new("orders-dead"))
+//!     .build(processor)
+//!     .await?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Aggregated records
 //!
@@ -60,7 +89,7 @@
 //!
 //! The start fails with a clear error after a few attempts. Later, a stream or lease store that does not answer is waited for: delivery pauses
 //! when the leases cannot be renewed and goes on when they are again. [`Worker::run`] ends with an error only where waiting does not
-//! help: the stream is gone or was created anew, or another process runs under the same worker id.
+//! help: the error policy says to stop, the stream is gone or was created anew, or another process runs under the same worker id.
 //!
 //! # Cancel safety
 //!
@@ -76,11 +105,13 @@ pub mod checkpoint;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod dead_letter;
 pub mod error;
 #[cfg(test)]
 mod fake;
 mod fetch;
 pub mod lease;
+pub mod policy;
 pub mod processor;
 #[cfg(test)]
 mod seeded_bug;
@@ -92,12 +123,14 @@ pub mod worker;
 
 pub use checkpoint::{Checkpointer, Position, PreparedCheckpoint};
 pub use config::{ForeignRecords, InitialPosition, WorkerConfig};
+pub use dead_letter::{DeadLetter, DeadLetterQueue, DeadLetterStream};
 pub use error::{Error, ErrorKind};
 pub use lease::{Lease, LeaseStore, MemoryLeaseStore, PendingCheckpoint, SqliteLeaseStore};
+pub use policy::{ErrorAction, ErrorPolicy, Failure};
 pub use processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
-pub use worker::{Worker, WorkerBuilder, WorkerHandle};
+pub use worker::{Counts, Worker, WorkerBuilder, WorkerHandle};
 
 /// The SQL library whose transactions [`Checkpointer::checkpoint_in`] takes.
 pub use sqlx;

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use millstream_wire::{HashKeyRange, SequenceNumber};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,6 +112,16 @@ impl Record {
             },
         }
     }
+
+    /// For people: the sequence number, with the sub-sequence number in an aggregate.
+    pub(crate) fn place(&self) -> String {
+        match self.part {
+            Part::Whole => self.sequence_number.to_string(),
+            Part::Inside | Part::Last => {
+                format!("{}:{}", self.sequence_number, self.sub_sequence_number)
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Record {
@@ -138,22 +149,20 @@ impl RecordBatch {
     pub fn records(&self) -> &[Record] {
         &self.records
     }
-    /// What of it comes after `position`.
-    pub(crate) fn after(self, position: Position) -> RecordBatch {
-        if self
-            .records
-            .first()
-            .is_none_or(|first| position < first.position())
-        {
-            return self;
-        }
-        let rest = self
-            .records
-            .iter()
-            .filter(|record| position < record.position());
+    /// How many of its records, the first ones, are done at `position`.
+    pub(crate) fn done_at(&self, position: Position) -> usize {
+        self.records
+            .partition_point(|record| record.position().may_advance_to(&position))
+    }
+    /// A part of it, as a batch of its own; the whole where there is no such part: more, never less.
+    pub(crate) fn part(&self, range: Range<usize>) -> RecordBatch {
+        let records = match self.records.get(range) {
+            Some(part) if part.len() < self.records.len() => Arc::new(part.to_vec()),
+            _ => Arc::clone(&self.records),
+        };
         RecordBatch {
-            records: Arc::new(rest.cloned().collect()),
-            ..self
+            records,
+            millis_behind_latest: self.millis_behind_latest,
         }
     }
     /// How far the end of this batch is behind the tip of the shard.
@@ -162,13 +171,14 @@ impl RecordBatch {
     }
 }
 
-/// What a processor fails with: any error. The batch is delivered again, after a backoff.
+/// What a processor fails with: any error. Its type may tell the [`ErrorPolicy`](crate::ErrorPolicy) what to do.
 pub type ProcessorError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// Processes the records of one shard, one batch at a time.
 ///
 /// Only [`process_records`](RecordProcessor::process_records) must be written. A batch whose call
-/// fails (or panics) is delivered again, unchanged, until it succeeds: it is never skipped.
+/// fails (or panics) is delivered again, unchanged, until it succeeds: it is never skipped, unless an
+/// [`ErrorPolicy`](crate::ErrorPolicy) says so.
 #[async_trait]
 pub trait RecordProcessor: Send + 'static {
     /// Called once before the first batch, again after it failed.

@@ -11,8 +11,10 @@ pub(crate) enum Bug {
     SkipFailedBatch,
     /// LATEST is asked for anew at every start (K4).
     LatestSentinel,
-    /// A stored `AT_SEQUENCE_NUMBER` is read on *after* that record (K4).
+    /// A record that nothing, or only a part, is done of is left out (K4).
     AfterInsteadOfAt,
+    /// So is one in which a second iterator has to begin (K4).
+    RestartAfterTheRecord,
     /// The store takes a checkpoint from anybody (K1).
     NoFence,
     /// Validity counts from the reply to the renewal (K2).

@@ -103,6 +103,11 @@ impl Progress {
         self.transacted
     }
 
+    /// Whether a position may be stored, or not, by a transaction of the application.
+    pub(super) fn has_offered(&self) -> bool {
+        self.offered.is_some()
+    }
+
     /// Refuses what was not delivered, or lies before an earlier checkpoint.
     pub(super) fn within(&self, position: Position, key: &LeaseKey) -> Result<(), Error> {
         if position.may_advance_to(&self.delivered) && self.floor.may_advance_to(&position) {

@@ -1,19 +1,19 @@
 //! The calls of a worker over HTTP: AWS JSON 1.1, signed, with a time limit on every request and bounded answers.
 
 use crate::client::json::{
-    ErrorAnswer, IteratorAnswer, RecordsAnswer, RecordsRequest, ShardsAnswer, StreamRequest,
-    SummaryAnswer, http_date_ms, kind_of,
+    ErrorAnswer, IteratorAnswer, PutAnswer, PutRequest, RecordsAnswer, RecordsRequest,
+    ShardsAnswer, StreamRequest, SummaryAnswer, http_date_ms, kind_of,
 };
 use crate::client::retry::RetryPolicy;
 use crate::client::sign::signature;
 use crate::client::target::Target;
-use crate::client::{IteratorStart, KinesisApi, RecordsPage, Shard, StreamSummary};
+use crate::client::{IteratorStart, KinesisApi, PutRecord, RecordsPage, Shard, StreamSummary};
 use crate::clock;
 use crate::error::{Error, ErrorKind};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use millstream_wire::operation::TARGET_PREFIX;
-use millstream_wire::{ErrorCode, Operation};
+use millstream_wire::{ErrorCode, Operation, SequenceNumber};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -206,7 +206,7 @@ fn read<A: DeserializeOwned>(operation: Operation, body: &[u8]) -> Result<A, Err
     })
 }
 
-/// An error answer as an error. A throttled read is left to the caller, who knows how urgent the shard is.
+/// An error answer as an error. A throttled read or put is left to the caller, who knows how urgent the shard is.
 fn refusal(operation: Operation, status: u16, body: &[u8]) -> Failure {
     let answer: ErrorAnswer = serde_json::from_slice(body).unwrap_or_default();
     let code = ErrorCode::from_name(&answer.code);
@@ -290,6 +290,12 @@ impl KinesisApi for HttpClient {
         };
         let (answer, _): (RecordsAnswer, _) = self.call(Operation::GetRecords, &request).await?;
         answer.page()
+    }
+
+    async fn put_record(&self, record: PutRecord<'_>) -> Result<SequenceNumber, Error> {
+        let request = PutRequest::of(record);
+        let (answer, _): (PutAnswer, _) = self.call(Operation::PutRecord, &request).await?;
+        answer.sequence_number()
     }
 }
 

@@ -1,7 +1,7 @@
-//! The JSON of the four calls: what is sent, and what is read of the answers. Members this library does not need, or does not
+//! The JSON of the five calls: what is sent, and what is read of the answers. Members this library does not need, or does not
 //! know, are ignored, so that newer servers are understood.
 
-use crate::client::{IteratorStart, RecordsPage, Shard, StreamSummary};
+use crate::client::{IteratorStart, PutRecord, RecordsPage, Shard, StreamSummary};
 use crate::error::{Error, ErrorKind};
 use crate::processor::Record;
 use bytes::Bytes;
@@ -87,6 +87,41 @@ fn milliseconds(seconds: f64) -> u64 {
 pub(crate) struct RecordsRequest<'a> {
     pub(crate) shard_iterator: &'a str,
     pub(crate) limit: u32,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct PutRequest<'a> {
+    #[serde(flatten)]
+    stream: StreamRequest<'a>,
+    partition_key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explicit_hash_key: Option<String>,
+    data: String,
+}
+
+impl<'a> PutRequest<'a> {
+    pub(crate) fn of(record: PutRecord<'a>) -> Self {
+        PutRequest {
+            stream: StreamRequest::of(record.stream),
+            partition_key: record.partition_key,
+            explicit_hash_key: record.explicit_hash_key.map(|key| key.to_string()),
+            data: base64_simd::STANDARD.encode_to_string(record.data),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct PutAnswer {
+    sequence_number: String,
+}
+
+impl PutAnswer {
+    pub(crate) fn sequence_number(&self) -> Result<SequenceNumber, Error> {
+        let number = self.sequence_number.parse();
+        number.map_err(|error| senseless("a sequence number", error))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -305,7 +340,7 @@ pub(crate) fn kind_of(code: ErrorCode) -> ErrorKind {
         | ErrorCode::ResourceInUse
         | ErrorCode::ServiceUnavailable => ErrorKind::Unavailable,
         ErrorCode::ProvisionedThroughputExceeded => ErrorKind::Throttled,
-        // A code that the wire crate learns later has not been asked for by these four calls.
+        // A code that the wire crate learns later has not been asked for by these five calls.
         _ => ErrorKind::Protocol,
     }
 }

@@ -11,7 +11,8 @@ pub use http::HttpClient;
 use crate::error::Error;
 use crate::processor::Record;
 use async_trait::async_trait;
-use millstream_wire::{HashKeyRange, SequenceNumber};
+use bytes::Bytes;
+use millstream_wire::{HashKey, HashKeyRange, SequenceNumber};
 use std::fmt;
 
 /// A stream's identity and state.
@@ -75,6 +76,19 @@ pub struct RecordsPage {
     pub children: Vec<Shard>,
 }
 
+/// A record to be put.
+#[derive(Debug, Clone, Copy)]
+pub struct PutRecord<'a> {
+    /// The stream's name or ARN.
+    pub stream: &'a str,
+    /// 1 to 256 characters; its hash chooses the shard.
+    pub partition_key: &'a str,
+    /// Chooses the shard instead.
+    pub explicit_hash_key: Option<HashKey>,
+    /// The payload; with the partition key up to the stream's record size, by default 1 MiB.
+    pub data: &'a Bytes,
+}
+
 /// A Kinesis endpoint, as far as a worker needs it.
 #[async_trait]
 pub trait KinesisApi: Send + Sync + fmt::Debug + 'static {
@@ -91,4 +105,6 @@ pub trait KinesisApi: Send + Sync + fmt::Debug + 'static {
     ) -> Result<String, Error>;
     /// GetRecords with at most `limit` records.
     async fn get_records(&self, iterator: &str, limit: u32) -> Result<RecordsPage, Error>;
+    /// `PutRecord`, repeated where that may help; so a record may be put twice when replies are lost.
+    async fn put_record(&self, record: PutRecord<'_>) -> Result<SequenceNumber, Error>;
 }

@@ -3,7 +3,7 @@
 pub(crate) mod recorder;
 pub(crate) mod store;
 
-use crate::client::{IteratorStart, KinesisApi, RecordsPage, Shard, StreamSummary};
+use crate::client::{IteratorStart, KinesisApi, PutRecord, RecordsPage, Shard, StreamSummary};
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::processor::Record;
@@ -49,6 +49,19 @@ struct State {
     most_reads: Option<usize>,
     /// Reads refused for that.
     throttled: u64,
+    /// Put by the worker, to whatever stream.
+    letters: Vec<Letter>,
+    /// How `PutRecord` fails.
+    put_failure: Option<ErrorKind>,
+}
+
+/// A record put by a worker.
+#[derive(Debug, Clone)]
+pub(crate) struct Letter {
+    pub(crate) stream: String,
+    pub(crate) partition_key: String,
+    pub(crate) explicit_hash_key: Option<HashKey>,
+    pub(crate) data: Bytes,
 }
 
 #[derive(Debug)]
@@ -98,6 +111,8 @@ impl FakeKinesis {
             reads: 0,
             most_reads: None,
             throttled: 0,
+            letters: Vec::new(),
+            put_failure: None,
         };
         FakeKinesis {
             state: Arc::new(Mutex::new(state)),
@@ -199,6 +214,16 @@ impl FakeKinesis {
     /// Reads refused because they came too fast.
     pub(crate) fn throttled(&self) -> u64 {
         self.lock().throttled
+    }
+
+    /// What the worker has put.
+    pub(crate) fn letters(&self) -> Vec<Letter> {
+        self.lock().letters.clone()
+    }
+
+    /// Sets how `PutRecord` fails, if it does.
+    pub(crate) fn fail_puts(&self, failure: Option<ErrorKind>) {
+        self.lock().put_failure = failure;
     }
 
     pub(crate) fn name_no_children(&self) {
@@ -366,5 +391,20 @@ impl KinesisApi for FakeKinesis {
         let mut state = self.lock();
         state.reads += 1;
         state.page(iterator, limit)
+    }
+
+    async fn put_record(&self, record: PutRecord<'_>) -> Result<SequenceNumber, Error> {
+        self.called().await?;
+        let mut state = self.lock();
+        if let Some(kind) = state.put_failure {
+            return Err(Error::new(kind, "a refusal on demand"));
+        }
+        state.letters.push(Letter {
+            stream: record.stream.to_owned(),
+            partition_key: record.partition_key.to_owned(),
+            explicit_hash_key: record.explicit_hash_key,
+            data: record.data.clone(),
+        });
+        Ok(state.letters.len().to_string().parse().unwrap())
     }
 }

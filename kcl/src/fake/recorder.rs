@@ -34,6 +34,11 @@ pub(crate) struct Entry {
     pub(crate) event: Event,
 }
 
+/// What a batch with a poison record fails with.
+#[derive(Debug, thiserror::Error)]
+#[error("poison at {0}")]
+pub(crate) struct Poison(pub(crate) SequenceNumber);
+
 /// How processors behave; may be changed while they run.
 #[derive(Debug, Clone)]
 pub(crate) struct Behaviour {
@@ -47,6 +52,8 @@ pub(crate) struct Behaviour {
     pub(crate) takes: Duration,
     /// Only this shard fails or takes its time, if given.
     pub(crate) only_shard: Option<String>,
+    /// Batches with one of these fail, whatever else is set.
+    pub(crate) poison: BTreeSet<SequenceNumber>,
 }
 
 impl Default for Behaviour {
@@ -57,6 +64,7 @@ impl Default for Behaviour {
             checkpoints: true,
             takes: Duration::ZERO,
             only_shard: None,
+            poison: BTreeSet::new(),
         }
     }
 }
@@ -273,9 +281,14 @@ impl RecordProcessor for Recorder {
         if concerned {
             tokio::time::sleep(behaviour.takes).await;
         }
-        assert!(!(fails && behaviour.panics), "a panic on demand");
+        let poison = records.iter().find(|one| behaviour.poison.contains(one));
+        let panics = behaviour.panics && (fails || poison.is_some());
+        assert!(!panics, "a panic on demand");
         if fails {
             return Err("a failure on demand".into());
+        }
+        if let Some(poison) = poison {
+            return Err(Poison(*poison).into());
         }
         // Its effects are durable from here on; a checkpoint may land though its reply does not.
         self.note(Event::Processed(records));

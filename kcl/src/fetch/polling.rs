@@ -94,7 +94,7 @@ impl Poller {
             let (stream, shard_id) = (&self.settings.stream, &self.settings.shard_id);
             let start = iterator_start(self.start, self.last_read)?;
             #[cfg(test)]
-            let start = seeded_bug::apply(start, self.failures);
+            let start = mistaken(start, self.failures);
             let iterator = self.client.shard_iterator(stream, shard_id, start).await?;
             self.iterator.insert(iterator).clone()
         };
@@ -201,16 +201,6 @@ fn iterator_start(
     start: Position,
     last_read: Option<SequenceNumber>,
 ) -> Result<IteratorStart, Error> {
-    #[cfg(test)]
-    match (last_read, start) {
-        (None, Position::AtTimestamp(_)) if made(Bug::LatestSentinel) => {
-            return Ok(IteratorStart::AtTimestamp(u64::MAX));
-        }
-        (None, Position::AtSequence(sequence)) if made(Bug::AfterInsteadOfAt) => {
-            return Ok(IteratorStart::AfterSequence(sequence));
-        }
-        _ => {}
-    }
     match (last_read, start) {
         (Some(last), _) => Ok(IteratorStart::AfterSequence(last)),
         (None, Position::TrimHorizon) => Ok(IteratorStart::TrimHorizon),
@@ -232,25 +222,19 @@ fn iterator_start(
     }
 }
 
-/// The mistake that the checker of resuming inside an aggregate must catch; the Java KCL 3.5 makes it.
+/// The mistakes that the checkers must catch; the Java KCL 3.5 makes the last.
 #[cfg(test)]
-pub(crate) mod seeded_bug {
-    use crate::client::IteratorStart;
-    use std::cell::Cell;
-    std::thread_local! {
-        /// A new iterator after a failure begins after the record that the position lies in.
-        pub(crate) static RESTART_AFTER_THE_RECORD: Cell<bool> = const { Cell::new(false) };
-    }
-
-    pub(super) fn apply(start: IteratorStart, failures: u32) -> IteratorStart {
-        match start {
-            IteratorStart::AtSequence(number)
-                if failures > 0 && RESTART_AFTER_THE_RECORD.with(Cell::get) =>
-            {
-                IteratorStart::AfterSequence(number)
-            }
-            start => start,
+fn mistaken(start: IteratorStart, failures: u32) -> IteratorStart {
+    match start {
+        IteratorStart::AtTimestamp(_) if made(Bug::LatestSentinel) => {
+            IteratorStart::AtTimestamp(u64::MAX)
         }
+        IteratorStart::AtSequence(number)
+            if made(Bug::AfterInsteadOfAt) || failures > 0 && made(Bug::RestartAfterTheRecord) =>
+        {
+            IteratorStart::AfterSequence(number)
+        }
+        start => start,
     }
 }
 

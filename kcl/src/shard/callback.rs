@@ -10,7 +10,12 @@ use std::time::Duration;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Runs user code; a panic becomes an error.
+/// A panic of user code.
+#[derive(Debug, thiserror::Error)]
+#[error("panicked: {0}")]
+pub(crate) struct Panicked(String);
+
+/// Runs user code; a panic becomes an error, [`Panicked`].
 pub(crate) async fn guarded<T>(
     call: impl Future<Output = Result<T, ProcessorError>>,
 ) -> Result<T, ProcessorError> {
@@ -18,7 +23,7 @@ pub(crate) async fn guarded<T>(
     std::future::poll_fn(|context| {
         match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))) {
             Ok(poll) => poll,
-            Err(panic) => Poll::Ready(Err(format!("panicked: {}", panic_text(&*panic)).into())),
+            Err(panic) => Poll::Ready(Err(Panicked(panic_text(&*panic)).into())),
         }
     })
     .await

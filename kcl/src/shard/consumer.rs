@@ -1,10 +1,9 @@
 //! One shard under one lease: initialize, read, deliver, until the shard ends, the lease is lost, or it is to be given up.
 //!
-//! One task, one loop. Invariants: nothing is delivered outside the owner window (K2); a batch that failed is delivered again,
-//! never skipped (K4); records are delivered in strictly increasing order (K6); what is given up goes with
-//! its last checkpoint (K9).
+//! One task, one loop. Invariants: nothing is delivered outside the owner window (K2); records are delivered in strictly
+//! increasing order (K6); what is given up goes with its last checkpoint (K9). [`deliver`](super::deliver) has what happens to a batch.
 
-use crate::checkpoint::{Checkpointer, Position, Settled};
+use crate::checkpoint::{Checkpointer, Position};
 use crate::client::{KinesisApi, Shard};
 use crate::config::ForeignRecords;
 use crate::error::{Error, ErrorKind};
@@ -14,15 +13,18 @@ use crate::fetch::polling::{PollSettings, Poller};
 use crate::fetch::reader::Reader;
 use crate::lease::renew::{OwnerWindow, bounded};
 use crate::lease::{LeaseKey, LeaseStore, LeaseToken, NewLease, Release};
+use crate::policy::Callback;
 use crate::processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
 use crate::shard::callback::{guarded, retry_pause};
+use crate::shard::deliver::{Call, FailureHandling};
 use crate::shard::meter::Meters;
 use crate::shard::noticed::Noticed;
 use crate::shard::sync::heirs;
+use std::fmt::Display;
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -46,6 +48,8 @@ pub(crate) enum Outcome {
     Lost,
     /// To be given up, with the last checkpoint.
     GiveUp(Release),
+    /// To be given up, and the worker is to end with this error.
+    Failed(Release, Error),
 }
 
 /// What all shard consumers of a worker share.
@@ -56,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) client: Arc<dyn KinesisApi>,
     pub(crate) window: OwnerWindow,
     pub(crate) read_ahead: Arc<Semaphore>,
+    pub(crate) failures: FailureHandling,
     pub(crate) foreign_records: ForeignRecords,
     /// Asks for the shards to be listed again.
     pub(crate) sync: Arc<Notify>,
@@ -72,22 +77,24 @@ pub(crate) struct Tenure {
 }
 
 /// Why a step of the loop stops the consumer.
-enum Stop {
+pub(super) enum Stop {
     Lost,
     GiveUp(Option<String>),
     /// What the processor said to be done is not stored: to be begun anew from what is.
     Forsake,
+    /// The error policy ends the worker.
+    Failed(Error),
 }
 
-struct Consumer<P> {
-    shared: Arc<Shared>,
-    processor: P,
-    token: LeaseToken,
-    shard: ShardInfo,
+pub(super) struct Consumer<P> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) processor: P,
+    pub(super) token: LeaseToken,
+    pub(super) shard: ShardInfo,
     stream: String,
     directive: watch::Receiver<Directive>,
-    checkpointer: Checkpointer,
-    reader: Reader,
+    pub(super) checkpointer: Checkpointer,
+    pub(super) reader: Reader,
     /// What of a page is delivered, apart from where it begins.
     selection: Selection,
     noticed: Noticed,
@@ -105,16 +112,17 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         poll,
         mut directive,
     } = tenure;
-    let processor = match create(&*factory, &shard, &token, &mut directive).await {
+    let bare = |token, to| Release {
+        token,
+        checkpoint: None,
+        to,
+    };
+    let handling = &shared.failures;
+    let processor = match create(&*factory, handling, (&shard, &token), &mut directive).await {
         Ok(processor) => processor,
         Err(Stop::Lost | Stop::Forsake) => return Outcome::Lost,
-        Err(Stop::GiveUp(to)) => {
-            return Outcome::GiveUp(Release {
-                token,
-                checkpoint: None,
-                to,
-            });
-        }
+        Err(Stop::GiveUp(to)) => return Outcome::GiveUp(bare(token, to)),
+        Err(Stop::Failed(error)) => return Outcome::Failed(bare(token, None), error),
     };
     let checkpointer = Checkpointer::new(
         Arc::clone(&shared.store),
@@ -158,16 +166,22 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
 /// A processor from the user's factory; a panic there is a failure like any other.
 async fn create<F: RecordProcessorFactory>(
     factory: &F,
-    shard: &ShardInfo,
-    token: &LeaseToken,
+    handling: &FailureHandling,
+    (shard, token): (&ShardInfo, &LeaseToken),
     directive: &mut watch::Receiver<Directive>,
 ) -> Result<F::Processor, Stop> {
+    let call = Call {
+        shard,
+        callback: Callback::Create,
+        records: &[],
+    };
+    let mut failures = 0;
     for attempt in 1.. {
         match guarded(async { Ok(factory.create(shard)) }).await {
             Ok(processor) => return Ok(processor),
             Err(error) => {
-                let callback = "the record processor factory";
-                pause_after(directive, &token.key, callback, attempt, &error).await?;
+                let error = handling.judge_bare(&call, error, &mut failures)?;
+                pause_after(directive, &token.key, &call.callback, attempt, &error).await?;
             }
         }
     }
@@ -186,17 +200,8 @@ impl<P: RecordProcessor> Consumer<P> {
                 self.say_farewell().await;
                 Outcome::Lost
             }
-            Err(Stop::GiveUp(to)) => {
-                self.checkpointer.begin_release();
-                let answer = guarded(self.processor.shutdown_requested(&self.checkpointer)).await;
-                log_failure("shutdown_requested", &self.token, answer);
-                let checkpoint = self.checkpointer.finish_release().await;
-                Outcome::GiveUp(Release {
-                    token: self.token,
-                    checkpoint,
-                    to,
-                })
-            }
+            Err(Stop::GiveUp(to)) => Outcome::GiveUp(self.release(to).await),
+            Err(Stop::Failed(error)) => Outcome::Failed(self.release(None).await, error),
             Err(Stop::Forsake) => {
                 self.checkpointer
                     .end("a transaction that a batch relied on was not committed");
@@ -207,6 +212,19 @@ impl<P: RecordProcessor> Consumer<P> {
                     to: None,
                 })
             }
+        }
+    }
+
+    /// Gives the lease up with the last checkpoint.
+    async fn release(mut self, to: Option<String>) -> Release {
+        self.checkpointer.begin_release();
+        let answer = guarded(self.processor.shutdown_requested(&self.checkpointer)).await;
+        log_failure("shutdown_requested", &self.token, answer);
+        let checkpoint = self.checkpointer.finish_release().await;
+        Release {
+            token: self.token,
+            checkpoint,
+            to,
         }
     }
 
@@ -240,14 +258,35 @@ impl<P: RecordProcessor> Consumer<P> {
     }
 
     async fn initialize(&mut self) -> Result<(), Stop> {
+        let mut failures = 0;
         for attempt in 1.. {
             self.may_act().await?;
             match guarded(self.processor.initialize(&self.shard)).await {
                 Ok(()) => break,
-                Err(error) => self.pause_after("initialize", attempt, &error).await?,
+                Err(error) => {
+                    let callback = Callback::Initialize;
+                    self.failed(callback, error, attempt, &mut failures).await?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// A call without records failed: waits before the next attempt, or ends the worker.
+    async fn failed(
+        &mut self,
+        callback: Callback,
+        error: ProcessorError,
+        attempt: u32,
+        failures: &mut u32,
+    ) -> Result<(), Stop> {
+        let call = Call {
+            shard: &self.shard,
+            callback,
+            records: &[],
+        };
+        let error = self.shared.failures.judge_bare(&call, error, failures)?;
+        self.pause_after(&callback, attempt, &error).await
     }
 
     async fn next_page(&mut self) -> Result<Page, Stop> {
@@ -323,65 +362,8 @@ impl<P: RecordProcessor> Consumer<P> {
                 Ok(()) => break,
                 Err(_) if self.checkpointer.is_over() => return Err(Stop::Lost),
                 Err(error) => {
-                    self.pause_after("store the first position", attempt, &error.into())
+                    self.pause_after(&"storing the first position", attempt, &error.into())
                         .await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What is left of a batch that failed after a transaction of its own: whether that was committed, the store tells.
-    async fn settle(&mut self, batch: RecordBatch) -> Result<RecordBatch, Stop> {
-        for attempt in 1.. {
-            match self.checkpointer.settle().await {
-                Ok(Settled::Here) => break,
-                Ok(Settled::Behind) => return Err(Stop::Forsake),
-                Err(_) if self.checkpointer.is_over() => return Err(Stop::Lost),
-                Err(error) => {
-                    self.pause_after("look up what is stored", attempt, &error.into())
-                        .await?;
-                }
-            }
-        }
-        Ok(batch.after(self.checkpointer.handled()))
-    }
-
-    /// Delivers one batch until it succeeds.
-    async fn deliver(&mut self, mut batch: RecordBatch, last: Position) -> Result<(), Stop> {
-        for attempt in 1.. {
-            self.may_act().await?;
-            self.checkpointer.begin_batch(last);
-            let work = self
-                .processor
-                .process_records(batch.clone(), &self.checkpointer);
-            let answer = tokio::select! {
-                biased;
-                () = self.reader.ahead() => Err("reading ahead never ends".into()),
-                answer = guarded(work) => answer,
-            };
-            if self.checkpointer.is_over() {
-                return Err(Stop::Lost);
-            }
-            match answer {
-                Ok(()) => {
-                    self.checkpointer.batch_succeeded();
-                    return Ok(());
-                }
-                Err(error) => {
-                    #[cfg(test)]
-                    if made(Bug::SkipFailedBatch) {
-                        self.checkpointer.batch_succeeded();
-                        return Ok(());
-                    }
-                    self.checkpointer.batch_failed();
-                    self.pause_after("process_records", attempt, &error).await?;
-                    if self.checkpointer.is_in_doubt() {
-                        batch = self.settle(batch).await?;
-                        if batch.records().is_empty() {
-                            return Ok(());
-                        }
-                    }
                 }
             }
         }
@@ -389,7 +371,7 @@ impl<P: RecordProcessor> Consumer<P> {
     }
 
     /// Waits until the lease is provably held (K2).
-    async fn may_act(&mut self) -> Result<(), Stop> {
+    pub(super) async fn may_act(&mut self) -> Result<(), Stop> {
         tokio::select! {
             biased;
             stop = stopped(&mut self.directive) => Err(stop),
@@ -397,9 +379,9 @@ impl<P: RecordProcessor> Consumer<P> {
         }
     }
 
-    async fn pause_after(
+    pub(super) async fn pause_after(
         &mut self,
-        callback: &str,
+        callback: &(dyn Display + Sync),
         attempt: u32,
         error: &ProcessorError,
     ) -> Result<(), Stop> {
@@ -426,8 +408,12 @@ impl<P: RecordProcessor> Consumer<P> {
             let shards = match listed {
                 Ok(shards) => shards,
                 Err(error) => {
-                    self.pause_after("list shards at the shard's end", attempt, &error.into())
-                        .await?;
+                    self.pause_after(
+                        &"listing the shards at the shard's end",
+                        attempt,
+                        &error.into(),
+                    )
+                    .await?;
                     continue;
                 }
             };
@@ -484,11 +470,15 @@ impl<P: RecordProcessor> Consumer<P> {
 
     /// Everything of a closed shard was handled: tell the processor, then store it with the children's leases.
     async fn end(&mut self, children: Vec<Shard>) -> Result<(), Stop> {
+        let mut failures = 0;
         for attempt in 1.. {
             self.may_act().await?;
             match guarded(self.processor.shard_ended(&self.checkpointer)).await {
                 Ok(()) => break,
-                Err(error) => self.pause_after("shard_ended", attempt, &error).await?,
+                Err(error) => {
+                    let callback = Callback::ShardEnded;
+                    self.failed(callback, error, attempt, &mut failures).await?;
+                }
             }
         }
         let children = self.new_leases(children);
@@ -505,7 +495,7 @@ impl<P: RecordProcessor> Consumer<P> {
                 Ok(()) => break,
                 Err(error) if error.kind() == ErrorKind::LeaseLost => return Err(Stop::Lost),
                 Err(error) => {
-                    self.pause_after("store the shard's end", attempt, &error.into())
+                    self.pause_after(&"storing the shard's end", attempt, &error.into())
                         .await?;
                 }
             }
@@ -546,15 +536,12 @@ fn log_failure(callback: &str, token: &LeaseToken, answer: Result<(), ProcessorE
 async fn pause_after(
     directive: &mut watch::Receiver<Directive>,
     lease: &LeaseKey,
-    callback: &str,
+    callback: &(dyn Display + Sync),
     attempt: u32,
     error: &ProcessorError,
 ) -> Result<(), Stop> {
     let pause = retry_pause(attempt);
-    tracing::warn!(
-        %error, callback, attempt, %lease, ?pause,
-        "the record processor failed, it is called again"
-    );
+    tracing::warn!(%error, attempt, %lease, ?pause, "{callback} failed, it is repeated");
     tokio::select! {
         biased;
         stop = stopped(directive) => Err(stop),

@@ -105,6 +105,10 @@ pub(super) enum Event {
         sequence: SequenceNumber,
         users: u64,
     },
+    /// A record was kept as a dead letter, which is as good as processed.
+    Letter {
+        record: RecordId,
+    },
     Reshard {
         closed: Vec<String>,
         opened: Vec<String>,

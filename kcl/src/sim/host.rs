@@ -5,13 +5,14 @@
 
 use super::history::Event;
 use super::kinesis::SimKinesis;
-use super::processor::Application;
-use super::scenario::Scenario;
+use super::processor::{Application, Letters};
+use super::scenario::{Policy, Scenario};
 use super::store::SimStore;
 use super::world::{APPLICATION, Link, Shared};
 use crate::clock::Instant;
 use crate::config::InitialPosition;
 use crate::error::{Error, ErrorKind};
+use crate::policy::ErrorPolicy;
 use crate::worker::{Worker, WorkerHandle};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub(super) struct Settings {
     pub(super) shutdown_grace: Duration,
     pub(super) request_timeout: Duration,
     pub(super) max_leases: usize,
+    pub(super) policy: Policy,
     /// How fast the clock runs.
     pub(super) rate: f64,
 }
@@ -37,6 +39,7 @@ impl Settings {
     pub(super) fn of(scenario: &Scenario, slot: usize, rate: f64) -> Self {
         Settings {
             rate,
+            policy: scenario.policy,
             max_leases: scenario.cap_of(slot).unwrap_or(usize::MAX),
             initial: scenario.initial,
             failover: scenario.failover_of(slot),
@@ -205,7 +208,14 @@ async fn work(
     settings: &Settings,
     control: &Control,
 ) -> Result<(), Error> {
+    let policy = match settings.policy {
+        Policy::Retry => ErrorPolicy::retry(),
+        Policy::Stop(attempts) => ErrorPolicy::stop().after(attempts),
+        Policy::DeadLetter(attempts) => ErrorPolicy::dead_letter().after(attempts),
+    };
     let worker = Worker::builder(APPLICATION, "orders")
+        .on_error(policy)
+        .dead_letters(Letters(application.world.clone()))
         .client(Arc::new(SimKinesis(link.clone())))
         .lease_store(SimStore(link.clone()))
         .worker_id(application.worker.clone())

@@ -6,7 +6,7 @@
 
 use super::history::RecordId;
 use crate::checkpoint::Position;
-use crate::client::{IteratorStart, KinesisApi, RecordsPage, Shard, StreamSummary};
+use crate::client::{IteratorStart, KinesisApi, PutRecord, RecordsPage, Shard, StreamSummary};
 use crate::error::{Error, ErrorKind};
 use crate::processor::Record;
 use async_trait::async_trait;
@@ -503,6 +503,10 @@ pub(super) struct SimKinesis(pub(super) super::world::Link);
 
 #[async_trait]
 impl KinesisApi for SimKinesis {
+    async fn put_record(&self, _record: PutRecord<'_>) -> Result<SequenceNumber, Error> {
+        Err(Error::new(ErrorKind::Protocol, "nothing here puts records"))
+    }
+
     async fn describe_stream(&self, _stream: &str) -> Result<StreamSummary, Error> {
         self.0.ask(|world| world.kinesis.summary(world.now)).await
     }

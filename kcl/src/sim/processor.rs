@@ -1,8 +1,9 @@
 //! The application: a record processor that writes down what it is told, fails, panics, takes its time and checkpoints as it likes.
 
-use super::history::{RecordId, Step, Tenure, What};
+use super::history::{Event, RecordId, Step, Tenure, What};
 use super::world::{Shared, World};
 use crate::checkpoint::{Checkpointer, Position, PreparedCheckpoint};
+use crate::dead_letter::{DeadLetter, DeadLetterQueue};
 use crate::error::Error;
 use crate::processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
@@ -83,6 +84,24 @@ impl RecordProcessorFactory for Application {
             shard_id: shard.shard_id.clone(),
             handled: None,
         }
+    }
+}
+
+/// Where records are put that nobody can process.
+pub(super) struct Letters(pub(super) Shared);
+
+#[async_trait]
+impl DeadLetterQueue for Letters {
+    async fn put(&self, letter: &DeadLetter) -> Result<(), ProcessorError> {
+        let mut world = self.0.lock();
+        if world.draws(|mood| mood.fails) {
+            return Err("simulated".into());
+        }
+        let record = &letter.record;
+        let id = (record.sequence_number(), record.sub_sequence_number());
+        world.handled.insert(id);
+        world.event(Event::Letter { record: id });
+        Ok(())
     }
 }
 

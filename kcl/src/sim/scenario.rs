@@ -33,12 +33,29 @@ pub(super) enum Happening {
     TearOut,
 }
 
+/// What becomes of batches that fail so many times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Policy {
+    Retry,
+    Stop(u32),
+    DeadLetter(u32),
+}
+
+const POLICIES: [Policy; 5] = [
+    Policy::Retry,
+    Policy::Retry,
+    Policy::DeadLetter(1),
+    Policy::DeadLetter(3),
+    Policy::Stop(3),
+];
+
 #[derive(Debug, Clone)]
 pub(super) struct Scenario {
     pub(super) seed: u64,
     pub(super) hosts: usize,
     pub(super) shards: u32,
     pub(super) initial: InitialPosition,
+    pub(super) policy: Policy,
     /// The shortest fail-over time of a worker; those of the slots are multiples of it.
     pub(super) failover: Duration,
     factors: Vec<f64>,
@@ -83,6 +100,7 @@ impl Scenario {
             hosts,
             shards: rng.u32(1..=8),
             initial,
+            policy: *pick(rng, &POLICIES),
             failover,
             factors: factors(rng),
             cap: (hosts > 2 && rng.u8(..6) == 0).then(|| rng.usize(1..4)),

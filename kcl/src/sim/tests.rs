@@ -98,6 +98,7 @@ fn every_seeded_bug_is_caught() {
         (Bug::SkipFailedBatch, "K4"),
         (Bug::LatestSentinel, "K4"),
         (Bug::AfterInsteadOfAt, "K4"),
+        (Bug::RestartAfterTheRecord, "K4"),
         (Bug::NoFence, "K1"),
         (Bug::ValidFromReply, "K2"),
         (Bug::NoVerification, "K2"),

@@ -3,18 +3,36 @@
 use super::{Beginning, Worker, WorkerHandle};
 use crate::client::{HttpClient, KinesisApi};
 use crate::config::{ForeignRecords, InitialPosition, WorkerConfig};
+use crate::dead_letter::DeadLetterQueue;
 use crate::error::{Error, ErrorKind};
 use crate::lease::LeaseStore;
+use crate::policy::ErrorPolicy;
 use crate::processor::RecordProcessorFactory;
+use crate::shard::deliver::FailureHandling;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Collects a worker's settings; see [`WorkerConfig`] for what each means, its default and its range.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct WorkerBuilder {
     config: WorkerConfig,
     store: Option<Arc<dyn LeaseStore>>,
     client: Option<Arc<dyn KinesisApi>>,
+    policy: ErrorPolicy,
+    dead_letters: Option<Arc<dyn DeadLetterQueue>>,
+}
+
+impl fmt::Debug for WorkerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerBuilder")
+            .field("config", &self.config)
+            .field("store", &self.store)
+            .field("client", &self.client)
+            .field("policy", &self.policy)
+            .field("dead_letters", &self.dead_letters.is_some())
+            .finish()
+    }
 }
 
 macro_rules! settings {
@@ -33,6 +51,8 @@ impl WorkerBuilder {
             config: WorkerConfig::new(application, stream),
             store: None,
             client: None,
+            policy: ErrorPolicy::retry(),
+            dead_letters: None,
         }
     }
 
@@ -99,7 +119,21 @@ impl WorkerBuilder {
         self
     }
 
-    /// Checks the settings and finds the stream.
+    /// What becomes of records whose processing fails; default [`ErrorPolicy::retry`], for ever.
+    #[must_use]
+    pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Where dead letters go: a [`DeadLetterStream`](crate::DeadLetterStream), or any `async fn(DeadLetter) -> Result<(), ProcessorError>`.
+    #[must_use]
+    pub fn dead_letters(mut self, queue: impl DeadLetterQueue) -> Self {
+        self.dead_letters = Some(Arc::new(queue));
+        self
+    }
+
+    /// Checks the settings and finds the stream, and the dead letter stream.
     ///
     /// # Errors
     /// `Configuration`: a setting is missing or out of range. `NotFound`: there is no such stream. `Unavailable`: the
@@ -109,8 +143,14 @@ impl WorkerBuilder {
             config,
             store,
             client,
+            policy,
+            dead_letters,
         } = self;
         config.validate()?;
+        if policy.needs_dead_letters() && dead_letters.is_none() {
+            let message = "the error policy asks for dead letters and there is no queue: call .dead_letters(DeadLetterStream::new(\"...\"))";
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
         let store = store.ok_or_else(|| {
             Error::new(
                 ErrorKind::Configuration,
@@ -127,7 +167,15 @@ impl WorkerBuilder {
             )?),
         };
         let beginning = Beginning::of(&*client, &config).await?;
+        if let Some(queue) = &dead_letters {
+            queue.open(&client, &beginning.stream).await?;
+        }
         let handle = WorkerHandle::new();
+        let failures = FailureHandling {
+            policy,
+            dead_letters,
+            given_up: Arc::clone(&handle.given_up),
+        };
         let done = handle.done.clone().drop_guard();
         Ok(Worker {
             config,
@@ -135,6 +183,7 @@ impl WorkerBuilder {
             store,
             factory: Arc::new(factory),
             beginning,
+            failures,
             handle,
             done,
         })

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::Position;
 use crate::config::WorkerConfig;
+use crate::error::Error;
 use crate::fetch::polling::PollSettings;
 use crate::lease::expiry::Expired;
 use crate::lease::{Lease, LeaseKey, LeaseToken, Release, Snapshot};
@@ -29,6 +30,8 @@ pub(super) struct Held<F> {
     keys: BTreeMap<Id, LeaseKey>,
     /// Given up by their consumers, not yet released in the store.
     releases: BTreeMap<LeaseKey, Release>,
+    /// What the error policy ends the worker with.
+    failure: Option<Error>,
 }
 
 struct Running {
@@ -67,6 +70,7 @@ impl<F: RecordProcessorFactory> Held<F> {
             running: BTreeMap::new(),
             keys: BTreeMap::new(),
             releases: BTreeMap::new(),
+            failure: None,
         }
     }
 
@@ -215,10 +219,20 @@ impl<F: RecordProcessorFactory> Held<F> {
             Some(Outcome::GiveUp(release)) => {
                 self.releases.insert(key, release);
             }
+            Some(Outcome::Failed(release, error)) => {
+                tracing::error!(lease = %key, %error, "the worker ends");
+                self.releases.insert(key, release);
+                self.failure.get_or_insert(error);
+            }
             Some(Outcome::Ended) => tracing::info!(lease = %key, "the shard has ended"),
             Some(Outcome::Lost) => tracing::info!(lease = %key, "the lease is lost"),
             None => {}
         }
+    }
+
+    /// The first failure that ends the worker, if there was one; once.
+    pub(super) fn failure(&mut self) -> Option<Error> {
+        self.failure.take()
     }
 
     /// What is to be released in the store.

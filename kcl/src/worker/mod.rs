@@ -16,9 +16,11 @@ use crate::config::{InitialPosition, WorkerConfig};
 use crate::error::Error;
 use crate::lease::LeaseStore;
 use crate::processor::RecordProcessorFactory;
+use crate::shard::deliver::{FailureHandling, GivenUp};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Processes the shards of one stream together with the other workers of the application.
@@ -28,6 +30,7 @@ pub struct Worker<F> {
     store: Arc<dyn LeaseStore>,
     factory: Arc<F>,
     beginning: Beginning,
+    failures: FailureHandling,
     handle: WorkerHandle,
     /// Tells the handles when the worker is gone, whether it ran or not.
     done: DropGuard,
@@ -81,7 +84,8 @@ impl<F: RecordProcessorFactory> Worker<F> {
     ///
     /// # Errors
     /// `WorkerReplaced`: another process registered under this worker id. `NotFound`: the stream is gone or was created
-    /// anew. `Store`, `AccessDenied` and others of the start: the worker could not begin. A store or endpoint that is out of reach later is waited for.
+    /// anew. `Processor`: a record processor failed and the [`ErrorPolicy`](crate::ErrorPolicy) says to stop; the text names the shard, the records and how often they failed, and the
+    /// source is the processor's error. The leases are released, that one before the records that failed. `Store`, `AccessDenied` and others of the start: the worker could not begin. A store or endpoint that is out of reach later is waited for.
     ///
     /// # Cancel safety
     /// Dropping the future is like a crash: no callback runs, the leases expire, and what was not checkpointed is delivered again
@@ -93,21 +97,33 @@ impl<F: RecordProcessorFactory> Worker<F> {
             store,
             factory,
             beginning,
+            failures,
             handle,
             done,
         } = self;
-        let running = run::Run::start(config, client, store, factory, beginning).await?;
+        let running = run::Run::start(config, client, store, factory, beginning, failures).await?;
         let ended = running.until(handle.asked).await;
         drop(done);
         ended
     }
 }
 
-/// Stops a worker from elsewhere; clones stop the same one.
+/// Records that a worker gave up since it was built, as its [`ErrorPolicy`](crate::ErrorPolicy) said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Records skipped.
+    pub skipped: u64,
+    /// Records that the dead letter queue accepted.
+    pub dead_letters: u64,
+}
+
+/// Stops a worker from elsewhere, and tells of it; clones are of the same one.
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
     asked: CancellationToken,
     done: CancellationToken,
+    given_up: Arc<GivenUp>,
 }
 
 impl WorkerHandle {
@@ -115,6 +131,7 @@ impl WorkerHandle {
         WorkerHandle {
             asked: CancellationToken::new(),
             done: CancellationToken::new(),
+            given_up: Arc::default(),
         }
     }
 
@@ -122,6 +139,14 @@ impl WorkerHandle {
     /// their last checkpoints. Returns at once; [`Worker::run`] returns when it is done.
     pub fn shutdown(&self) {
         self.asked.cancel();
+    }
+
+    /// How many records were given up so far.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            skipped: self.given_up.skipped.load(Ordering::Relaxed),
+            dead_letters: self.given_up.dead_lettered.load(Ordering::Relaxed),
+        }
     }
 
     /// Asks for a graceful shutdown and waits until the worker is gone.

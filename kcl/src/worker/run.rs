@@ -16,6 +16,7 @@ use crate::processor::RecordProcessorFactory;
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
 use crate::shard::consumer::Shared;
+use crate::shard::deliver::FailureHandling;
 use crate::shard::sync::{SyncReport, Syncer};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,7 @@ impl<F: RecordProcessorFactory> Run<F> {
         store: Arc<dyn LeaseStore>,
         factory: Arc<F>,
         beginning: Beginning,
+        failures: FailureHandling,
     ) -> Result<Self, Error> {
         let Beginning { stream, open } = beginning;
         let (sent, registration) = register(&*store, &config, &stream.identity()).await?;
@@ -63,6 +65,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             client,
             window: OwnerWindow::open(sent, config.failover_time),
             read_ahead: Arc::new(Semaphore::new(config.read_ahead_bytes)),
+            failures,
             foreign_records: config.foreign_records,
             sync: Arc::new(Notify::new()),
             meters: Arc::default(),
@@ -136,7 +139,12 @@ impl<F: RecordProcessorFactory> Run<F> {
                     });
                     return self.give_in(error).await;
                 }
-                () = self.held.ended(), if !self.held.is_empty() => look_at = clock::now(),
+                () = self.held.ended(), if !self.held.is_empty() => {
+                    if let Some(error) = self.held.failure() {
+                        return self.give_in(error).await;
+                    }
+                    look_at = clock::now();
+                }
                 () = tokio::time::sleep_until(look_at) => {
                     // Asking must not wait for a store that does not answer.
                     let looked = tokio::select! {
@@ -298,13 +306,14 @@ impl<F: RecordProcessorFactory> Run<F> {
         if error.kind() == ErrorKind::WorkerReplaced {
             self.held.lose_all();
             self.drain().await;
-        } else {
-            self.shut_down().await?;
+        } else if let Err(second) = self.shut_down().await {
+            tracing::error!(error = %second, "another failure on the way out");
         }
         Err(error)
     }
 
-    /// Every consumer finishes its batch, the leases are released, the worker's row goes.
+    /// Every consumer finishes its batch, the leases are released, the worker's row goes. An error is one that a processor's last
+    /// batch ended with.
     async fn shut_down(mut self) -> Result<(), Error> {
         self.held.give_up_all();
         self.drain().await;
@@ -312,12 +321,13 @@ impl<F: RecordProcessorFactory> Run<F> {
         if made(Bug::KeepAtExit) {
             return Ok(());
         }
+        let ended = self.held.failure().map_or(Ok(()), Err);
         let mut failures = 0;
         while let Err(error) = self.release().await {
             failures += 1;
             if failures >= START_ATTEMPTS || !self.shared.window.is_open() {
                 tracing::warn!(%error, "leases could not be released, they will expire");
-                return Ok(());
+                return ended;
             }
             tokio::time::sleep(LONGEST_LOOK_PAUSE).await;
         }
@@ -329,7 +339,7 @@ impl<F: RecordProcessorFactory> Run<F> {
         if let Err(error) = bounded(self.config.failover_time, call).await {
             tracing::warn!(%error, "the worker's row could not be removed, others will forget it");
         }
-        Ok(())
+        ended
     }
 
     /// Waits for the consumers, and cancels them after the grace period; releases what they gave up: all that end at once

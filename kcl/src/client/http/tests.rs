@@ -112,6 +112,42 @@ async fn lists_all_pages() {
     assert!(canned.requests.lock().unwrap()[1].ends_with(r#"{"NextToken":"t"}"#));
 }
 
+/// Goal: a record is put as the API expects it, byte for byte.
+#[tokio::test]
+async fn puts_a_record_to_a_stream_by_name_or_arn() {
+    let put =
+        r#"{"ShardId":"shardId-000000000001","SequenceNumber":"123","EncryptionType":"NONE"}"#;
+    let canned = serve(vec![answer("200 OK", put)]).await;
+    let client = client(&canned.url);
+    let data = Bytes::from_static(b"\x00hello\xff");
+    let mut record = PutRecord {
+        stream: "orders-dead",
+        partition_key: "k \"1\"",
+        explicit_hash_key: None,
+        data: &data,
+    };
+    let number = client.put_record(record).await.unwrap();
+    assert_eq!(number.to_string(), "123");
+    record.stream = "arn:aws:kinesis:us-east-1:000000000000:stream/orders-dead";
+    record.explicit_hash_key = Some(millstream_wire::HashKey::MAX);
+    client.put_record(record).await.unwrap();
+    let requests = canned.requests.lock().unwrap();
+    let head = requests[0].to_ascii_lowercase();
+    assert!(
+        head.contains("x-amz-target: kinesis_20131202.putrecord\r\n"),
+        "{head}"
+    );
+    let body = |index: usize| requests[index].split_once("\r\n\r\n").unwrap().1;
+    assert_eq!(
+        body(0),
+        r#"{"StreamName":"orders-dead","PartitionKey":"k \"1\"","Data":"AGhlbGxv/w=="}"#
+    );
+    assert_eq!(
+        body(1),
+        r#"{"StreamARN":"arn:aws:kinesis:us-east-1:000000000000:stream/orders-dead","PartitionKey":"k \"1\"","ExplicitHashKey":"340282366920938463463374607431768211455","Data":"AGhlbGxv/w=="}"#
+    );
+}
+
 /// Each case: answers, how it ends (`None`: well), and how many requests are sent.
 #[tokio::test]
 async fn repeats_what_may_succeed_and_nothing_else() {

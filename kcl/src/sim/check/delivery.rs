@@ -4,7 +4,7 @@ use super::lease::is_current;
 use super::{Facts, Leases, Verdict, violated};
 use crate::checkpoint::Position;
 use crate::lease::LeaseKey;
-use crate::sim::history::{Change, RecordId, Step, What};
+use crate::sim::history::{Change, Event, RecordId, Step, What};
 use crate::sim::kinesis::Put;
 use crate::sim::settled::is_wanted;
 use std::collections::{BTreeMap, BTreeSet};
@@ -151,6 +151,9 @@ pub(super) fn k6_children_wait_for_their_parents(facts: &Facts) -> Verdict {
     let mut handled: BTreeSet<RecordId> = BTreeSet::new();
     let mut finished: BTreeSet<(String, String)> = BTreeSet::new();
     for (index, entry) in facts.entries() {
+        if let What::World(Event::Letter { record }) = &entry.what {
+            handled.insert(*record);
+        }
         let What::Step { tenure, step } = &entry.what else {
             continue;
         };

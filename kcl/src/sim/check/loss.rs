@@ -6,6 +6,7 @@ use crate::lease::LeaseKey;
 use crate::sim::history::{Event, RecordId, Step, What};
 use crate::sim::kinesis::{Put, SimShard};
 use crate::sim::settled::is_wanted;
+use millstream_wire::SequenceNumber;
 use std::collections::{BTreeMap, BTreeSet};
 
 fn shards(facts: &Facts) -> BTreeMap<LeaseKey, &SimShard> {
@@ -47,6 +48,9 @@ pub(super) fn k4_nothing_is_lost(facts: &Facts) -> Verdict {
                 step: Step::Handled(ids),
                 ..
             } => handled.extend(ids),
+            What::World(Event::Letter { record }) => {
+                handled.insert(*record);
+            }
             What::Lease(change) => {
                 let Some(lease) = &change.after else { continue };
                 let Some(each) = waiting.get_mut(&lease.key) else {
@@ -97,6 +101,32 @@ pub(super) fn k13_only_what_is_finished_ends(facts: &Facts) -> Verdict {
                 }
             }
             _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Records are handed over under a lease of the stream that they are in.
+pub(super) fn k13_no_stream_is_taken_for_another(facts: &Facts) -> Verdict {
+    let shards = shards(facts);
+    let mut places: BTreeMap<SequenceNumber, &LeaseKey> = BTreeMap::new();
+    for (key, shard) in &shards {
+        places.extend(shard.records.iter().map(|put| (put.sequence, key)));
+    }
+    for (index, entry) in facts.entries() {
+        let What::Step {
+            tenure,
+            step: Step::Began(ids),
+        } = &entry.what
+        else {
+            continue;
+        };
+        let Some(token) = &facts.history.tenures[*tenure].token else {
+            continue;
+        };
+        if let Some((sequence, _)) = ids.iter().find(|(number, _)| places[number] != &token.key) {
+            let text = format!("{sequence} is of {}", places[sequence]);
+            return violated("K13", index, text);
         }
     }
     Ok(())

@@ -43,7 +43,7 @@ fn violated(guarantee: &'static str, entry: usize, what: impl Into<String>) -> V
 
 /// Every guarantee that did not hold, each where it first did not.
 pub(super) fn check(facts: &Facts) -> Vec<Violation> {
-    let checks: [fn(&Facts) -> Verdict; 15] = [
+    let checks: [fn(&Facts) -> Verdict; 16] = [
         lease::k1_tokens_grow_and_fence,
         lease::k1_acknowledged_checkpoints_are_stored,
         lease::k3_checkpoints_never_go_back,
@@ -55,6 +55,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Violation> {
         delivery::k6_records_come_in_order,
         delivery::k6_children_wait_for_their_parents,
         loss::k4_nothing_is_lost,
+        loss::k13_no_stream_is_taken_for_another,
         loss::k13_only_what_is_finished_ends,
         bounds::k7_leases_cover_the_hash_keys,
         bounds::k8_and_k9_takeover_is_quick,

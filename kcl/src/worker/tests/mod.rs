@@ -2,8 +2,11 @@
 
 mod aggregates;
 mod balance;
+mod dead_letters;
 mod failover;
 mod loss;
+mod policy;
+mod policy_in_transactions;
 mod store;
 
 use crate::client::KinesisApi;
