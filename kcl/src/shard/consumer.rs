@@ -445,9 +445,10 @@ impl<P: RecordProcessor> Consumer<P> {
             return Ok(Some(Vec::new()));
         }
         let client = &self.shared.client;
+        // The description comes last: what was listed before it is of the same stream if it is.
         let look = async {
-            let summary = client.describe_stream(&self.stream).await?;
             let shards = client.list_shards(&self.stream).await?;
+            let summary = client.describe_stream(&self.stream).await?;
             Ok::<_, Error>((summary.identity(), shards))
         };
         let looked = tokio::select! {

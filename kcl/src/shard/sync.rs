@@ -4,9 +4,10 @@
 //! parents (`consumer`); here they are created too, in case that end was lost or the listing was late.
 
 use crate::checkpoint::Position;
+use crate::client::same_stream::other;
 use crate::client::{KinesisApi, Shard};
 use crate::config::InitialPosition;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::lease::renew::bounded;
 use crate::lease::{Lease, LeaseKey, LeaseStore, NewLease};
 use crate::processor::ShardInfo;
@@ -318,15 +319,7 @@ impl Syncer {
     pub(crate) async fn sync(&self) -> Result<SyncReport, Error> {
         let summary = self.client.describe_stream(&self.stream).await?;
         if summary.identity() != self.identity {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!(
-                    "stream {} was deleted and created anew: it is {}, the leases belong to {}; start the worker again to begin with the new stream",
-                    self.stream,
-                    summary.identity(),
-                    self.identity
-                ),
-            ));
+            return Err(other(&self.stream, &summary.identity(), &self.identity));
         }
         if summary.status == "CREATING" {
             return Ok(SyncReport::default());

@@ -4,6 +4,7 @@ use super::Beginning;
 use super::held::{Held, Work};
 use crate::client::KinesisApi;
 use crate::client::retry::backoff;
+use crate::client::same_stream::SameStream;
 use crate::clock;
 use crate::config::WorkerConfig;
 use crate::error::{Error, ErrorKind};
@@ -58,11 +59,12 @@ impl<F: RecordProcessorFactory> Run<F> {
         failures: FailureHandling,
     ) -> Result<Self, Error> {
         let Beginning { stream, open } = beginning;
+        let client = SameStream::new(client, stream.identity());
         let (sent, registration) = register(&*store, &config, &stream.identity()).await?;
         let shared = Arc::new(Shared {
             application: config.application.clone(),
             store,
-            client,
+            client: Arc::new(client),
             window: OwnerWindow::open(sent, config.failover_time),
             read_ahead: Arc::new(Semaphore::new(config.read_ahead_bytes)),
             failures,
