@@ -39,6 +39,8 @@ pub(crate) enum Bug {
     KeepAtExit,
     /// A checkpoint without an answer counts as a lost lease (K12).
     LostReplyIsLoss,
+    /// A stream of the same name is the same stream (K13).
+    AnyStream,
     /// A shard that is not found has ended (K13).
     GoneIsEnded,
 }

@@ -236,7 +236,7 @@ impl Simulation {
         }
         while self.now() < end {
             let pause = SECOND.mul_f64(0.1 + 2.5 * self.rng.f64());
-            self.run_for(pause.min(end - self.now()));
+            self.run_for(pause.min(end.saturating_sub(self.now())));
             self.trouble();
         }
         self.heal();

@@ -19,6 +19,7 @@ pub(super) struct Entry {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a test may be wasteful")]
 pub(super) enum What {
     /// The store changed a lease.
     Lease(Change),

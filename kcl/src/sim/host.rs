@@ -149,10 +149,9 @@ impl Host {
             world.lock().begin_turn(crate::clock::now());
             // A whole pause passes at once: all timers that were due in it are due now.
             if behind > tick * 2 {
-                world
-                    .lock()
-                    .begin_turn(crate::clock::now() + (behind - tick));
-                tokio::time::advance(behind - tick).await;
+                let missed = behind.saturating_sub(tick);
+                world.lock().begin_turn(crate::clock::now() + missed);
+                tokio::time::advance(missed).await;
             }
             tokio::time::sleep_until(target).await;
         });

@@ -64,30 +64,25 @@ impl Outcome {
 
     /// What went wrong, the entries before it, and how to run it again.
     fn report(&self) -> String {
-        let mut text = String::new();
         let history = &self.facts.history;
-        for violation in &self.violations {
-            let Violation {
-                guarantee,
-                entry,
-                what,
-            } = violation;
-            text += &format!("\n{guarantee} violated: {what}\n");
-            let from = entry.saturating_sub(40);
+        let mut lines = Vec::new();
+        for Violation {
+            guarantee,
+            entry,
+            what,
+        } in &self.violations
+        {
+            lines.push(format!("\n{guarantee} violated: {what}"));
             let to = (entry + 1).min(history.entries.len());
-            for entry in &history.entries[from..to] {
-                text += &history.line(entry);
-                text.push('\n');
-            }
+            let shown = &history.entries[entry.saturating_sub(40)..to];
+            lines.extend(shown.iter().map(|entry| history.line(entry)));
         }
         let seed = self.facts.scenario.seed;
-        text += &format!(
-            "\n{:?}\nseed {seed}; again, with the whole history:\n",
-            self.facts.scenario
-        );
-        text += &format!(
-            "MILLSTREAM_SIM_SEED={seed} cargo test -p kcl --lib sim::tests::one_seed -- --nocapture\n"
-        );
-        text
+        lines.push(format!("\n{:?}", self.facts.scenario));
+        lines.push(format!("seed {seed}; again, with the whole history:"));
+        lines.push(format!(
+            "MILLSTREAM_SIM_SEED={seed} cargo test -p kcl --lib sim::tests::one_seed -- --nocapture"
+        ));
+        lines.join("\n")
     }
 }

@@ -288,9 +288,10 @@ impl RecordProcessor for SimProcessor {
             self.handled = records.get(half - 1).cloned();
             let _whatever = self.checkpoint(checkpointer, self.handled.as_ref()).await;
         }
-        let prepared = match plan.prepares {
-            true => Some(self.prepare(checkpointer, records.last()).await),
-            false => None,
+        let prepared = if plan.prepares {
+            Some(self.prepare(checkpointer, records.last()).await)
+        } else {
+            None
         };
         if let Err(failure) = plan.outcome {
             self.note(Step::Failed);

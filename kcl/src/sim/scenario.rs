@@ -113,7 +113,7 @@ impl Scenario {
             drift: *pick(rng, &[0.0, 0.001, 0.02]),
             calm_ms: *pick(rng, &[1, 5, 15]),
             put_every: Duration::from_millis(rng.u64(40..400)),
-            aggregates: *pick(rng, &[0.0, 0.0, 0.3]),
+            aggregates: *pick(rng, &[0.0, 0.0, 0.3, 0.8]),
             quirks: Quirks {
                 names_children,
                 most_reads: rng.bool().then_some(5),
@@ -180,8 +180,8 @@ impl Scenario {
             fails: odds(0.3),
             panics: odds(1.0),
             slow: odds(0.3),
-            halfway: odds(0.5),
             stray: odds(0.1),
+            halfway: *pick(rng, &[0.0, 0.2, 0.8]),
             checkpoints: *pick(rng, &[1.0, 0.7, 0.1, 0.0]),
             slowest: self.failover.mul_f64(*pick(rng, &[0.3, 1.0, 1.5])),
             prepares: *pick(rng, &[0.0, 0.0, 0.5]),

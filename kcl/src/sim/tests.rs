@@ -111,6 +111,7 @@ fn every_seeded_bug_is_caught() {
         (Bug::SlowExpiry, "K8"),
         (Bug::KeepAtExit, "K9"),
         (Bug::LostReplyIsLoss, "K12"),
+        (Bug::AnyStream, "K13"),
         (Bug::GoneIsEnded, "K13"),
     ];
     let mut missed = Vec::new();

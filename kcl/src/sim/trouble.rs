@@ -7,11 +7,12 @@ use super::world::{Cuts, World};
 use crate::config::InitialPosition;
 use std::time::Duration;
 
-/// Something that ends a trouble, later.
-#[derive(Debug, Clone)]
+/// Something that goes on with a trouble, or ends it, later.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Action {
     Start { slot: usize, anew: bool },
     Resume(usize),
+    Cut(usize, Cuts),
     Mend(usize),
     StoreUp,
     KinesisUp,
@@ -28,11 +29,12 @@ impl Simulation {
         match action {
             Action::Start { slot, anew } => self.start(slot, anew),
             Action::Resume(slot) => self.resume(slot),
-            Action::Mend(slot) => {
+            Action::Mend(slot) => self.act(Action::Cut(slot, Cuts::default())),
+            Action::Cut(slot, cuts) => {
                 let mut world = self.world.lock();
-                if world.cuts[slot] != Cuts::default() {
-                    world.cuts[slot] = Cuts::default();
-                    world.fault(format!("host {slot} is connected again"));
+                if world.cuts[slot] != cuts {
+                    world.cuts[slot] = cuts;
+                    world.fault(format!("host {slot} has {cuts:?}"));
                 }
             }
             Action::StoreUp => {
@@ -59,9 +61,10 @@ impl Simulation {
     pub(super) fn trouble(&mut self) {
         match self.rng.u8(..100) {
             0..12 => self.crash_for_a_while(),
-            12..24 => self.pause_for_a_while(),
-            24..32 => self.stop_for_a_while(),
-            32..48 => self.cut(),
+            12..22 => self.pause_for_a_while(),
+            22..30 => self.stop_for_a_while(),
+            30..42 => self.cut(),
+            42..48 => self.lag(),
             48..54 => self.take_down(),
             54..68 => self.reshard(),
             68..74 => self.step_clock(),
@@ -208,21 +211,38 @@ impl Simulation {
                 from_store: true,
                 to_kinesis: true,
                 from_kinesis: true,
+                ..Cuts::default()
             },
             _ => Cuts {
                 to_store: rng.bool(),
                 from_store: rng.bool(),
                 to_kinesis: rng.bool(),
                 from_kinesis: rng.bool(),
+                ..Cuts::default()
             },
         };
-        {
-            let mut world = self.world.lock();
-            world.cuts[slot] = cuts;
-            world.fault(format!("host {slot} has {cuts:?}"));
-        }
+        self.act(Action::Cut(slot, cuts));
         let pause = self.while_(2.5);
         self.after(pause, Action::Mend(slot));
+    }
+
+    /// One host hears from the store ever later, and then is not heard any more: as long as it counts on its leases from when it heard,
+    /// it delivers while others take them.
+    fn lag(&mut self) {
+        let Some(slot) = self.running() else { return };
+        let lag = self.while_(0.8);
+        let (first, then) = (self.while_(2.0), self.while_(1.5));
+        let cuts = Cuts {
+            lag,
+            ..Cuts::default()
+        };
+        self.act(Action::Cut(slot, cuts));
+        let cuts = Cuts {
+            to_store: true,
+            ..cuts
+        };
+        self.after(first, Action::Cut(slot, cuts));
+        self.after(first + then, Action::Mend(slot));
     }
 
     fn take_down(&mut self) {

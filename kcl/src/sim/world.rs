@@ -43,13 +43,16 @@ pub(super) struct Weather {
     pub(super) kinesis_down: bool,
 }
 
-/// Which of a host's messages do not arrive.
+/// Which of a host's messages do not arrive, or late.
+#[expect(clippy::struct_excessive_bools, reason = "four ways, each cut or not")]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Cuts {
     pub(super) to_store: bool,
     pub(super) from_store: bool,
     pub(super) to_kinesis: bool,
     pub(super) from_kinesis: bool,
+    /// How much longer the store's replies take.
+    pub(super) lag: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -297,7 +300,11 @@ impl World {
         }
         let result = apply(self);
         let lost = self.rng.f64() < self.weather.lose_reply;
-        let back = self.now + self.takes(self.weather.slow_reply);
+        let lag = match peer {
+            Peer::Store => self.cuts[host].lag,
+            Peer::Kinesis => Duration::ZERO,
+        };
+        let back = self.now + self.takes(self.weather.slow_reply) + lag;
         self.at(
             back,
             Box::new(move |world| {

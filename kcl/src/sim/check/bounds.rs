@@ -92,16 +92,16 @@ pub(in crate::sim) fn takeovers(facts: &Facts) -> Result<Takeovers, super::Viola
             }
             What::World(Event::Reshard { .. }) => still = false,
             What::Lease(Change { verb, .. }) if *verb == crate::sim::world::TORN_OUT => {
-                still = false
+                still = false;
             }
-            What::Lease(Change { before, after, .. }) if still => {
-                if owner(before.as_ref()) != owner(after.as_ref()) {
-                    violated(
-                        "balance",
-                        index,
-                        "a lease moved though all was in its place",
-                    )?;
-                }
+            What::Lease(Change { before, after, .. })
+                if still && owner(before.as_ref()) != owner(after.as_ref()) =>
+            {
+                violated(
+                    "balance",
+                    index,
+                    "a lease moved though all was in its place",
+                )?;
             }
             _ => {}
         }
@@ -155,7 +155,7 @@ fn k8_read_on(
             && token.owner != dead
             && orphans.remove(&token.key)
         {
-            times.push((entry.at - crashed).saturating_sub(failover));
+            times.push(entry.at.saturating_sub(crashed + failover));
         }
     }
     if let Some(key) = orphans.first() {
@@ -219,7 +219,7 @@ fn k9_released_and_taken(
                         } else {
                             released.remove(key)
                         };
-                        times.extend(since.map(|since| entry.at - since));
+                        times.extend(since.map(|since| entry.at.saturating_sub(since)));
                     }
                     _ => {}
                 }
@@ -250,7 +250,7 @@ pub(super) fn everything_comes_to_rest(facts: &Facts) -> Verdict {
         match event {
             Event::NeverQuiet { why } => violated("liveness", index, why.clone())?,
             Event::Panicked { worker, .. } => {
-                violated("panic", index, format!("{worker} panicked"))?
+                violated("panic", index, format!("{worker} panicked"))?;
             }
             Event::Quiet => quiet = true,
             _ => {}
