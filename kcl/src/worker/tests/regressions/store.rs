@@ -89,7 +89,11 @@ async fn k11_a_checkpoint_that_fails_counts_for_nothing() {
     store.set(|faults| faults.down = &[]);
     sleep(SECOND * 3).await;
     let stored = scene.lease(0);
-    assert_eq!(stored.checkpoint, Position::after(last), "it is tried again");
+    assert_eq!(
+        stored.checkpoint,
+        Position::after(last),
+        "it is tried again"
+    );
     store.set(|faults| faults.down = &["checkpoint"]);
     scene.kinesis.put_many(0, 5);
     scene.until_processed(SECOND).await;
