@@ -1,17 +1,15 @@
 //! A cluster: a data folder, a port, and a server that runs on them, or not.
 
 use crate::account::Account;
+use crate::folder::Folder;
 use crate::install;
 use crate::server::{Server, Start};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
-use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 /// Below the ports that systems give to outgoing connections, so that a cluster finds its port free when it starts again.
@@ -38,7 +36,7 @@ pub struct Cluster {
 struct Inner {
     /// Dropped before the folder that it writes to.
     server: Mutex<Option<Server>>,
-    folder: TempDir,
+    folder: Folder,
     account: Account,
     port: u16,
     durability: Durability,
@@ -74,12 +72,7 @@ impl Cluster {
     pub(crate) fn on(port: u16, durability: Durability) -> Cluster {
         let account = Account::choose();
         let programs = install::programs(account);
-        let folder = tempfile::Builder::new()
-            .prefix("millstream-postgres-")
-            .tempdir()
-            .unwrap();
-        account.give(folder.path());
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let folder = Folder::new(account);
         create(account, &programs, folder.path());
         let cluster = Cluster {
             inner: Arc::new(Inner {
@@ -177,6 +170,11 @@ impl Cluster {
     /// If it does not run.
     pub fn postmaster(&self) -> u32 {
         self.inner.with(Server::postmaster)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn folder(&self) -> &Path {
+        self.inner.folder.path()
     }
 
     async fn act(&self, act: impl FnOnce(&Inner) + Send + 'static) {

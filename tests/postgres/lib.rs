@@ -5,6 +5,7 @@
 
 mod account;
 mod cluster;
+mod folder;
 mod install;
 mod log;
 mod server;

@@ -17,20 +17,20 @@ const START_LIMIT: Duration = Duration::from_mins(1);
 const END_LIMIT: Duration = Duration::from_mins(1);
 
 /// `$0` is the server's folder, the rest its command. A line on standard input names the signal to end it with; when the input
-/// closes, it ends at once and the folder goes too. A stopped server must go on to see a signal.
+/// closes, it ends at once. A stopped server must go on to see a signal. The file `held` is there while the server may be.
 const HOLD: &str = r#"
+: >"$0/held"
 exec 3<&0
 "$@" </dev/null >/dev/null 3<&- & server=$!
 echo $server
 exec >/dev/null 2>&1
 (
     while read -r order <&3; do kill -CONT $server; kill -$order $server; done
-    : >"$0/orphaned"
     kill -CONT $server; kill -QUIT $server
 ) & reader=$!
 wait $server
 kill $reader
-if [ -e "$0/orphaned" ]; then rm -rf "$0"; fi
+rm "$0/held"
 "#;
 
 /// A running server.

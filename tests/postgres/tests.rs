@@ -94,19 +94,22 @@ async fn a_server_that_does_not_start_says_why() {
     Cluster::on(port, Durability::System);
 }
 
-/// Goal: no server is left when the tests' process is killed, even a paused one. Method: this program again, which starts a
+/// Goal: no server and no data are left when the tests' process is killed, even a paused one. Method: this program again, which starts a
 /// cluster and is killed.
 #[tokio::test]
 async fn no_server_outlives_a_killed_test() {
     if let Ok(state) = std::env::var(VICTIM) {
         let cluster = Cluster::start(Durability::System).await;
-        if state == "paused" {
-            cluster.pause().await;
+        let server = cluster.postmaster();
+        match state.as_str() {
+            "paused" => cluster.pause().await,
+            "ended" => cluster.kill().await,
+            _ => {}
         }
-        println!("\nserver {}", cluster.postmaster());
+        println!("\nserver {server} in {}", cluster.folder().display());
         std::future::pending::<()>().await;
     }
-    for state in ["running", "paused"] {
+    for state in ["running", "paused", "ended"] {
         let name = "tests::no_server_outlives_a_killed_test";
         let mut victim = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture"])
@@ -120,9 +123,10 @@ async fn no_server_outlives_a_killed_test() {
             .map_while(Result::ok)
             .find_map(|line| Some(line.strip_prefix("server ")?.to_owned()))
             .expect("the victim names its server");
-        let process = format!("/proc/{server}");
-        let folder = std::fs::read_link(format!("{process}/cwd")).unwrap();
-        assert!(folder.join("postmaster.pid").exists(), "{folder:?}");
+        let (server, folder) = server.split_once(" in ").unwrap();
+        let (process, folder) = (format!("/proc/{server}"), Path::new(folder));
+        assert_eq!(Path::new(&process).exists(), state != "ended");
+        assert!(folder.join("data/postmaster.pid").exists(), "{folder:?}");
         victim.kill().unwrap();
         victim.wait().unwrap();
         let gone = async {
@@ -130,8 +134,8 @@ async fn no_server_outlives_a_killed_test() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(LIMIT, gone)
-            .await
-            .unwrap_or_else(|_| panic!("server {server} of a killed test still runs ({state})"));
+        tokio::time::timeout(LIMIT, gone).await.unwrap_or_else(|_| {
+            panic!("server {server} of a killed test is still there ({state})")
+        });
     }
 }
