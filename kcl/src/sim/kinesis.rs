@@ -294,14 +294,16 @@ impl Kinesis {
         (vec![id(lower), id(upper)], vec![opened])
     }
 
-    /// The first `count` records of a shard have outlived the retention; a closed shard goes with its last record.
-    pub(super) fn trim(&mut self, shard: usize, count: usize) {
-        let found = &mut self.streams.last_mut().unwrap().shards[shard];
-        for put in &mut found.records[..count] {
-            put.excused = true;
+    /// What is as old as this has outlived the retention: records, and shards that were closed by then.
+    pub(super) fn retain_after(&mut self, age: Duration) {
+        for found in &mut self.streams.last_mut().unwrap().shards {
+            let count = found.records.partition_point(|put| put.at <= age);
+            for put in &mut found.records[..count] {
+                put.excused = true;
+            }
+            found.trimmed = found.trimmed.max(count);
+            found.unlisted |= found.closed_at.is_some_and(|at| at <= age);
         }
-        found.trimmed = found.trimmed.max(count);
-        found.unlisted = found.shard.closed && found.trimmed == found.records.len();
     }
 
     fn stream(&self, now: Duration) -> Result<&Stream, Error> {

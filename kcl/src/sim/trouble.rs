@@ -64,9 +64,10 @@ impl Simulation {
             12..22 => self.pause_for_a_while(),
             22..30 => self.stop_for_a_while(),
             30..42 => self.cut(),
-            42..48 => self.lag(),
-            48..54 => self.take_down(),
-            54..68 => self.reshard(),
+            42..47 => self.lag(),
+            47..52 => self.hesitate(),
+            52..57 => self.take_down(),
+            57..68 => self.reshard(),
             68..74 => self.step_clock(),
             74..78 => {
                 let mut world = self.world.lock();
@@ -245,6 +246,31 @@ impl Simulation {
         self.after(first + then, Action::Mend(slot));
     }
 
+    /// One host is out of the store's reach for about as long as it takes until it is taken for dead. The others' requests take so
+    /// long that it may be back before its leases are taken.
+    fn hesitate(&mut self) {
+        let Some(slot) = self.running() else { return };
+        let missing = self
+            .scenario
+            .failover_of(slot)
+            .mul_f64(0.9 + 0.4 * self.rng.f64());
+        let delay = self.while_(0.4);
+        for other in (0..self.slots.len()).filter(|other| *other != slot) {
+            let cuts = Cuts {
+                delay,
+                ..Cuts::default()
+            };
+            self.act(Action::Cut(other, cuts));
+            self.after(missing + delay * 2, Action::Mend(other));
+        }
+        let cuts = Cuts {
+            to_store: true,
+            ..Cuts::default()
+        };
+        self.act(Action::Cut(slot, cuts));
+        self.after(missing, Action::Mend(slot));
+    }
+
     fn take_down(&mut self) {
         let store = self.rng.bool();
         let pause = self.while_(2.0);
@@ -298,20 +324,19 @@ impl Simulation {
     fn retain(&mut self) {
         let any = self.rng.u8(..6) == 0;
         let mut world = self.world.lock();
-        let shards = world.kinesis.current().shards.len();
-        let shard = self.rng.usize(..shards);
-        let found = &world.kinesis.current().shards[shard];
-        let read = found
-            .records
-            .iter()
-            .take_while(|put| put.is_in(&world.handled))
-            .count();
-        let count = if any { found.records.len() } else { read };
-        let id = found.shard.shard_id.clone();
-        world.kinesis.trim(shard, count);
-        world.fault(format!(
-            "the first {count} records of {id} are not retained"
-        ));
+        let ago = Duration::from_secs(20).mul_f64(self.rng.f64());
+        let stream = world.kinesis.current();
+        let puts = stream.shards.iter().flat_map(|shard| &shard.records);
+        let waiting = puts.filter(|put| !put.is_in(&world.handled));
+        let first = waiting.map(|put| put.at).min();
+        let done = first.map_or(world.now, |at| at.saturating_sub(Duration::from_millis(1)));
+        let age = if any {
+            world.now.saturating_sub(ago)
+        } else {
+            done
+        };
+        world.kinesis.retain_after(age);
+        world.fault(format!("what came until {age:?} is not retained"));
     }
 
     fn poison(&mut self) {

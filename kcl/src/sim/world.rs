@@ -51,7 +51,8 @@ pub(super) struct Cuts {
     pub(super) from_store: bool,
     pub(super) to_kinesis: bool,
     pub(super) from_kinesis: bool,
-    /// How much longer the store's replies take.
+    /// How much longer requests to the store take, and its replies.
+    pub(super) delay: Duration,
     pub(super) lag: Duration,
 }
 
@@ -266,7 +267,11 @@ fn unavailable(what: &str) -> Error {
 
 impl World {
     fn send<T: Send + 'static>(&mut self, call: Call<T>, repeat: Repeat) {
-        let sent = self.time();
+        let sent = self.time()
+            + match call.peer {
+                Peer::Store => self.cuts[call.host].delay,
+                Peer::Kinesis => Duration::ZERO,
+            };
         let takes = self.takes(self.weather.slow_request);
         if repeat == Repeat::Perhaps && self.rng.f64() < self.weather.again {
             let apply = Arc::clone(&call.apply);
