@@ -68,7 +68,8 @@ pub struct WorkerConfig {
     /// How long the endpoint may be silent during a request; an answer that goes on arriving may take ten times as long.
     /// Default: 10 s, but less than the fail-over time; 100 ms to 10 min.
     pub request_timeout: Option<Duration>,
-    /// How long a graceful shutdown waits for processors; what still runs then is cancelled. Default 30 s, up to 1 h.
+    /// How long a graceful shutdown waits for processors; what still runs then is cancelled. Also how long `shutdown_requested` and
+    /// `lease_lost` may take when a single shard changes hands. Default 30 s, up to 1 h.
     pub shutdown_grace: Duration,
 }
 

@@ -35,6 +35,11 @@
 //!
 //! Start it twice, with one lease store: the workers share the shards, and when one dies the other goes on where the last
 //! checkpoint was.
+//! Processes of one machine share an SQLite file; machines share a PostgreSQL database.
+#![cfg_attr(
+    feature = "postgres",
+    doc = "That is [`PostgresLeaseStore::connect`] in the place of `SqliteLeaseStore::open`."
+)]
 //!
 //! # What is guaranteed
 //!
@@ -125,11 +130,14 @@ pub use checkpoint::{Checkpointer, Position, PreparedCheckpoint};
 pub use config::{ForeignRecords, InitialPosition, WorkerConfig};
 pub use dead_letter::{DeadLetter, DeadLetterQueue, DeadLetterStream};
 pub use error::{Error, ErrorKind};
+#[cfg(feature = "postgres")]
+pub use lease::PostgresLeaseStore;
 pub use lease::{Lease, LeaseStore, MemoryLeaseStore, PendingCheckpoint, SqliteLeaseStore};
 pub use policy::{ErrorAction, ErrorPolicy, Failure};
 pub use processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
+pub use status::{Activity, ShardStatus};
 pub use worker::{Counts, Worker, WorkerBuilder, WorkerHandle};
 
 /// The SQL library whose transactions [`Checkpointer::checkpoint_in`] takes.

@@ -24,7 +24,8 @@ pub struct ShardInfo {
     /// Shards that this one was split or merged from.
     pub parents: Vec<String>,
     /// A checkpoint that an earlier owner prepared and did not commit: finish or undo what its state says before anything else. It
-    /// stays until a checkpoint at or after it.
+    /// stays until a checkpoint at or after it. Its records are delivered again all the same: if you finished it, skip them, and
+    /// checkpoint the last of them before you prepare anew, because a new preparation takes its place.
     pub pending: Option<PendingCheckpoint>,
 }
 
@@ -197,7 +198,8 @@ pub trait RecordProcessor: Send + 'static {
         checkpointer: &crate::Checkpointer,
     ) -> Result<(), ProcessorError>;
 
-    /// The lease went to another worker: stop, checkpoint nothing.
+    /// The lease went to another worker: stop, checkpoint nothing. Cancelled after
+    /// [`shutdown_grace`](crate::WorkerConfig::shutdown_grace).
     async fn lease_lost(&mut self) {}
 
     /// Every record of a closed shard was handled, or what was left had outlived the stream's retention. After it returns `Ok`, the library stores the end of the
@@ -209,7 +211,8 @@ pub trait RecordProcessor: Send + 'static {
         Ok(())
     }
 
-    /// The worker is shutting down or handing the shard over. The default checkpoints what was handled.
+    /// The worker is shutting down or handing the shard over. The default checkpoints what was handled. Cancelled after
+    /// [`shutdown_grace`](crate::WorkerConfig::shutdown_grace): nobody else can have the shard before it returns.
     async fn shutdown_requested(
         &mut self,
         checkpointer: &crate::Checkpointer,

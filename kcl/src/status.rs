@@ -4,7 +4,7 @@ use crate::checkpoint::Position;
 use crate::clock::{self, Instant};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What a shard consumer is doing.
@@ -78,6 +78,54 @@ pub struct ShardStatus {
 /// The longest error text kept, in bytes.
 const ERROR_MAX_BYTES: usize = 1024;
 
+/// The place of one shard on the board, for as long as its consumer lives.
+#[derive(Debug)]
+pub(crate) struct Posted {
+    board: Arc<Board>,
+    shard_id: String,
+}
+
+impl Posted {
+    /// The consumer does something else now. The same again goes on since it began, and so does a retry of the same thing.
+    pub(crate) fn note(&self, activity: Activity) {
+        self.board.note(&self.shard_id, activity);
+    }
+
+    /// Something failed and is tried again.
+    pub(crate) fn retrying(
+        &self,
+        what: &dyn fmt::Display,
+        attempts: u32,
+        error: &dyn fmt::Display,
+    ) {
+        let mut error = error.to_string();
+        if error.len() > ERROR_MAX_BYTES {
+            error.truncate(error.floor_char_boundary(ERROR_MAX_BYTES));
+        }
+        self.note(Activity::Retrying {
+            what: what.to_string(),
+            attempts,
+            error,
+        });
+    }
+
+    /// Where the shard has got to.
+    pub(crate) fn progress(&self, handled: Position, behind_ms: u64) {
+        self.board.with(|shards| {
+            if let Some(entry) = shards.get_mut(&self.shard_id) {
+                entry.handled = handled;
+                entry.behind_ms = behind_ms;
+            }
+        });
+    }
+}
+
+impl Drop for Posted {
+    fn drop(&mut self) {
+        self.board.with(|shards| shards.remove(&self.shard_id));
+    }
+}
+
 /// The status of every shard that a worker holds.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
@@ -89,6 +137,8 @@ pub(crate) struct Board {
 struct Entry {
     activity: Activity,
     since: Instant,
+    /// What failed last, and when it first did.
+    trouble: Option<(String, Instant)>,
     handled: Position,
     behind_ms: u64,
 }
@@ -98,63 +148,40 @@ impl Board {
         act(&mut self.shards.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A consumer has begun.
-    pub(crate) fn add(&self, shard_id: &str, handled: Position) {
+    /// A consumer has begun; a shard never has two.
+    pub(crate) fn post(self: &Arc<Self>, shard_id: &str, handled: Position) -> Posted {
         let entry = Entry {
             activity: Activity::Initializing,
             since: clock::now(),
+            trouble: None,
             handled,
             behind_ms: 0,
         };
         self.with(|shards| shards.insert(shard_id.to_owned(), entry));
+        Posted {
+            board: Arc::clone(self),
+            shard_id: shard_id.to_owned(),
+        }
     }
 
-    /// The consumer has ended.
-    pub(crate) fn remove(&self, shard_id: &str) {
-        self.with(|shards| shards.remove(shard_id));
-    }
-
-    /// The consumer does something else now. The same again goes on since it began, and so does a retry of the same thing.
-    pub(crate) fn note(&self, shard_id: &str, activity: Activity) {
+    fn note(&self, shard_id: &str, activity: Activity) {
         self.with(|shards| {
             let Some(entry) = shards.get_mut(shard_id) else {
                 return;
             };
-            let goes_on = match (&entry.activity, &activity) {
-                (Activity::Retrying { what, .. }, Activity::Retrying { what: next, .. }) => {
-                    what == next
+            let now = clock::now();
+            match &activity {
+                Activity::Retrying { what, attempts, .. } => {
+                    let known = entry.trouble.take();
+                    let known = known.filter(|(before, _)| *attempts > 1 && before == what);
+                    let trouble = known.unwrap_or_else(|| (what.clone(), now));
+                    entry.since = trouble.1;
+                    entry.trouble = Some(trouble);
                 }
-                (before, next) => before == next,
-            };
-            if !goes_on {
-                entry.since = clock::now();
+                next if entry.activity != *next => entry.since = now,
+                _ => {}
             }
             entry.activity = activity;
-        });
-    }
-
-    /// Something failed and is tried again.
-    pub(crate) fn retrying(&self, shard_id: &str, what: &str, attempts: u32, error: &str) {
-        let mut error = error.to_owned();
-        if error.len() > ERROR_MAX_BYTES {
-            let end = error.floor_char_boundary(ERROR_MAX_BYTES);
-            error.truncate(end);
-        }
-        let activity = Activity::Retrying {
-            what: what.to_owned(),
-            attempts,
-            error,
-        };
-        self.note(shard_id, activity);
-    }
-
-    /// Where the shard has got to.
-    pub(crate) fn progress(&self, shard_id: &str, handled: Position, behind_ms: u64) {
-        self.with(|shards| {
-            if let Some(entry) = shards.get_mut(shard_id) {
-                entry.handled = handled;
-                entry.behind_ms = behind_ms;
-            }
         });
     }
 
@@ -178,17 +205,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn k10_an_activity_counts_from_its_beginning() {
-        let board = Board::default();
-        board.add("a", Position::TrimHorizon);
+        let board = Arc::<Board>::default();
+        let posted = board.post("a", Position::TrimHorizon);
         let pass = || tokio::time::advance(Duration::from_secs(1));
         pass().await;
-        board.note("a", Activity::Reading);
+        posted.note(Activity::Reading);
         pass().await;
-        board.note("a", Activity::Reading);
+        posted.note(Activity::Reading);
         pass().await;
         assert_eq!(board.read()[0].for_how_long, Duration::from_secs(2));
         for attempt in 1..=3 {
-            board.retrying("a", "process_records", attempt, &"é".repeat(10_000));
+            posted.note(Activity::Processing { records: 1 });
+            posted.retrying(&"process_records", attempt, &"é".repeat(10_000));
             pass().await;
         }
         let status = board.read().remove(0);
@@ -200,10 +228,13 @@ mod tests {
             panic!("{status:?}")
         };
         assert_eq!((attempts, error.len()), (3, ERROR_MAX_BYTES));
-        board.retrying("a", "initialize", 1, "no");
+        posted.retrying(&"initialize", 1, &"no");
         assert_eq!(board.read()[0].for_how_long, Duration::ZERO);
-        board.remove("a");
-        board.note("a", Activity::Reading);
+        posted.progress(Position::AtTimestamp(7), 1500);
+        let status = board.read().remove(0);
+        assert_eq!(status.handled, Position::AtTimestamp(7));
+        assert_eq!(status.behind_latest, Duration::from_millis(1500));
+        drop(posted);
         assert_eq!(board.read(), []);
     }
 }

@@ -19,7 +19,7 @@ impl Scene {
         open
     }
 
-    async fn split_first(&self) {
+    pub(crate) async fn split_first(&self) {
         let open = self.open_shards().await;
         let (start, end) = range_of(&open[0]);
         let middle = (start + (end - start) / 2 + 1).to_string();
@@ -29,7 +29,7 @@ impl Scene {
         self.client.must("SplitShard", input).await;
     }
 
-    async fn merge_last_two(&self) {
+    pub(crate) async fn merge_last_two(&self) {
         let open = self.open_shards().await;
         let [.., left, right] = open.as_slice() else {
             panic!("two open shards: {open:?}")

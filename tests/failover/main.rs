@@ -2,10 +2,16 @@
 //! K9 of `kcl`, each test named after the ones it is about.
 
 mod aggregates;
+mod books;
+mod exactly_once;
+mod full_disk;
 mod kills;
 mod refusals;
 mod scene;
 mod takeover;
+mod traffic;
+mod two_phases;
+mod wall_clocks;
 mod zombie;
 
 /// The product's binary.

@@ -3,13 +3,12 @@
 
 use crate::{SERVER, WORKER};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::Duration;
-use support::history::{Event, Place, deliveries, holders, outstanding};
+use support::history::{Acked, Event, Place, deliveries, holders, outstanding};
 use support::load::{Load, Shape};
 use support::reader::read_stream;
 use support::worker::Fleet;
-use support::{RawClient, ServerProcess, WorkerProcess, leases, wait_until};
+use support::{RawClient, ServerProcess, Store, WorkerProcess, leases, wait_until};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -22,34 +21,80 @@ pub(crate) struct Scene {
     pub(crate) client: RawClient,
     pub(crate) fleet: Fleet,
     load: Option<Load>,
+    acked: Vec<Acked>,
     watcher: Watcher,
     _server: ServerProcess,
 }
 
+/// What differs from scene to scene.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    /// What each worker takes over a batch of at most five hundred records.
+    pub(crate) delay: Duration,
+    pub(crate) failover: Duration,
+    /// Where the leases are; else in a file.
+    pub(crate) store: Option<Store>,
+    /// How long each of sixteen writers waits from one put to the next.
+    pub(crate) pause: Duration,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup {
+            delay: Duration::from_millis(5),
+            failover: FAILOVER,
+            store: None,
+            pause: Duration::from_millis(50),
+        }
+    }
+}
+
 impl Scene {
-    /// Each worker takes `delay` over a batch of at most five hundred records.
+    /// Each worker takes `delay` over a batch.
     pub(crate) async fn start(delay: Duration) -> Scene {
+        Scene::with(Setup {
+            delay,
+            ..Setup::default()
+        })
+        .await
+    }
+
+    pub(crate) async fn with(setup: Setup) -> Scene {
         let server = ServerProcess::start(SERVER).await;
         let client = server.client();
         client.create_stream(STREAM, 4).await;
         let shape = Shape {
             writers: 16,
-            pause: Duration::from_millis(50),
+            pause: setup.pause,
             batch: 2,
         };
         let load = Some(Load::start(&client, STREAM, shape));
-        let fleet = Fleet::new(WORKER, &server.url(), STREAM, FAILOVER)
-            .with("--delay-ms", &delay.as_millis())
+        let mut fleet = Fleet::new(WORKER, &server.url(), STREAM, setup.failover)
+            .with("--delay-ms", &setup.delay.as_millis())
             .with("--max-records", &500)
             .with("--poll-ms", &50);
-        let watcher = Watcher::start(fleet.leases());
+        if let Some(store) = setup.store {
+            fleet = fleet.on(store);
+        }
+        let watcher = Watcher::start(fleet.store().clone());
         Scene {
             client,
             fleet,
             load,
+            acked: Vec::new(),
             watcher,
             _server: server,
         }
+    }
+
+    /// Stops the writers; what was put and acknowledged.
+    pub(crate) async fn stop_writers(&mut self) -> &[Acked] {
+        if let Some(load) = self.load.take() {
+            let (acked, refusals) = load.stop().await;
+            assert_eq!(refusals, []);
+            self.acked = acked;
+        }
+        &self.acked
     }
 
     /// Two workers that share the shards, both at work.
@@ -88,10 +133,7 @@ impl Scene {
         mut self,
         running: &[&WorkerProcess],
     ) -> (BTreeSet<Place>, BTreeMap<String, Vec<String>>, Vec<Event>) {
-        if let Some(load) = self.load.take() {
-            let (_, refusals) = load.stop().await;
-            assert_eq!(refusals, []);
-        }
+        self.stop_writers().await;
         let whole = read_stream(&self.client, STREAM).await.unwrap();
         let places = |shard: &support::history::ReadShard| {
             let of = shard.shard.clone();
@@ -115,10 +157,18 @@ impl Scene {
             (all && done).then_some(())
         })
         .await;
-        self.watcher.stop().await;
-        let events = self.fleet.history(running.iter().copied());
+        let events = self.end(running.iter().copied()).await;
         println!("{} records, {} events", expected.len(), events.len());
         (expected, parents, events)
+    }
+
+    /// Ends without waiting for anything; the whole history.
+    pub(crate) async fn end<'a>(
+        self,
+        workers: impl IntoIterator<Item = &'a WorkerProcess>,
+    ) -> Vec<Event> {
+        self.watcher.stop().await;
+        self.fleet.history(workers)
     }
 }
 
@@ -129,7 +179,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn start(path: PathBuf) -> Watcher {
+    fn start(store: Store) -> Watcher {
         let (stop, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             let mut before = leases::LeaseTable::new();
@@ -137,10 +187,14 @@ impl Watcher {
             while stopped.try_recv().is_err() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 if connection.is_none() {
-                    connection = leases::open(&path).await;
+                    connection = store.look().await;
                     continue;
                 }
-                let now = leases::look(connection.as_mut().unwrap()).await;
+                // A connection that was cut off is opened anew; in between nobody can be blamed for anything.
+                let Some(now) = leases::look(connection.as_mut().unwrap()).await else {
+                    connection = None;
+                    continue;
+                };
                 leases::moves_forward(&before, &now).unwrap();
                 before.extend(now);
                 looks += 1;

@@ -1,19 +1,16 @@
 //! Time in the suites: one clock for all processes of the machine, and waiting with a deadline.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::future::Future;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::time::Instant;
 
-/// Microseconds since 1970 by the machine's clock, which every process of a test shares.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "events of several processes are put in one order"
-)]
+/// Microseconds since the machine started: the same clock for every process of a test, which nobody sets, and which a
+/// process whose wall clock is faked has unfaked.
 pub fn now_us() -> u64 {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX)
+    let now = clock_gettime(ClockId::Monotonic);
+    let since_start = Duration::try_from(now).expect("the machine started in the past");
+    u64::try_from(since_start.as_micros()).expect("the machine has not run for that long")
 }
 
 /// Asks `probe` until it answers `Some`, at most for `limit`; panics with `what` otherwise.

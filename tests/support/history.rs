@@ -66,6 +66,11 @@ impl Written {
         format!("{}:{}", self.writer, self.n)
     }
 
+    /// What the record adds to the sum of its writer: such that a record more and another less hardly ever come to the same.
+    pub fn amount(&self) -> i64 {
+        i64::try_from(self.n.wrapping_mul(2_654_435_761) % (1 << 20)).unwrap_or_default()
+    }
+
     /// What a payload says; panics on one that no writer made.
     pub fn parse(payload: &[u8]) -> Written {
         let text = String::from_utf8_lossy(payload);
@@ -119,7 +124,7 @@ pub type Place = (String, Sequence);
 /// Something a worker reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Microseconds since 1970 when the worker said it.
+    /// When the worker said it, by [`crate::clock::now_us`].
     pub at_us: u64,
     /// The worker's id.
     pub worker: String,
@@ -171,6 +176,13 @@ pub enum EventKind {
         /// The shard.
         shard: String,
     },
+    /// Something of a worker's own: a mishap it made, a phase it finished.
+    Noted {
+        /// The shard.
+        shard: String,
+        /// In a word or two.
+        what: String,
+    },
     /// The worker has stopped in an orderly way.
     Stopped,
 }
@@ -186,7 +198,8 @@ impl EventKind {
             | EventKind::Refused { shard, .. }
             | EventKind::LeaseLost { shard }
             | EventKind::Ended { shard }
-            | EventKind::ShutdownRequested { shard } => Some(shard),
+            | EventKind::ShutdownRequested { shard }
+            | EventKind::Noted { shard, .. } => Some(shard),
         }
     }
 }
@@ -213,11 +226,15 @@ impl Event {
             "checkpointed" => EventKind::Checkpointed { shard: shard()? },
             "refused" => EventKind::Refused {
                 shard: shard()?,
-                error: json["error"].to_string(),
+                error: json["error"].as_str()?.to_owned(),
             },
             "lease_lost" => EventKind::LeaseLost { shard: shard()? },
             "ended" => EventKind::Ended { shard: shard()? },
             "shutdown_requested" => EventKind::ShutdownRequested { shard: shard()? },
+            "noted" => EventKind::Noted {
+                shard: shard()?,
+                what: json["what"].as_str()?.to_owned(),
+            },
             "stopped" => EventKind::Stopped,
             other => panic!("a worker said {other:?}"),
         };
@@ -305,4 +322,27 @@ pub fn first_delivery(events: &[Event], worker: &str, shard: &str, since_us: u64
         records && event.worker == worker && event.kind.shard() == Some(shard)
     });
     delivered.map(|event| event.at_us).find(|at| *at > since_us)
+}
+
+/// How often workers noted each thing.
+pub fn noted(events: &[Event]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for event in events {
+        if let EventKind::Noted { what, .. } = &event.kind {
+            *counts.entry(what.clone()).or_insert(0) += 1;
+        }
+    }
+    counts
+}
+
+/// How often checkpoints were refused, by kind of error.
+pub fn refusals(events: &[Event]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for event in events {
+        if let EventKind::Refused { error, .. } = &event.kind {
+            let kind = error.split(':').next().unwrap_or_default();
+            *counts.entry(kind.to_owned()).or_insert(0) += 1;
+        }
+    }
+    counts
 }

@@ -1,12 +1,10 @@
-//! The lease table as it is on disk, read beside the workers, and what must hold from one look to the next.
+//! The lease table as it is stored, read beside the workers, and what must hold from one look to the next.
 
 use crate::check::Violation;
 use crate::history::Sequence;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Row, SqliteConnection};
+use crate::store::Connection;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 /// A row of the table.
@@ -23,35 +21,25 @@ pub struct LeaseRow {
 /// Rows by shard.
 pub type LeaseTable = BTreeMap<String, LeaseRow>;
 
-/// A connection that only looks.
-pub async fn open(path: &Path) -> Option<SqliteConnection> {
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .busy_timeout(Duration::from_secs(5));
-    options.read_only(true).connect().await.ok()
-}
+/// How long a look may take.
+const LOOK: Duration = Duration::from_secs(5);
 
-/// The table now; empty before the first worker has made it.
-pub async fn look(connection: &mut SqliteConnection) -> LeaseTable {
+/// The table now; `None` before the first worker has made it, or if the database does not answer.
+pub async fn look(connection: &mut Connection) -> Option<LeaseTable> {
     let query = "SELECT lease_key, lease_owner, lease_counter, checkpoint FROM leases";
-    let rows = sqlx::query(query)
-        .fetch_all(connection)
-        .await
-        .unwrap_or_default();
-    rows.iter()
-        .map(|row| {
-            let lease = LeaseRow {
-                owner: row.get("lease_owner"),
-                counter: row.get("lease_counter"),
-                checkpoint: row.get("checkpoint"),
-            };
-            (row.get("lease_key"), lease)
-        })
-        .collect()
+    let rows = connection.rows(query, LOOK, |row| {
+        let lease = LeaseRow {
+            owner: row.text("lease_owner"),
+            counter: row.number("lease_counter"),
+            checkpoint: row.text("checkpoint").unwrap_or_default(),
+        };
+        (row.text("lease_key").unwrap_or_default(), lease)
+    });
+    Some(rows.await.ok()?.into_iter().collect())
 }
 
-/// K1 and K3 between two looks: a counter never falls and grows with every change of owner; a checkpoint
-/// never moves back, and the end of a shard is final.
+/// K1 and K3 between two looks: a counter never falls and grows with every change of owner; nobody checkpoints a lease that
+/// nobody holds; a checkpoint never moves back, and the end of a shard is final.
 pub fn moves_forward(before: &LeaseTable, after: &LeaseTable) -> Result<(), Violation> {
     for (shard, now) in after {
         let Some(then) = before.get(shard) else {
@@ -60,6 +48,12 @@ pub fn moves_forward(before: &LeaseTable, after: &LeaseTable) -> Result<(), Viol
         if now.counter < then.counter || (now.counter == then.counter && now.owner != then.owner) {
             return Err(format!(
                 "K1: lease of {shard} went from {then:?} to {now:?}"
+            ));
+        }
+        let is_free = then.owner.is_none() && now.counter == then.counter;
+        if is_free && now.checkpoint != then.checkpoint {
+            return Err(format!(
+                "K1: {shard} was checkpointed without an owner, from {then:?} to {now:?}"
             ));
         }
         if progress(&now.checkpoint).cmp(&progress(&then.checkpoint)) == Ordering::Less {
@@ -116,6 +110,9 @@ mod tests {
             let violation = moves_forward(&before, &wrong).unwrap_err();
             assert!(violation.starts_with(guarantee), "{violation}");
         }
+        let free = table(None, 6, "1000");
+        assert_eq!(moves_forward(&free, &table(Some("b"), 7, "1001")), Ok(()));
+        assert!(moves_forward(&free, &table(None, 6, "1001")).is_err());
         let ended = table(None, 5, "SHARD_END");
         assert!(moves_forward(&ended, &table(None, 6, "1002")).is_err());
     }

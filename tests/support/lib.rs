@@ -14,11 +14,14 @@ pub mod load;
 pub mod process;
 pub mod reader;
 pub mod server;
+pub mod store;
+pub mod sums;
 pub mod worker;
 
 pub use client::RawClient;
 pub use clock::wait_until;
 pub use server::ServerProcess;
+pub use store::Store;
 pub use worker::WorkerProcess;
 
 use std::sync::{LazyLock, OnceLock};

@@ -3,7 +3,10 @@
 
 use crate::history::{Event, EventKind};
 use crate::process::{Ended, Process, Signal};
-use std::path::{Path, PathBuf};
+use crate::store::Store;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -14,6 +17,7 @@ pub struct Fleet {
     endpoint: String,
     stream: String,
     directory: TempDir,
+    store: Store,
     settings: Vec<(&'static str, String)>,
     retired: Vec<Event>,
     started: usize,
@@ -24,16 +28,26 @@ pub struct Fleet {
 pub struct WorkerProcess {
     id: String,
     process: Process,
+    heard: Mutex<Heard>,
+}
+
+/// What a worker said, as far as it was read.
+#[derive(Debug, Default)]
+struct Heard {
+    lines: usize,
+    events: Vec<Event>,
 }
 
 impl Fleet {
-    /// An application `app` on `stream`, with a new lease database.
+    /// An application `app` on `stream`, with a new lease database in a file.
     pub fn new(binary: &str, endpoint: &str, stream: &str, failover: Duration) -> Fleet {
+        let directory = TempDir::with_prefix("millstream-leases-").unwrap();
         Fleet {
             binary: PathBuf::from(binary),
             endpoint: endpoint.to_owned(),
             stream: stream.to_owned(),
-            directory: TempDir::with_prefix("millstream-leases-").unwrap(),
+            store: Store::Sqlite(directory.path().join("leases.db")),
+            directory,
             settings: vec![("--failover-ms", failover.as_millis().to_string())],
             retired: Vec::new(),
             started: 0,
@@ -47,9 +61,24 @@ impl Fleet {
         self
     }
 
-    /// The lease database.
+    /// Keeps the leases elsewhere.
+    #[must_use]
+    pub fn on(mut self, store: Store) -> Fleet {
+        self.store = store;
+        self
+    }
+
+    /// Where the leases are.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The file that the leases are in.
     pub fn leases(&self) -> PathBuf {
-        self.directory.path().join("leases.db")
+        match &self.store {
+            Store::Sqlite(path) => path.clone(),
+            Store::Postgres(url) => panic!("the leases are at {url}"),
+        }
     }
 
     /// Where workers may keep results.
@@ -57,9 +86,19 @@ impl Fleet {
         self.directory.path().join("results.db")
     }
 
+    /// A file for the test's own use, removed with the fleet.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
     /// Starts a worker under an id of its own and waits until it says so.
     pub async fn start(&mut self) -> WorkerProcess {
-        let mut worker = self.launch();
+        self.start_in(&[]).await
+    }
+
+    /// The same with more in its environment.
+    pub async fn start_in(&mut self, environment: &[(&str, &str)]) -> WorkerProcess {
+        let mut worker = self.launch(environment);
         worker
             .process
             .wait_for_line("started event", Duration::from_secs(15), |line| {
@@ -72,32 +111,35 @@ impl Fleet {
 
     /// Starts a worker that is expected to end by itself: how it did.
     pub async fn start_refused(&mut self, limit: Duration) -> Ended {
-        self.launch().process.wait(limit).await
+        self.launch(&[]).process.wait(limit).await
     }
 
-    fn launch(&mut self) -> WorkerProcess {
+    fn launch(&mut self, environment: &[(&str, &str)]) -> WorkerProcess {
         self.started += 1;
         let id = format!("worker-{}", self.started);
-        let path = |path: &Path| path.display().to_string();
         let mut arguments = Vec::new();
         for (name, value) in [
             ("--worker-id", id.clone()),
             ("--application", "app".to_owned()),
             ("--endpoint", self.endpoint.clone()),
             ("--stream", self.stream.clone()),
-            ("--leases", path(&self.leases())),
+            ("--leases", self.store.to_string()),
         ] {
             arguments.extend([name.to_owned(), value]);
         }
         for (name, value) in &self.settings {
             arguments.extend([(*name).to_owned(), value.clone()]);
         }
-        let credentials = [
+        let mut variables = vec![
             ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
             ("AWS_SECRET_ACCESS_KEY", "secret"),
         ];
-        let process = Process::spawn(&self.binary, &arguments, &credentials);
-        WorkerProcess { id, process }
+        variables.extend(environment);
+        WorkerProcess {
+            id,
+            process: Process::spawn(&self.binary, &arguments, &variables),
+            heard: Mutex::default(),
+        }
     }
 
     /// Keeps what an ended worker said.
@@ -122,12 +164,32 @@ impl WorkerProcess {
 
     /// What it said so far.
     pub fn events(&self) -> Vec<Event> {
-        self.process
-            .stdout()
-            .all()
+        self.hear(<[Event]>::to_vec)
+    }
+
+    /// The same without a copy.
+    pub fn hear<T>(&self, of: impl FnOnce(&[Event]) -> T) -> T {
+        let mut heard = self.heard.lock().unwrap();
+        let lines = self.process.stdout().since(heard.lines);
+        heard.lines += lines.len();
+        heard
+            .events
+            .extend(lines.iter().filter_map(|line| Event::parse(line)));
+        of(&heard.events)
+    }
+
+    /// The process id, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
+    /// Its lines as they came.
+    pub fn said(&self) -> Vec<Value> {
+        let lines = self.process.stdout().all();
+        let parsed = lines
             .iter()
-            .filter_map(|line| Event::parse(line))
-            .collect()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        parsed.collect()
     }
 
     /// Standard error so far.

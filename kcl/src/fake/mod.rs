@@ -2,6 +2,7 @@
 
 pub(crate) mod recorder;
 pub(crate) mod store;
+mod trouble;
 
 use crate::client::{IteratorStart, KinesisApi, PutRecord, RecordsPage, Shard, StreamSummary};
 use crate::clock::{self, Instant};
@@ -11,8 +12,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use millstream_wire::{HashKey, HashKeyRange, SequenceNumber};
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use trouble::Trouble;
 
 /// The server's clock when a test begins: not on a full second, as the Date header of real servers is.
 pub(crate) const EPOCH_MS: u64 = 1_700_000_000_700;
@@ -49,6 +51,7 @@ struct State {
     most_reads: Option<usize>,
     /// Reads refused for that.
     throttled: u64,
+    trouble: Trouble,
     /// Put by the worker, to whatever stream.
     letters: Vec<Letter>,
     /// How `PutRecord` fails.
@@ -113,6 +116,7 @@ impl FakeKinesis {
             throttled: 0,
             letters: Vec::new(),
             put_failure: None,
+            trouble: Trouble::default(),
         };
         FakeKinesis {
             state: Arc::new(Mutex::new(state)),
@@ -120,7 +124,8 @@ impl FakeKinesis {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        // A call that panicked on demand has changed nothing.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Appends a record to the shard.
@@ -302,6 +307,7 @@ impl State {
         if let Some(kind) = self.failures.pop() {
             return Err(Error::new(kind, "a failure on demand"));
         }
+        self.trouble.check(shard)?;
         let now = clock::now();
         let reads = &mut self.shards[shard].reads;
         reads.retain(|at| now < *at + Duration::from_secs(1));
@@ -321,7 +327,7 @@ impl State {
         let over = found.shard.closed && end == found.records.len();
         let children = self.shards.iter().map(|other| &other.shard);
         let children = children.filter(|other| other.parents.contains(&found.shard.shard_id));
-        Ok(RecordsPage {
+        let page = RecordsPage {
             records: found.records[at.min(end)..end].to_vec(),
             millis_behind_latest: u64::from(end < found.records.len()),
             next_iterator: (!over).then(|| format!("{shard}|{generation}|{end}")),
@@ -330,7 +336,8 @@ impl State {
             } else {
                 Vec::new()
             },
-        })
+        };
+        Ok(self.trouble.page(shard, page))
     }
 }
 
@@ -339,9 +346,10 @@ impl KinesisApi for FakeKinesis {
     async fn describe_stream(&self, stream: &str) -> Result<StreamSummary, Error> {
         self.called().await?;
         let state = self.lock();
+        let name = stream.rsplit('/').next().unwrap_or(stream);
         Ok(StreamSummary {
-            arn: format!("arn:aws:kinesis:us-east-1:000000000000:stream/{stream}"),
-            name: stream.to_owned(),
+            arn: format!("arn:aws:kinesis:us-east-1:000000000000:stream/{name}"),
+            name: name.to_owned(),
             created_ms: state.created_ms,
             status: if state.creating { "CREATING" } else { "ACTIVE" }.to_owned(),
             server_time_ms: state.now_ms() / 1000 * 1000,
@@ -350,15 +358,18 @@ impl KinesisApi for FakeKinesis {
 
     async fn list_shards(&self, _stream: &str) -> Result<Vec<Shard>, Error> {
         self.called().await?;
-        let state = self.lock();
+        let mut state = self.lock();
         if state.creating {
             return Err(Error::new(
                 ErrorKind::Unavailable,
                 "the stream is being created",
             ));
         }
-        let kept = state.shards.iter().filter(|shard| !shard.outlived);
-        Ok(kept.map(|shard| shard.shard.clone()).collect())
+        let State {
+            trouble, shards, ..
+        } = &mut *state;
+        trouble.trip("list_shards");
+        Ok(trouble.listing(shards))
     }
 
     async fn shard_iterator(
@@ -390,6 +401,7 @@ impl KinesisApi for FakeKinesis {
         self.called().await?;
         let mut state = self.lock();
         state.reads += 1;
+        state.trouble.trip("get_records");
         state.page(iterator, limit)
     }
 

@@ -7,6 +7,7 @@ use crate::lease::{
     PendingCheckpoint, Registration, Release, Snapshot, WorkerProfile, WorkerRow,
 };
 use async_trait::async_trait;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,15 +26,20 @@ pub(crate) struct Faults {
     pub(crate) reply_takes: Duration,
     /// Heartbeats do not get through.
     pub(crate) no_heartbeats: bool,
+    /// These verbs do not get through.
+    pub(crate) down: &'static [&'static str],
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct FaultyStore {
     pub(crate) inner: MemoryLeaseStore,
     faults: Arc<Mutex<Faults>>,
-    calls: Arc<Mutex<u32>>,
+    /// Calls by verb.
+    calls: Arc<Mutex<BTreeMap<&'static str, u32>>>,
     /// How many leases each call of `release` gave up.
     released: Arc<Mutex<Vec<usize>>>,
+    /// Shards whose rows make no sense.
+    damaged: Arc<Mutex<BTreeSet<String>>>,
 }
 
 fn unavailable(what: &str) -> Error {
@@ -47,6 +53,7 @@ impl FaultyStore {
             faults: Arc::default(),
             calls: Arc::default(),
             released: Arc::default(),
+            damaged: Arc::default(),
         }
     }
 
@@ -58,20 +65,42 @@ impl FaultyStore {
         change(&mut self.faults.lock().unwrap());
     }
 
+    /// Calls so far, by verb.
+    pub(crate) fn calls(&self) -> BTreeMap<&'static str, u32> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    /// Makes the rows of these shards senseless, and all others sound.
+    pub(crate) fn damage(&self, shard_ids: &[String]) {
+        *self.damaged.lock().unwrap() = shard_ids.iter().cloned().collect();
+    }
+
+    fn is_damaged(&self, key: &LeaseKey) -> bool {
+        self.damaged.lock().unwrap().contains(&key.shard_id)
+    }
+
     fn faults(&self) -> Faults {
         *self.faults.lock().unwrap()
     }
 
-    async fn through<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    async fn through<T>(
+        &self,
+        verb: &'static str,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let number = {
             let mut calls = self.calls.lock().unwrap();
-            *calls += 1;
-            *calls
+            *calls.entry(verb).or_default() += 1;
+            calls.values().sum::<u32>()
         };
         let faults = self.faults();
         tokio::time::sleep(faults.request_takes).await;
         let hits = |every: Option<u32>| every.is_some_and(|every| number.is_multiple_of(every));
-        if self.faults().unreachable || hits(faults.fail_every) {
+        let is_down = || {
+            let now = self.faults();
+            now.unreachable || now.down.contains(&verb)
+        };
+        if is_down() || hits(faults.fail_every) {
             return Err(unavailable("the store is out of reach"));
         }
         let answer = call.await;
@@ -91,8 +120,11 @@ impl LeaseStore for FaultyStore {
         worker_id: &str,
         profile: &WorkerProfile,
     ) -> Result<Registration, Error> {
-        self.through(self.inner.register(application, worker_id, profile))
-            .await
+        self.through(
+            "register",
+            self.inner.register(application, worker_id, profile),
+        )
+        .await
     }
     async fn heartbeat(
         &self,
@@ -103,26 +135,45 @@ impl LeaseStore for FaultyStore {
         if self.faults().no_heartbeats {
             return Err(unavailable("no heartbeat gets through"));
         }
-        self.through(self.inner.heartbeat(application, worker, loads))
-            .await
+        self.through(
+            "heartbeat",
+            self.inner.heartbeat(application, worker, loads),
+        )
+        .await
     }
     async fn deregister(&self, application: &str, worker: &Registration) -> Result<(), Error> {
-        self.through(self.inner.deregister(application, worker))
+        self.through("deregister", self.inner.deregister(application, worker))
             .await
     }
     async fn forget_workers(&self, application: &str, dead: &[WorkerRow]) -> Result<(), Error> {
-        self.through(self.inner.forget_workers(application, dead))
-            .await
+        self.through(
+            "forget_workers",
+            self.inner.forget_workers(application, dead),
+        )
+        .await
     }
     async fn snapshot(&self, application: &str) -> Result<Snapshot, Error> {
-        self.through(self.inner.snapshot(application)).await
+        let mut snapshot = self
+            .through("snapshot", self.inner.snapshot(application))
+            .await?;
+        let (damaged, sound): (Vec<_>, Vec<_>) = snapshot
+            .leases
+            .into_iter()
+            .partition(|lease| self.is_damaged(&lease.key));
+        snapshot.leases = sound;
+        snapshot.damaged = damaged.into_iter().map(|lease| lease.key).collect();
+        Ok(snapshot)
     }
     async fn lease(&self, application: &str, key: &LeaseKey) -> Result<Option<Lease>, Error> {
-        self.through(self.inner.lease(application, key)).await
+        let lease = self.through("lease", self.inner.lease(application, key));
+        Ok(lease.await?.filter(|lease| !self.is_damaged(&lease.key)))
     }
     async fn create_leases(&self, application: &str, leases: &[NewLease]) -> Result<usize, Error> {
-        self.through(self.inner.create_leases(application, leases))
-            .await
+        self.through(
+            "create_leases",
+            self.inner.create_leases(application, leases),
+        )
+        .await
     }
     async fn take(
         &self,
@@ -130,7 +181,9 @@ impl LeaseStore for FaultyStore {
         worker: &Registration,
         claims: &[Claim],
     ) -> Result<Vec<Lease>, Error> {
-        self.through(self.inner.take(application, worker, claims))
+        let sound = |claim: &&Claim| !self.is_damaged(&claim.key);
+        let claims: Vec<Claim> = claims.iter().filter(sound).cloned().collect();
+        self.through("take", self.inner.take(application, worker, &claims))
             .await
     }
     async fn ask(
@@ -139,7 +192,7 @@ impl LeaseStore for FaultyStore {
         worker: &Registration,
         asks: &[Ask],
     ) -> Result<usize, Error> {
-        self.through(self.inner.ask(application, worker, asks))
+        self.through("ask", self.inner.ask(application, worker, asks))
             .await
     }
     async fn checkpoint(
@@ -148,8 +201,11 @@ impl LeaseStore for FaultyStore {
         token: &LeaseToken,
         position: &Position,
     ) -> Result<(), Error> {
-        self.through(self.inner.checkpoint(application, token, position))
-            .await
+        self.through(
+            "checkpoint",
+            self.inner.checkpoint(application, token, position),
+        )
+        .await
     }
     async fn prepare(
         &self,
@@ -157,7 +213,7 @@ impl LeaseStore for FaultyStore {
         token: &LeaseToken,
         pending: &PendingCheckpoint,
     ) -> Result<(), Error> {
-        self.through(self.inner.prepare(application, token, pending))
+        self.through("prepare", self.inner.prepare(application, token, pending))
             .await
     }
     async fn end_shard(
@@ -166,16 +222,19 @@ impl LeaseStore for FaultyStore {
         token: &LeaseToken,
         children: &[NewLease],
     ) -> Result<(), Error> {
-        self.through(self.inner.end_shard(application, token, children))
-            .await
+        self.through(
+            "end_shard",
+            self.inner.end_shard(application, token, children),
+        )
+        .await
     }
     async fn release(&self, application: &str, releases: &[Release]) -> Result<usize, Error> {
         self.released.lock().unwrap().push(releases.len());
-        self.through(self.inner.release(application, releases))
+        self.through("release", self.inner.release(application, releases))
             .await
     }
     async fn delete_ended(&self, application: &str, keys: &[LeaseKey]) -> Result<usize, Error> {
-        self.through(self.inner.delete_ended(application, keys))
+        self.through("delete_ended", self.inner.delete_ended(application, keys))
             .await
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::checkpoint::Position;
 use crate::client::retry::backoff;
-use crate::client::{IteratorStart, KinesisApi, RecordsPage};
+use crate::client::{IteratorStart, KinesisApi, RecordsPage, Shard};
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
@@ -119,7 +119,10 @@ impl Poller {
         }
         self.last_read = last;
         self.iterator = page.next_iterator;
-        let end = self.iterator.is_none().then_some(page.children);
+        let end = self
+            .iterator
+            .is_none()
+            .then(|| self.true_children(page.children));
         // At the tip, five reads a second are all that Kinesis allows; behind it there is no reason to wait.
         let pause = match page.millis_behind_latest {
             0 => self.settings.poll_interval,
@@ -135,6 +138,20 @@ impl Poller {
             end,
         };
         Polled::Page(page, pause)
+    }
+
+    /// The children a page names, if they name this shard as their parent; else none: the listing will tell. One that was leased without its
+    /// parents would not wait for them (K6).
+    fn true_children(&self, children: Vec<Shard>) -> Vec<Shard> {
+        let shard_id = &self.settings.shard_id;
+        if children
+            .iter()
+            .all(|child| child.parents.contains(shard_id))
+        {
+            return children;
+        }
+        tracing::debug!(shard_id, ?children, "not the children of this shard");
+        Vec::new()
     }
 
     /// What came of it when the shard's end turned out not to be one: the next read asks for a new iterator.

@@ -4,7 +4,7 @@
 //! same moment neither compete for a lease nor ask for more than the surplus. Each live worker's quota is the floor or
 //! the ceiling of the fair share, as far as workers are not full; the ceilings go to those who have most already, so nothing
 //! moves unless that makes two loads that differ by two or more more alike. Once all differ by one at most, leases move only because some
-//! shards are much busier than others ([`busy`]).
+//! shards are much busier than others (`busy`).
 
 mod busy;
 
@@ -223,8 +223,11 @@ impl<'a> Division<'a> {
         let surplus: Vec<&Lease> = movable
             .iter()
             .flat_map(|(owner, leases)| {
-                let mut leases = leases.clone();
                 let excess = loads[owner].saturating_sub(quotas[owner]);
+                if excess == 0 {
+                    return Vec::new();
+                }
+                let mut leases = leases.clone();
                 // The same ones whoever plans.
                 costs.give_up_order(owner, &mut leases);
                 leases.truncate(excess);

@@ -1,5 +1,5 @@
-//! What every lease store must do, run on each of them: memory, one SQLite store, and two SQLite stores on one file
-//! as two processes would have it.
+//! What every lease store must do, run on each of them: memory, SQLite and PostgreSQL, and two stores on one database as two
+//! processes would have it.
 
 mod differential;
 mod membership;
@@ -10,6 +10,8 @@ mod tenure;
 use super::*;
 use crate::error::ErrorKind;
 use membership::*;
+#[cfg(feature = "postgres")]
+use millstream_test_postgres::Cluster;
 use progress::*;
 use std::sync::Arc;
 use tenure::*;
@@ -59,12 +61,45 @@ async fn two_processes() -> Stores {
     }
 }
 
+#[cfg(feature = "postgres")]
+async fn postgres_store(url: &str) -> Arc<PostgresLeaseStore> {
+    Arc::new(PostgresLeaseStore::connect(url).await.unwrap())
+}
+
+#[cfg(feature = "postgres")]
+async fn postgres() -> Stores {
+    let url = Cluster::shared().await.database().await;
+    let store = postgres_store(&url).await;
+    let other = store.clone();
+    Stores {
+        one: store,
+        other,
+        _directory: None,
+    }
+}
+
+#[cfg(feature = "postgres")]
+async fn two_postgres_processes() -> Stores {
+    let url = Cluster::shared().await.database().await;
+    Stores {
+        one: postgres_store(&url).await,
+        other: postgres_store(&url).await,
+        _directory: None,
+    }
+}
+
 macro_rules! contract {
     ($($case:ident),* $(,)?) => {
         mod in_memory { $( #[tokio::test] async fn $case() { super::$case(super::memory()).await } )* }
         mod in_sqlite { $( #[tokio::test] async fn $case() { super::$case(super::sqlite().await).await } )* }
         mod in_sqlite_of_two_processes {
             $( #[tokio::test] async fn $case() { super::$case(super::two_processes().await).await } )*
+        }
+        #[cfg(feature = "postgres")]
+        mod in_postgres { $( #[tokio::test] async fn $case() { super::$case(super::postgres().await).await } )* }
+        #[cfg(feature = "postgres")]
+        mod in_postgres_of_two_processes {
+            $( #[tokio::test] async fn $case() { super::$case(super::two_postgres_processes().await).await } )*
         }
     };
 }

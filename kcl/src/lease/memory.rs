@@ -55,6 +55,20 @@ impl MemoryLeaseStore {
             app.leases.retain(|key, _| key.shard_id != shard_id);
         });
     }
+
+    /// The leases as they are.
+    pub(crate) fn leases(&self, application: &str) -> Vec<Lease> {
+        self.with(application, |app| app.leases.values().cloned().collect())
+    }
+
+    /// Notes that a worker asks for a lease, whatever the division says.
+    pub(crate) fn want(&self, application: &str, shard_id: &str, worker_id: &str) {
+        self.with(application, |app| {
+            let mut leases = app.leases.values_mut();
+            let lease = leases.find(|lease| lease.key.shard_id == shard_id);
+            lease.unwrap().wanted_by = Some(worker_id.to_owned());
+        });
+    }
 }
 
 impl Application {

@@ -10,8 +10,11 @@ pub mod audit;
 mod contract;
 pub mod expiry;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 pub(crate) mod renew;
 mod rules;
+mod sql;
 mod sqlite;
 mod transaction;
 pub mod why;
@@ -24,6 +27,8 @@ use millstream_wire::HashKeyRange;
 use std::fmt;
 
 pub use memory::MemoryLeaseStore;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresLeaseStore;
 pub use sqlite::SqliteLeaseStore;
 pub use transaction::{CheckpointStep, LeaseDatabase};
 pub use worker::{Load, Loads, Registration, WorkerProfile, WorkerRow};

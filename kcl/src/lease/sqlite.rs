@@ -12,23 +12,16 @@ mod schema;
 mod tests;
 mod transaction;
 
-use super::rules::{self, Outcome};
-use super::{
-    Ask, Claim, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, NewLease, PendingCheckpoint,
-    Registration, Release, Snapshot, WorkerProfile, WorkerRow,
-};
-use crate::checkpoint::Position;
+use super::sql::{Scope, SqlStore, Verb};
 use crate::error::{Error, ErrorKind};
-use async_trait::async_trait;
 use queue::Queue;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
-use transaction::{Run, Transaction};
+use transaction::Transaction;
 
 /// How long a write waits for the writes of other processes. A third of the default fail-over time: a heartbeat that
 /// waits longer is overdue anyway.
@@ -122,7 +115,8 @@ impl Database {
         self.connection(&self.reader, &self.reading).await
     }
 
-    /// The connection, anew if it has ended.
+    /// The connection, anew if it has ended or is stuck in a transaction: on a full disk SQLite rolls back by itself, and the driver
+    /// waits for a rollback that never succeeds.
     async fn connection<'a>(
         &'a self,
         place: &'a Mutex<Option<SqliteConnection>>,
@@ -130,7 +124,7 @@ impl Database {
     ) -> Result<MappedMutexGuard<'a, SqliteConnection>, Error> {
         let mut guard = place.lock().await;
         let works = match guard.as_mut() {
-            Some(connection) => connection.ping().await.is_ok(),
+            Some(connection) => connection.ping().await.is_ok() && !connection.is_in_transaction(),
             None => false,
         };
         if !works {
@@ -150,398 +144,48 @@ impl Database {
     }
 }
 
-impl Transaction<'_> {
-    async fn require(&mut self, worker: &Registration) -> Result<(), Error> {
-        match self.current(worker).await? {
-            Some(_) => Ok(()),
-            None => Err(rules::replaced(worker)),
-        }
-    }
-
-    async fn forget(&mut self, worker_id: &str) -> Result<(), Error> {
-        for key in self.leases_of(worker_id).await? {
-            if let Some(lease) = self.lease(&key).await?
-                && let Some(without) = rules::forget_worker(&lease, worker_id)
-            {
-                self.replace(&lease, &without).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn holds_any(&mut self, worker_id: &str) -> Result<bool, Error> {
-        for key in self.leases_of(worker_id).await? {
-            if let Some(lease) = self.lease(&key).await?
-                && lease.owner.as_deref() == Some(worker_id)
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-}
-
-/// The verbs of [`LeaseStore`], each one transaction, or `Unavailable` if the file is locked.
 impl Database {
-    async fn register(
+    /// Performs a verb in a transaction of its own, or fails with `Unavailable` if the file is locked.
+    async fn perform<V: Verb>(
         &self,
+        mut connection: MappedMutexGuard<'_, SqliteConnection>,
         application: &str,
-        worker_id: &str,
-        profile: &WorkerProfile,
-    ) -> Result<Registration, Error> {
-        let incarnation = rules::new_incarnation()?;
-        let mut writer = self.writer().await?;
-        let mut transaction = Transaction::write(&mut writer, self.path(), application).await?;
-        let earlier = transaction.run(worker_id).await?.map(|run| run.heartbeat);
-        let heartbeat = rules::first_heartbeat(earlier, incarnation);
-        transaction.forget(worker_id).await?;
-        let run = Run {
-            incarnation,
-            heartbeat,
-        };
-        transaction.put_run(worker_id, run, profile).await?;
-        transaction.commit().await?;
-        Ok(Registration {
-            worker_id: worker_id.to_owned(),
-            incarnation,
-        })
-    }
-
-    async fn heartbeat(
-        &self,
-        application: &str,
-        worker: &Registration,
-        loads: &Loads,
-    ) -> Result<(), Error> {
-        let mut pulse = self.pulse().await?;
-        let mut transaction = Transaction::write(&mut pulse, self.path(), application).await?;
-        let Some(run) = transaction.current(worker).await? else {
-            return Err(rules::replaced(worker));
-        };
-        let next = run.heartbeat.wrapping_add(1);
-        transaction.beat(&worker.worker_id, next, loads).await?;
-        transaction.commit().await
-    }
-
-    async fn deregister(&self, application: &str, worker: &Registration) -> Result<(), Error> {
-        let mut writer = self.writer().await?;
-        let mut transaction = Transaction::write(&mut writer, self.path(), application).await?;
-        if transaction.current(worker).await?.is_none() {
-            return Ok(());
-        }
-        transaction.forget(&worker.worker_id).await?;
-        transaction.delete_run(&worker.worker_id).await?;
-        transaction.commit().await
-    }
-
-    async fn forget_workers(&self, application: &str, dead: &[WorkerRow]) -> Result<(), Error> {
-        let mut writer = self.writer().await?;
-        let mut transaction = Transaction::write(&mut writer, self.path(), application).await?;
-        for row in dead {
-            let run = transaction.run(&row.worker_id).await?;
-            let unchanged = run.is_some_and(|run| run.heartbeat == row.heartbeat);
-            if unchanged && !transaction.holds_any(&row.worker_id).await? {
-                transaction.forget(&row.worker_id).await?;
-                transaction.delete_run(&row.worker_id).await?;
+        verb: &V,
+    ) -> Result<V::Answer, Error> {
+        let mut transaction = match V::SCOPE {
+            Scope::Look => Transaction::look(&mut connection, self.path(), application).await?,
+            Scope::Heartbeat | Scope::Lease | Scope::Application => {
+                Transaction::write(&mut connection, self.path(), application).await?
             }
-        }
-        transaction.commit().await
-    }
-
-    async fn snapshot(&self, application: &str) -> Result<Snapshot, Error> {
-        let mut reader = self.reader().await?;
-        let mut transaction = Transaction::read(&mut reader, self.path(), application).await?;
-        let (leases, damaged) = transaction.leases().await?;
-        let workers = transaction.workers().await?;
-        transaction.commit().await?;
-        Ok(Snapshot {
-            leases,
-            workers,
-            damaged,
-        })
-    }
-
-    async fn lease(&self, application: &str, key: &LeaseKey) -> Result<Option<Lease>, Error> {
-        let mut reader = self.reader().await?;
-        let mut transaction = Transaction::read(&mut reader, self.path(), application).await?;
-        let lease = transaction.lease(key).await?;
-        transaction.commit().await?;
-        Ok(lease)
-    }
-
-    async fn create_leases(&self, application: &str, leases: &[NewLease]) -> Result<usize, Error> {
-        let mut writer = self.writer().await?;
-        let mut transaction = Transaction::write(&mut writer, self.path(), application).await?;
-        let mut created = 0;
-        for new in leases {
-            created += usize::from(transaction.create(new).await?);
-        }
-        transaction.commit().await?;
-        Ok(created)
-    }
-
-    async fn take(
-        &self,
-        application: &str,
-        worker: &Registration,
-        claims: &[Claim],
-    ) -> Result<Vec<Lease>, Error> {
-        let mut writer = self.writer().await?;
-        let mut transaction = Transaction::write(&mut writer, self.path(), application).await?;
-        transaction.require(worker).await?;
-        let mut taken = Vec::new();
-        let mut seen = BTreeSet::new();
-        for claim in claims.iter().filter(|claim| seen.insert(&claim.key)) {
-            let Some(lease) = transaction.lease(&claim.key).await? else {
-                continue;
-            };
-            let around = transaction.surroundings(&lease).await?;
-            match rules::take(&lease, claim, &worker.worker_id, around) {
-                Outcome::Write(won) => {
-                    transaction.replace(&lease, &won).await?;
-                    taken.push(won);
-                }
-                Outcome::Done => taken.push(lease),
-                Outcome::Refused => {}
-            }
-        }
-        transaction.commit().await?;
-        Ok(taken)
-    }
-
-    async fn ask(
-        &self,
-        application: &str,
-        worker: &Registration,
-        asks: &[Ask],
-    ) -> Result<usize, Error> {
-        let mut writer = self.writer().await?;
-        let mut transaction = Transaction::write(&mut writer, self.path(), application).await?;
-        transaction.require(worker).await?;
-        let mut asked = 0;
-        for ask in asks {
-            let Some(lease) = transaction.lease(&ask.key).await? else {
-                continue;
-            };
-            match rules::ask(&lease, ask, &worker.worker_id) {
-                Outcome::Write(wanted) => transaction.replace(&lease, &wanted).await?,
-                Outcome::Done => {}
-                Outcome::Refused => continue,
-            }
-            asked += 1;
-        }
-        transaction.commit().await?;
-        Ok(asked)
-    }
-
-    async fn checkpoint(
-        &self,
-        application: &str,
-        token: &LeaseToken,
-        position: &Position,
-    ) -> Result<(), Error> {
-        let mut writer = self.writer().await?;
-        let mut transaction = Transaction::write(&mut writer, self.path(), application).await?;
-        let Some(lease) = transaction.lease(&token.key).await? else {
-            return Err(rules::lost(token, None));
         };
-        let moved = rules::checkpoint(&lease, token, position)?;
-        transaction.replace(&lease, &moved).await?;
-        transaction.commit().await
-    }
-
-    async fn prepare(
-        &self,
-        application: &str,
-        token: &LeaseToken,
-        pending: &PendingCheckpoint,
-    ) -> Result<(), Error> {
-        let mut writer = self.writer().await?;
-        let mut transaction = Transaction::write(&mut writer, self.path(), application).await?;
-        let Some(lease) = transaction.lease(&token.key).await? else {
-            return Err(rules::lost(token, None));
-        };
-        let noted = rules::prepare(&lease, token, pending)?;
-        transaction.replace(&lease, &noted).await?;
-        transaction.commit().await
-    }
-
-    async fn end_shard(
-        &self,
-        application: &str,
-        token: &LeaseToken,
-        children: &[NewLease],
-    ) -> Result<(), Error> {
-        let mut writer = self.writer().await?;
-        let mut transaction = Transaction::write(&mut writer, self.path(), application).await?;
-        let Some(lease) = transaction.lease(&token.key).await? else {
-            return Err(rules::lost(token, None));
-        };
-        let Outcome::Write(ended) = rules::end_shard(&lease, token)? else {
-            return Ok(());
-        };
-        transaction.replace(&lease, &ended).await?;
-        for child in children {
-            transaction.create(child).await?;
-        }
-        transaction.commit().await
-    }
-
-    async fn release(&self, application: &str, releases: &[Release]) -> Result<usize, Error> {
-        let mut writer = self.writer().await?;
-        let mut transaction = Transaction::write(&mut writer, self.path(), application).await?;
-        let mut released = 0;
-        for release in releases {
-            let Some(lease) = transaction.lease(&release.token.key).await? else {
-                continue;
-            };
-            let to = match &release.to {
-                Some(to) => transaction.run(to).await?.and(Some(to.as_str())),
-                None => None,
-            };
-            if let Outcome::Write(given_up) = rules::release(&lease, release, to)? {
-                transaction.replace(&lease, &given_up).await?;
-                released += 1;
-            }
-        }
+        let answer = verb.perform(&mut transaction).await?;
         transaction.commit().await?;
-        Ok(released)
-    }
-
-    async fn delete_ended(&self, application: &str, keys: &[LeaseKey]) -> Result<usize, Error> {
-        let mut writer = self.writer().await?;
-        let mut transaction = Transaction::write(&mut writer, self.path(), application).await?;
-        let mut deleted = 0;
-        for key in keys {
-            if transaction
-                .lease(key)
-                .await?
-                .as_ref()
-                .is_some_and(rules::is_ended)
-            {
-                transaction.delete_lease(key).await?;
-                deleted += 1;
-            }
-        }
-        transaction.commit().await?;
-        Ok(deleted)
+        Ok(answer)
     }
 }
 
-#[async_trait]
-impl LeaseStore for SqliteLeaseStore {
-    async fn register(
-        &self,
-        application: &str,
-        worker_id: &str,
-        profile: &WorkerProfile,
-    ) -> Result<Registration, Error> {
-        self.queue
-            .in_turn(|| self.database.register(application, worker_id, profile))
-            .await
-    }
-
-    async fn heartbeat(
-        &self,
-        application: &str,
-        worker: &Registration,
-        loads: &Loads,
-    ) -> Result<(), Error> {
-        self.queue
-            .at_once(|| self.database.heartbeat(application, worker, loads))
-            .await
-    }
-
-    async fn deregister(&self, application: &str, worker: &Registration) -> Result<(), Error> {
-        self.queue
-            .in_turn(|| self.database.deregister(application, worker))
-            .await
-    }
-
-    async fn forget_workers(&self, application: &str, dead: &[WorkerRow]) -> Result<(), Error> {
-        self.queue
-            .in_turn(|| self.database.forget_workers(application, dead))
-            .await
-    }
-
-    async fn snapshot(&self, application: &str) -> Result<Snapshot, Error> {
-        self.database.snapshot(application).await
-    }
-
-    async fn lease(&self, application: &str, key: &LeaseKey) -> Result<Option<Lease>, Error> {
-        self.database.lease(application, key).await
-    }
-
-    async fn create_leases(&self, application: &str, leases: &[NewLease]) -> Result<usize, Error> {
-        self.queue
-            .in_turn(|| self.database.create_leases(application, leases))
-            .await
-    }
-
-    async fn take(
-        &self,
-        application: &str,
-        worker: &Registration,
-        claims: &[Claim],
-    ) -> Result<Vec<Lease>, Error> {
-        self.queue
-            .in_turn(|| self.database.take(application, worker, claims))
-            .await
-    }
-
-    async fn ask(
-        &self,
-        application: &str,
-        worker: &Registration,
-        asks: &[Ask],
-    ) -> Result<usize, Error> {
-        self.queue
-            .in_turn(|| self.database.ask(application, worker, asks))
-            .await
-    }
-
-    async fn checkpoint(
-        &self,
-        application: &str,
-        token: &LeaseToken,
-        position: &Position,
-    ) -> Result<(), Error> {
-        self.queue
-            .in_turn(|| self.database.checkpoint(application, token, position))
-            .await
-    }
-
-    async fn prepare(
-        &self,
-        application: &str,
-        token: &LeaseToken,
-        pending: &PendingCheckpoint,
-    ) -> Result<(), Error> {
-        self.queue
-            .in_turn(|| self.database.prepare(application, token, pending))
-            .await
-    }
-
-    async fn end_shard(
-        &self,
-        application: &str,
-        token: &LeaseToken,
-        children: &[NewLease],
-    ) -> Result<(), Error> {
-        self.queue
-            .in_turn(|| self.database.end_shard(application, token, children))
-            .await
-    }
-
-    async fn release(&self, application: &str, releases: &[Release]) -> Result<usize, Error> {
-        self.queue
-            .in_turn(|| self.database.release(application, releases))
-            .await
-    }
-
-    async fn delete_ended(&self, application: &str, keys: &[LeaseKey]) -> Result<usize, Error> {
-        self.queue
-            .in_turn(|| self.database.delete_ended(application, keys))
-            .await
+impl SqlStore for SqliteLeaseStore {
+    async fn perform<V: Verb>(&self, application: &str, verb: &V) -> Result<V::Answer, Error> {
+        let database = &self.database;
+        match V::SCOPE {
+            Scope::Look => {
+                let reader = database.reader().await?;
+                database.perform(reader, application, verb).await
+            }
+            Scope::Heartbeat => {
+                let beat = || async {
+                    let pulse = database.pulse().await?;
+                    database.perform(pulse, application, verb).await
+                };
+                self.queue.at_once(beat).await
+            }
+            Scope::Lease | Scope::Application => {
+                let write = || async {
+                    let writer = database.writer().await?;
+                    database.perform(writer, application, verb).await
+                };
+                self.queue.in_turn(write).await
+            }
+        }
     }
 }

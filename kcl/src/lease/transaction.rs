@@ -31,11 +31,28 @@ pub struct CheckpointStep<'a> {
     pub(crate) base: Position,
     pub(crate) position: Position,
     /// How long the transaction may stand still.
-    #[expect(dead_code, reason = "SQLite knows no such limit")]
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(dead_code, reason = "SQLite knows no such limit")
+    )]
     pub(crate) patience: Duration,
 }
 
 impl CheckpointStep<'_> {
+    /// K3 in the store itself: the write is conditional on `base`, so what moves forward from there moves forward.
+    pub(super) fn moves_forward(&self) -> Result<(), Error> {
+        if self.position != Position::ShardEnd && self.base.may_advance_to(&self.position) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::InvalidPosition,
+            format!(
+                "checkpoint {} of lease {} in a transaction does not come after {}, or ends the shard: roll back and checkpoint a record that was delivered",
+                self.position, self.token.key, self.base
+            ),
+        ))
+    }
+
     /// Why a step that changed no row was refused; `found` is the lease as the transaction sees it.
     pub(super) fn refusal(&self, found: Option<&super::Lease>) -> Error {
         let Some(lease) = found else {

@@ -29,6 +29,15 @@ pub(crate) async fn guarded<T>(
     .await
 }
 
+/// The last call of a processor: one that does not return within `limit` is cancelled, so that it cannot keep a lease whose worker lives (K10).
+pub(crate) async fn guarded_within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, ProcessorError>>,
+) -> Result<T, ProcessorError> {
+    let answer = tokio::time::timeout(limit, guarded(call)).await;
+    answer.unwrap_or_else(|_| Err(format!("did not return within {limit:?}, cancelled").into()))
+}
+
 /// The text of a panic, where it has one.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     panic

@@ -5,7 +5,7 @@
 
 use crate::checkpoint::{Checkpointer, Position};
 use crate::client::{KinesisApi, Shard};
-use crate::config::ForeignRecords;
+use crate::config::{ForeignRecords, InitialPosition};
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
 use crate::fetch::expand::{Batch, Batches, Selection};
@@ -19,13 +19,15 @@ use crate::processor::{
 };
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
-use crate::shard::callback::{guarded, retry_pause};
+use crate::shard::callback::{guarded, guarded_within, retry_pause};
 use crate::shard::deliver::{Call, FailureHandling};
 use crate::shard::meter::Meters;
 use crate::shard::noticed::Noticed;
 use crate::shard::sync::heirs;
+use crate::status::{Activity, Board, Posted};
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 
 /// What the worker wants of a shard consumer; only ever moves down this list.
@@ -61,10 +63,14 @@ pub(crate) struct Shared {
     pub(crate) window: OwnerWindow,
     pub(crate) read_ahead: Arc<Semaphore>,
     pub(crate) failures: FailureHandling,
+    /// How long the last call of a processor may take.
+    pub(crate) grace: Duration,
+    pub(crate) initial: InitialPosition,
     pub(crate) foreign_records: ForeignRecords,
     /// Asks for the shards to be listed again.
     pub(crate) sync: Arc<Notify>,
     pub(crate) meters: Arc<Meters>,
+    pub(crate) board: Arc<Board>,
 }
 
 /// One tenure: the lease and how to read its shard.
@@ -98,6 +104,7 @@ pub(super) struct Consumer<P> {
     /// What of a page is delivered, apart from where it begins.
     selection: Selection,
     noticed: Noticed,
+    pub(super) posted: Posted,
 }
 
 /// Processes one shard until its tenure ends.
@@ -117,8 +124,14 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         checkpoint: None,
         to,
     };
-    let handling = &shared.failures;
-    let processor = match create(&*factory, handling, (&shard, &token), &mut directive).await {
+    let posted = shared.board.post(&shard.shard_id, shard.position);
+    let making = Making {
+        handling: &shared.failures,
+        shard: &shard,
+        lease: &token.key,
+        posted: &posted,
+    };
+    let processor = match making.create(&*factory, &mut directive).await {
         Ok(processor) => processor,
         Err(Stop::Lost | Stop::Forsake) => return Outcome::Lost,
         Err(Stop::GiveUp(to)) => return Outcome::GiveUp(bare(token, to)),
@@ -153,6 +166,7 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         reader,
         selection,
         noticed: Noticed::default(),
+        posted,
     };
     let (shared, shard_id) = (
         Arc::clone(&consumer.shared),
@@ -163,29 +177,39 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
     outcome
 }
 
-/// A processor from the user's factory; a panic there is a failure like any other.
-async fn create<F: RecordProcessorFactory>(
-    factory: &F,
-    handling: &FailureHandling,
-    (shard, token): (&ShardInfo, &LeaseToken),
-    directive: &mut watch::Receiver<Directive>,
-) -> Result<F::Processor, Stop> {
-    let call = Call {
-        shard,
-        callback: Callback::Create,
-        records: &[],
-    };
-    let mut failures = 0;
-    for attempt in 1.. {
-        match guarded(async { Ok(factory.create(shard)) }).await {
-            Ok(processor) => return Ok(processor),
-            Err(error) => {
-                let error = handling.judge_bare(&call, error, &mut failures)?;
-                pause_after(directive, &token.key, &call.callback, attempt, &error).await?;
+/// What a processor is made with.
+struct Making<'a> {
+    handling: &'a FailureHandling,
+    shard: &'a ShardInfo,
+    lease: &'a LeaseKey,
+    posted: &'a Posted,
+}
+
+impl Making<'_> {
+    /// A processor from the user's factory; a panic there is a failure like any other.
+    async fn create<F: RecordProcessorFactory>(
+        &self,
+        factory: &F,
+        directive: &mut watch::Receiver<Directive>,
+    ) -> Result<F::Processor, Stop> {
+        let call = Call {
+            shard: self.shard,
+            callback: Callback::Create,
+            records: &[],
+        };
+        let mut failures = 0;
+        for attempt in 1.. {
+            match guarded(async { Ok(factory.create(self.shard)) }).await {
+                Ok(processor) => return Ok(processor),
+                Err(error) => {
+                    let error = self.handling.judge_bare(&call, error, &mut failures)?;
+                    self.posted.retrying(&call.callback, attempt, &error);
+                    pause_after(directive, self.lease, &call.callback, attempt, &error).await?;
+                }
             }
         }
+        Err(Stop::Lost)
     }
-    Err(Stop::Lost)
 }
 
 impl<P: RecordProcessor> Consumer<P> {
@@ -217,8 +241,10 @@ impl<P: RecordProcessor> Consumer<P> {
 
     /// Gives the lease up with the last checkpoint.
     async fn release(mut self, to: Option<String>) -> Release {
+        self.posted.note(Activity::Releasing);
         self.checkpointer.begin_release();
-        let answer = guarded(self.processor.shutdown_requested(&self.checkpointer)).await;
+        let call = self.processor.shutdown_requested(&self.checkpointer);
+        let answer = guarded_within(self.shared.grace, call).await;
         log_failure("shutdown_requested", &self.token, answer);
         let checkpoint = self.checkpointer.finish_release().await;
         Release {
@@ -233,7 +259,8 @@ impl<P: RecordProcessor> Consumer<P> {
             self.processor.lease_lost().await;
             Ok(())
         };
-        log_failure("lease_lost", &self.token, guarded(farewell).await);
+        let answer = guarded_within(self.shared.grace, farewell).await;
+        log_failure("lease_lost", &self.token, answer);
     }
 
     async fn process(&mut self) -> Result<(), Stop> {
@@ -249,6 +276,8 @@ impl<P: RecordProcessor> Consumer<P> {
                 end,
             } = page;
             self.deliver_all(records, millis_behind_latest).await?;
+            let handled = self.checkpointer.handled();
+            self.posted.progress(handled, millis_behind_latest);
             if let Some(children) = end
                 && let Some(children) = self.confirm_end(children).await?
             {
@@ -290,6 +319,8 @@ impl<P: RecordProcessor> Consumer<P> {
     }
 
     async fn next_page(&mut self) -> Result<Page, Stop> {
+        self.posted.note(Activity::Reading);
+        let mut failures = 0u32;
         loop {
             let read = tokio::select! {
                 biased;
@@ -300,6 +331,8 @@ impl<P: RecordProcessor> Consumer<P> {
                 Ok(page) => return Ok(page),
                 Err(error) => {
                     tracing::warn!(%error, lease = %self.token.key, "reading the shard failed, it is repeated");
+                    failures = failures.saturating_add(1);
+                    self.posted.retrying(&"reading the shard", failures, &error);
                     // A missing shard says nothing about its end (K13); the listing of the shards tells.
                     if error.kind() == ErrorKind::NotFound {
                         self.shared.sync.notify_one();
@@ -372,6 +405,9 @@ impl<P: RecordProcessor> Consumer<P> {
 
     /// Waits until the lease is provably held (K2).
     pub(super) async fn may_act(&mut self) -> Result<(), Stop> {
+        if !self.shared.window.is_open() {
+            self.posted.note(Activity::WaitingForRenewal);
+        }
         tokio::select! {
             biased;
             stop = stopped(&mut self.directive) => Err(stop),
@@ -385,6 +421,7 @@ impl<P: RecordProcessor> Consumer<P> {
         attempt: u32,
         error: &ProcessorError,
     ) -> Result<(), Stop> {
+        self.posted.retrying(callback, attempt, error);
         let key = &self.token.key;
         pause_after(&mut self.directive, key, callback, attempt, error).await
     }
@@ -471,7 +508,9 @@ impl<P: RecordProcessor> Consumer<P> {
 
     /// Everything of a closed shard was handled: tell the processor, then store it with the children's leases.
     async fn end(&mut self, children: Vec<Shard>) -> Result<(), Stop> {
+        self.posted.note(Activity::Ending);
         let mut failures = 0;
+        let children = self.whole_families(children).await?;
         for attempt in 1.. {
             self.may_act().await?;
             match guarded(self.processor.shard_ended(&self.checkpointer)).await {
@@ -482,9 +521,16 @@ impl<P: RecordProcessor> Consumer<P> {
                 }
             }
         }
+        // The end is final: nothing that a transaction should have stored may be missing behind it.
+        if self.checkpointer.has_offered() {
+            self.look_up().await?;
+        }
         let children = self.new_leases(children);
         for attempt in 1.. {
-            self.may_act().await?;
+            // An end that the processor has accepted is stored, if it can be at once, though the lease was to be given up.
+            if attempt > 1 || !self.shared.window.is_open() {
+                self.may_act().await?;
+            }
             let Shared {
                 store,
                 application,
@@ -505,11 +551,56 @@ impl<P: RecordProcessor> Consumer<P> {
         Ok(())
     }
 
-    /// Children begin at their start; or, where nothing of the parent was wanted yet, at the time the parent began.
+    /// The children whose other parents have leases as well. A parent without one would not hold back its child (K6), but perhaps only its own parents
+    /// have not ended yet: such a child is left to the next listing, which creates what is missing of a family in one transaction.
+    async fn whole_families(&mut self, children: Vec<Shard>) -> Result<Vec<Shard>, Stop> {
+        let mut whole = Vec::with_capacity(children.len());
+        for child in children {
+            let mut is_whole = true;
+            for parent in &child.parents {
+                is_whole =
+                    is_whole && (*parent == self.shard.shard_id || self.is_leased(parent).await?);
+            }
+            if is_whole {
+                whole.push(child);
+            }
+        }
+        Ok(whole)
+    }
+
+    async fn is_leased(&mut self, shard_id: &str) -> Result<bool, Stop> {
+        let key = LeaseKey {
+            stream: self.token.key.stream.clone(),
+            shard_id: shard_id.to_owned(),
+        };
+        for attempt in 1.. {
+            self.may_act().await?;
+            let Shared {
+                store,
+                application,
+                window,
+                ..
+            } = &*self.shared;
+            match bounded(window.length(), store.lease(application, &key)).await {
+                Ok(lease) => return Ok(lease.is_some()),
+                Err(error) => {
+                    self.pause_after(&"looking up a parent's lease", attempt, &error.into())
+                        .await?;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Children begin at their start; or, where nothing of the parent was wanted yet, at the time the parent began. Under LATEST everything in a
+    /// child came after the application began, whatever a clock that was set back says (K4).
     fn new_leases(&self, children: Vec<Shard>) -> Vec<NewLease> {
         let checkpoint = match self.checkpointer.handled() {
-            Position::AtTimestamp(ms) => Position::AtTimestamp(ms),
-            Position::TrimHorizon
+            Position::AtTimestamp(ms) if self.shared.initial != InitialPosition::Latest => {
+                Position::AtTimestamp(ms)
+            }
+            Position::AtTimestamp(_)
+            | Position::TrimHorizon
             | Position::AtSequence(_)
             | Position::Sequence { .. }
             | Position::ShardEnd => Position::TrimHorizon,

@@ -13,6 +13,7 @@ use crate::policy::{Callback, ErrorAction, ErrorPolicy, Failure, describe, is_bl
 use crate::processor::{ProcessorError, Record, RecordBatch, RecordProcessor, ShardInfo};
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
+use crate::status::Activity;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -181,6 +182,8 @@ impl<P: RecordProcessor> Consumer<P> {
         end: Position,
     ) -> Result<Result<(), ProcessorError>, Stop> {
         self.may_act().await?;
+        let records = part.records().len();
+        self.posted.note(Activity::Processing { records });
         self.checkpointer.begin_batch(end);
         let work = self.processor.process_records(part, &self.checkpointer);
         let answer = tokio::select! {
@@ -207,6 +210,11 @@ impl<P: RecordProcessor> Consumer<P> {
     async fn settle(&mut self, error: &ProcessorError) -> Result<(), Stop> {
         let lease = &self.token.key;
         tracing::debug!(%lease, %error, "a batch with a transaction of its own failed, what is stored is looked up");
+        self.look_up().await
+    }
+
+    /// Learns what the store holds after transactions of the application.
+    pub(super) async fn look_up(&mut self) -> Result<(), Stop> {
         for attempt in 1.. {
             match self.checkpointer.settle().await {
                 Ok(Settled::Here) => break,

@@ -36,6 +36,8 @@ pub(crate) struct SyncInput<'a> {
     pub(crate) shards: &'a [Shard],
     /// The leases, read *after* the shards were listed; those of other streams are ignored.
     pub(crate) leases: &'a [Lease],
+    /// Leases whose rows make no sense: they are there, and nobody knows how far they have got.
+    pub(crate) damaged: &'a [LeaseKey],
     pub(crate) initial: InitialPosition,
     /// What LATEST means: the stream server's clock when the worker started, *before* the shards were listed.
     pub(crate) started_ms: u64,
@@ -48,6 +50,21 @@ struct Family<'a> {
     shards: BTreeMap<&'a str, &'a Shard>,
     children: BTreeMap<&'a str, Vec<&'a str>>,
     leases: BTreeMap<&'a str, &'a Lease>,
+    damaged: BTreeSet<&'a str>,
+}
+
+/// The nearest leases on the lines of descent of a shard.
+#[derive(Default)]
+struct Ancestors<'a> {
+    leases: Vec<&'a Lease>,
+    /// Whether there are damaged ones among them.
+    damaged: bool,
+}
+
+impl Ancestors<'_> {
+    fn is_empty(&self) -> bool {
+        self.leases.is_empty() && !self.damaged
+    }
 }
 
 /// Plans a sync. `LATEST` is turned into the server's time here and never stored (K4).
@@ -63,7 +80,7 @@ pub(crate) fn plan(input: SyncInput<'_>) -> SyncPlan {
     let create = input
         .shards
         .iter()
-        .filter(|shard| !family.leases.contains_key(shard.shard_id.as_str()))
+        .filter(|shard| !family.is_leased(&shard.shard_id))
         .filter_map(|shard| {
             Some(NewLease {
                 key: key(&shard.shard_id),
@@ -117,7 +134,18 @@ impl<'a> Family<'a> {
                 .filter(own)
                 .map(|lease| (lease.key.shard_id.as_str(), lease))
                 .collect(),
+            damaged: input
+                .damaged
+                .iter()
+                .filter(|key| key.stream == input.stream)
+                .map(|key| key.shard_id.as_str())
+                .collect(),
         }
+    }
+
+    /// Whether there is a lease, sound or not.
+    fn is_leased(&self, id: &str) -> bool {
+        self.leases.contains_key(id) || self.damaged.contains(id)
     }
 
     /// Where a shard without a lease starts; `None` if it needs none.
@@ -128,7 +156,7 @@ impl<'a> Family<'a> {
         }
         let ancestors = self.leased_ancestors(shard);
         if !ancestors.is_empty() {
-            return Some(start_after(&ancestors));
+            return Some(start_after(&ancestors, input.initial));
         }
         // Its children are in work already: it was done with, or began before the application.
         if self.has_leased_descendant(&shard.shard_id) {
@@ -148,8 +176,8 @@ impl<'a> Family<'a> {
 
     /// The nearest leased shard on every line of descent. Where a line leads to a shard that is not listed any more and never had a
     /// lease, the leases of its range whose shards are not listed either: the application was away for longer than the retention.
-    fn leased_ancestors(&self, shard: &'a Shard) -> Vec<&'a Lease> {
-        let mut found = Vec::new();
+    fn leased_ancestors(&self, shard: &'a Shard) -> Ancestors<'a> {
+        let mut found = Ancestors::default();
         let mut seen = BTreeSet::new();
         let mut open: Vec<&str> = shard.parents.iter().map(String::as_str).collect();
         while let Some(id) = open.pop() {
@@ -157,7 +185,9 @@ impl<'a> Family<'a> {
                 continue;
             }
             if let Some(lease) = self.leases.get(id) {
-                found.push(*lease);
+                found.leases.push(*lease);
+            } else if self.damaged.contains(id) {
+                found.damaged = true;
             } else if let Some(parent) = self.shards.get(id) {
                 open.extend(parent.parents.iter().map(String::as_str));
             } else {
@@ -167,7 +197,7 @@ impl<'a> Family<'a> {
                             .hash_key_range
                             .is_none_or(|range| overlap(range, shard.hash_key_range))
                 };
-                found.extend(
+                found.leases.extend(
                     self.leases
                         .values()
                         .copied()
@@ -200,7 +230,7 @@ impl<'a> Family<'a> {
         let mut open = vec![id];
         while let Some(id) = open.pop() {
             for child in self.children.get(id).into_iter().flatten() {
-                if self.leases.contains_key(child) {
+                if self.is_leased(child) {
                     return true;
                 }
                 if seen.insert(*child) {
@@ -265,9 +295,14 @@ fn overlap(one: HashKeyRange, other: HashKeyRange) -> bool {
 }
 
 /// A descendant starts at its beginning; or at the time its ancestors wait for, if they have come across no record yet.
-fn start_after(ancestors: &[&Lease]) -> Position {
+fn start_after(ancestors: &Ancestors<'_>, initial: InitialPosition) -> Position {
+    // Nobody can tell what a damaged lease waited for. And under LATEST everything in a descendant came after the application
+    // began, whatever a clock that was set back says (K4).
+    if ancestors.damaged || initial == InitialPosition::Latest {
+        return Position::TrimHorizon;
+    }
     let mut earliest: Option<u64> = None;
-    for lease in ancestors {
+    for lease in &ancestors.leases {
         match lease.checkpoint {
             Position::AtTimestamp(ms) => {
                 earliest = Some(earliest.map_or(ms, |earliest| earliest.min(ms)));
@@ -330,6 +365,7 @@ impl Syncer {
             stream: &self.identity,
             shards: &shards,
             leases: &snapshot.leases,
+            damaged: &snapshot.damaged,
             initial: self.initial,
             started_ms: self.started_ms,
             open_at_start: &self.open_at_start,

@@ -1,6 +1,6 @@
 //! Settings and components in, a worker out.
 
-use super::{Beginning, Worker, WorkerHandle};
+use super::{Beginning, Components, Worker, WorkerHandle};
 use crate::client::{HttpClient, KinesisApi};
 use crate::config::{ForeignRecords, InitialPosition, WorkerConfig};
 use crate::dead_letter::DeadLetterQueue;
@@ -177,13 +177,17 @@ impl WorkerBuilder {
             given_up: Arc::clone(&handle.given_up),
         };
         let done = handle.done.clone().drop_guard();
-        Ok(Worker {
-            config,
+        let components = Components {
             client,
             store,
+            failures,
+            board: Arc::clone(&handle.board),
+        };
+        Ok(Worker {
+            config,
+            components,
             factory: Arc::new(factory),
             beginning,
-            failures,
             handle,
             done,
         })

@@ -32,6 +32,8 @@ pub(super) struct Held<F> {
     releases: BTreeMap<LeaseKey, Release>,
     /// What the error policy ends the worker with.
     failure: Option<Error>,
+    /// Whether a consumer panicked since it was last asked.
+    died: bool,
 }
 
 struct Running {
@@ -71,6 +73,7 @@ impl<F: RecordProcessorFactory> Held<F> {
             keys: BTreeMap::new(),
             releases: BTreeMap::new(),
             failure: None,
+            died: false,
         }
     }
 
@@ -125,6 +128,24 @@ impl<F: RecordProcessorFactory> Held<F> {
         self.keys.insert(id, lease.key.clone());
         self.running
             .insert(lease.key.clone(), Running { token, directive });
+    }
+
+    /// Gives up a lease that is ours and has no consumer.
+    pub(super) fn pass_on(&mut self, lease: &Lease) {
+        if !self.is_new(lease) {
+            return;
+        }
+        let token = LeaseToken {
+            key: lease.key.clone(),
+            owner: self.me.clone(),
+            counter: lease.counter,
+        };
+        let release = Release {
+            token,
+            checkpoint: None,
+            to: None,
+        };
+        self.releases.insert(lease.key.clone(), release);
     }
 
     /// Compares what we believe to hold with the store: tells the consumers of lost leases, and finds who asks for ours.
@@ -205,6 +226,7 @@ impl<F: RecordProcessorFactory> Held<F> {
             Err(error) => {
                 let id = error.id();
                 if let Ok(panic) = error.try_into_panic() {
+                    self.died = true;
                     let text = panic_text(&*panic);
                     tracing::error!(lease = ?self.keys.get(&id), "the shard consumer panicked, it is started again: {text}");
                 }
@@ -233,6 +255,11 @@ impl<F: RecordProcessorFactory> Held<F> {
     /// The first failure that ends the worker, if there was one; once.
     pub(super) fn failure(&mut self) -> Option<Error> {
         self.failure.take()
+    }
+
+    /// Whether a consumer panicked since the last call: it is started again with the next look, which must not be hurried for it.
+    pub(super) fn has_died(&mut self) -> bool {
+        std::mem::take(&mut self.died)
     }
 
     /// What is to be released in the store.

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::lease::LeaseStore;
 use crate::processor::RecordProcessorFactory;
 use crate::shard::deliver::{FailureHandling, GivenUp};
+use crate::status::{Board, ShardStatus};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -26,14 +27,20 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// Processes the shards of one stream together with the other workers of the application.
 pub struct Worker<F> {
     config: WorkerConfig,
-    client: Arc<dyn KinesisApi>,
-    store: Arc<dyn LeaseStore>,
+    components: Components,
     factory: Arc<F>,
     beginning: Beginning,
-    failures: FailureHandling,
     handle: WorkerHandle,
     /// Tells the handles when the worker is gone, whether it ran or not.
     done: DropGuard,
+}
+
+/// What a worker works with, beside its settings and the user's code.
+struct Components {
+    client: Arc<dyn KinesisApi>,
+    store: Arc<dyn LeaseStore>,
+    failures: FailureHandling,
+    board: Arc<Board>,
 }
 
 /// The stream as it was when the worker was built.
@@ -93,15 +100,13 @@ impl<F: RecordProcessorFactory> Worker<F> {
     pub async fn run(self) -> Result<(), Error> {
         let Worker {
             config,
-            client,
-            store,
+            components,
             factory,
             beginning,
-            failures,
             handle,
             done,
         } = self;
-        let running = run::Run::start(config, client, store, factory, beginning, failures).await?;
+        let running = run::Run::start(config, components, factory, beginning).await?;
         let ended = running.until(handle.asked).await;
         drop(done);
         ended
@@ -124,6 +129,7 @@ pub struct WorkerHandle {
     asked: CancellationToken,
     done: CancellationToken,
     given_up: Arc<GivenUp>,
+    board: Arc<Board>,
 }
 
 impl WorkerHandle {
@@ -132,6 +138,7 @@ impl WorkerHandle {
             asked: CancellationToken::new(),
             done: CancellationToken::new(),
             given_up: Arc::default(),
+            board: Arc::default(),
         }
     }
 
@@ -147,6 +154,12 @@ impl WorkerHandle {
             skipped: self.given_up.skipped.load(Ordering::Relaxed),
             dead_letters: self.given_up.dead_lettered.load(Ordering::Relaxed),
         }
+    }
+
+    /// What each shard that this worker holds is doing, and for how long: why one does not move. In order of the shards' ids. Of a shard that it
+    /// does not hold, [`why`](crate::lease::why::why) tells.
+    pub fn shards(&self) -> Vec<ShardStatus> {
+        self.board.read()
     }
 
     /// Asks for a graceful shutdown and waits until the worker is gone.

@@ -1,8 +1,7 @@
 //! The one loop that decides: look at the leases, tell the consumers, release, take, ask; then wait a little.
 
-use super::Beginning;
 use super::held::{Held, Work};
-use crate::client::KinesisApi;
+use super::{Beginning, Components};
 use crate::client::retry::backoff;
 use crate::client::same_stream::SameStream;
 use crate::clock;
@@ -17,7 +16,6 @@ use crate::processor::RecordProcessorFactory;
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
 use crate::shard::consumer::Shared;
-use crate::shard::deliver::FailureHandling;
 use crate::shard::sync::{SyncReport, Syncer};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,13 +50,17 @@ impl<F: RecordProcessorFactory> Run<F> {
     /// Registers, brings the leases up to date, and starts the heartbeat.
     pub(super) async fn start(
         config: WorkerConfig,
-        client: Arc<dyn KinesisApi>,
-        store: Arc<dyn LeaseStore>,
+        components: Components,
         factory: Arc<F>,
         beginning: Beginning,
-        failures: FailureHandling,
     ) -> Result<Self, Error> {
-        let Beginning { stream, open } = beginning;
+        let stream = beginning.stream.clone();
+        let Components {
+            client,
+            store,
+            failures,
+            board,
+        } = components;
         let client = SameStream::new(client, stream.identity());
         let (sent, registration) = register(&*store, &config, &stream.identity()).await?;
         let shared = Arc::new(Shared {
@@ -68,21 +70,14 @@ impl<F: RecordProcessorFactory> Run<F> {
             window: OwnerWindow::open(sent, config.failover_time),
             read_ahead: Arc::new(Semaphore::new(config.read_ahead_bytes)),
             failures,
+            grace: config.shutdown_grace,
+            initial: config.initial_position,
             foreign_records: config.foreign_records,
             sync: Arc::new(Notify::new()),
             meters: Arc::default(),
+            board,
         });
-        let syncer = Syncer {
-            client: Arc::clone(&shared.client),
-            store: Arc::clone(&shared.store),
-            application: config.application.clone(),
-            stream: config.stream.clone(),
-            identity: stream.identity(),
-            initial: config.initial_position,
-            started_ms: stream.server_time_ms,
-            open_at_start: open,
-            store_timeout: config.failover_time,
-        };
+        let syncer = syncer(&config, &shared, beginning);
         let mut background = JoinSet::new();
         background.spawn(keep_alive(
             Arc::clone(&shared.store),
@@ -145,7 +140,9 @@ impl<F: RecordProcessorFactory> Run<F> {
                     if let Some(error) = self.held.failure() {
                         return self.give_in(error).await;
                     }
-                    look_at = clock::now();
+                    if !self.held.has_died() {
+                        look_at = clock::now();
+                    }
                 }
                 () = tokio::time::sleep_until(look_at) => {
                     // Asking must not wait for a store that does not answer.
@@ -203,11 +200,33 @@ impl<F: RecordProcessorFactory> Run<F> {
         self.forget_dead().await
     }
 
-    /// Starts on leases that the snapshot shows as ours. They could be those of a later run under the same id: a heartbeat that is accepted
-    /// after the snapshot proves that there was none (K1).
+    /// Starts on leases that the snapshot shows as ours.
     async fn adopt(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        if self.has_new(snapshot).await? {
+            for lease in &snapshot.leases {
+                self.held.adopt(lease);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives on what is handed to a worker that leaves: it has no use for it, and while it lives nobody can take it (K10).
+    async fn pass_on(&mut self) -> Result<(), Error> {
+        let call = self.shared.store.snapshot(&self.config.application);
+        let snapshot = bounded(self.config.failover_time, call).await?;
+        if self.has_new(&snapshot).await? {
+            for lease in &snapshot.leases {
+                self.held.pass_on(lease);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there are leases under our id without a consumer. They could be those of a later run under the same id: a heartbeat that is accepted
+    /// after the snapshot proves that there was none (K1).
+    async fn has_new(&self, snapshot: &Snapshot) -> Result<bool, Error> {
         if !snapshot.leases.iter().any(|lease| self.held.is_new(lease)) {
-            return Ok(());
+            return Ok(false);
         }
         let Shared {
             store, application, ..
@@ -215,10 +234,7 @@ impl<F: RecordProcessorFactory> Run<F> {
         let loads = Loads::new();
         let proof = store.heartbeat(application, &self.registration, &loads);
         bounded(self.config.failover_time, proof).await?;
-        for lease in &snapshot.leases {
-            self.held.adopt(lease);
-        }
-        Ok(())
+        Ok(true)
     }
 
     /// Takes and asks for what the plan says.
@@ -349,6 +365,7 @@ impl<F: RecordProcessorFactory> Run<F> {
     async fn drain(&mut self) {
         let deadline = clock::now() + self.config.shutdown_grace;
         let together = clock::now() + RELEASED_TOGETHER.min(self.config.shutdown_grace);
+        let mut look_at = clock::now() + LONGEST_LOOK_PAUSE;
         while !self.held.is_empty() {
             tokio::select! {
                 biased;
@@ -365,6 +382,12 @@ impl<F: RecordProcessorFactory> Run<F> {
                         self.held.ended().await;
                     }
                 }
+                () = tokio::time::sleep_until(look_at) => {
+                    if let Ok(Err(error)) = tokio::time::timeout_at(deadline, self.pass_on()).await {
+                        tracing::debug!(%error, "the leases cannot be looked at");
+                    }
+                    look_at = clock::now() + LONGEST_LOOK_PAUSE;
+                }
             }
             #[cfg(test)]
             if made(Bug::KeepAtExit) {
@@ -375,6 +398,21 @@ impl<F: RecordProcessorFactory> Run<F> {
                 tracing::debug!(%error, "a release failed");
             }
         }
+    }
+}
+
+/// What keeps the leases of the stream in line with its shards.
+fn syncer(config: &WorkerConfig, shared: &Shared, beginning: Beginning) -> Syncer {
+    Syncer {
+        client: Arc::clone(&shared.client),
+        store: Arc::clone(&shared.store),
+        application: config.application.clone(),
+        stream: config.stream.clone(),
+        identity: beginning.stream.identity(),
+        initial: config.initial_position,
+        started_ms: beginning.stream.server_time_ms,
+        open_at_start: beginning.open,
+        store_timeout: config.failover_time,
     }
 }
 

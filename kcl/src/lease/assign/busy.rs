@@ -72,7 +72,7 @@ impl<'a> Costs<'a> {
 
     /// The order in which a worker gives leases up: the lightest first, then those that suit it least.
     pub(super) fn give_up_order(&self, owner: &str, leases: &mut [&'a Lease]) {
-        leases.sort_by_key(|lease| (self.of(lease), weight(owner, &lease.key), &lease.key));
+        leases.sort_by_cached_key(|lease| (self.of(lease), weight(owner, &lease.key), &lease.key));
     }
 }
 

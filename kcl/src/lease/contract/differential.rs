@@ -1,4 +1,4 @@
-//! Random sequences of verbs by three workers: memory and SQLite answer alike and end up alike.
+//! Random sequences of verbs by three workers: every store answers as memory does, and ends up alike.
 
 use super::*;
 use proptest::prelude::*;
@@ -43,6 +43,11 @@ enum Verb {
         position: u64,
         off: u64,
     },
+    Prepare {
+        shard: usize,
+        position: u64,
+        off: u64,
+    },
     End {
         shard: usize,
         child: Option<usize>,
@@ -77,6 +82,8 @@ fn verb() -> impl Strategy<Value = Verb> {
             .prop_map(|(worker, shard, replace)| Verb::Ask { worker, shard, replace }),
         4 => (shard(), 0u64..6, off())
             .prop_map(|(shard, position, off)| Verb::Checkpoint { shard, position, off }),
+        2 => (shard(), 0u64..6, off())
+            .prop_map(|(shard, position, off)| Verb::Prepare { shard, position, off }),
         1 => (shard(), prop::option::of(shard()), off())
             .prop_map(|(shard, child, off)| Verb::End { shard, child, off }),
         3 => (shards(), prop::option::of(0u64..6), prop::option::of(worker()), off())
@@ -221,6 +228,18 @@ impl Subject {
                 let token = Self::token(snapshot, *shard, *off);
                 answer(store.checkpoint(APP, &token, &at(*position)).await)
             }
+            Verb::Prepare {
+                shard,
+                position,
+                off,
+            } => {
+                let token = Self::token(snapshot, *shard, *off);
+                let pending = PendingCheckpoint {
+                    position: at(*position),
+                    state: vec![u8::try_from(*position).unwrap()],
+                };
+                answer(store.prepare(APP, &token, &pending).await)
+            }
             Verb::End { shard, child, off } => {
                 let token = Self::token(snapshot, *shard, *off);
                 let children: Vec<NewLease> = child
@@ -235,14 +254,9 @@ impl Subject {
                 to,
                 off,
             } => {
-                let release = |(index, shard): (usize, &usize)| {
-                    // Positions fall within the list, so that some lists are half good.
-                    let position =
-                        position.map(|position| at(position.saturating_sub(index as u64)));
-                    let token = Self::token(snapshot, *shard, *off);
-                    give_up(&token, position, to.map(|worker| WORKERS[worker]))
-                };
-                let releases: Vec<Release> = shards.iter().enumerate().map(release).collect();
+                let token = |shard: &usize| Self::token(snapshot, *shard, *off);
+                let tokens: Vec<LeaseToken> = shards.iter().map(token).collect();
+                let releases = releases(&tokens, *position, to.map(|worker| WORKERS[worker]));
                 answer(store.release(APP, &releases).await)
             }
             Verb::Delete { shard } => answer(store.delete_ended(APP, &[key(SHARDS[*shard])]).await),
@@ -266,6 +280,15 @@ impl Subject {
     }
 }
 
+/// Positions fall within the list, so that some lists are half good.
+fn releases(tokens: &[LeaseToken], position: Option<u64>, to: Option<&str>) -> Vec<Release> {
+    let release = |(index, token): (usize, &LeaseToken)| {
+        let position = position.map(|position| at(position.saturating_sub(index as u64)));
+        give_up(token, position, to)
+    };
+    tokens.iter().enumerate().map(release).collect()
+}
+
 fn answer<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     match result {
         Ok(value) => format!("{value:?}"),
@@ -273,20 +296,15 @@ fn answer<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     }
 }
 
-async fn compare(verbs: &[Verb]) {
-    let sqlite = two_processes().await;
-    let mut subjects = [Subject::new(memory().one), Subject::new(sqlite.one)];
+async fn compare(with: Stores, verbs: &[Verb]) {
+    let mut subjects = [Subject::new(memory().one), Subject::new(with.one)];
     let mut counters: BTreeMap<LeaseKey, u64> = BTreeMap::new();
     for (step, verb) in verbs.iter().enumerate() {
-        let [memory, sqlite] = &mut subjects;
+        let [memory, other] = &mut subjects;
         let expected = memory.perform(verb).await;
-        assert_eq!(
-            sqlite.perform(verb).await,
-            expected,
-            "step {step}: {verb:?}"
-        );
+        assert_eq!(other.perform(verb).await, expected, "step {step}: {verb:?}");
         let state = memory.state().await;
-        assert_eq!(sqlite.state().await, state, "after step {step}: {verb:?}");
+        assert_eq!(other.state().await, state, "after step {step}: {verb:?}");
         let held = counters.clone();
         counters.retain(|key, _| state.leases.iter().any(|lease| lease.key == *key));
         for lease in &state.leases {
@@ -297,12 +315,25 @@ async fn compare(verbs: &[Verb]) {
     }
 }
 
+fn on_a_runtime(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(test);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn k1_fenced_memory_and_sqlite_agree(verbs in prop::collection::vec(verb(), 1..60)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(compare(&verbs));
+        on_a_runtime(async { compare(two_processes().await, &verbs).await });
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn k1_fenced_memory_and_postgres_agree(verbs in prop::collection::vec(verb(), 1..60)) {
+        on_a_runtime(async { compare(postgres().await, &verbs).await });
     }
 }

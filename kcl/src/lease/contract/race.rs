@@ -1,4 +1,4 @@
-//! Many workers racing for the leases of one SQLite file through two stores.
+//! Many workers racing for the leases of one database through two stores.
 
 use super::*;
 use std::collections::BTreeMap;
@@ -81,7 +81,16 @@ async fn work(store: &Arc<dyn LeaseStore>, lease: &Lease, round: usize, history:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn k1_fenced_racing_workers_never_share_a_token() {
-    let stores = two_processes().await;
+    race_through(two_processes().await).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn k1_fenced_racing_workers_never_share_a_token_in_postgres() {
+    race_through(two_postgres_processes().await).await;
+}
+
+async fn race_through(stores: Stores) {
     let leases = SHARDS.map(|shard| new_lease(shard, &[]));
     stores.one.create_leases(APP, &leases).await.unwrap();
     let history = Arc::new(Mutex::new(History::default()));

@@ -18,6 +18,7 @@ impl LeaseDatabase for Sqlite {
         connection: &mut SqliteConnection,
         step: CheckpointStep<'_>,
     ) -> Result<(), Error> {
+        step.moves_forward()?;
         let path = Path::new(DATABASE);
         let token = step.token;
         // The write comes first, so that the transaction waits for other writers here or not at all.
@@ -175,6 +176,7 @@ mod tests {
         for (step, kind) in [
             (step(&mine, 4, 8), ErrorKind::InvalidPosition),
             (step(&mine, 9, 8), ErrorKind::InvalidPosition),
+            (step(&mine, 6, 5), ErrorKind::InvalidPosition),
             (step(&stale, 6, 8), ErrorKind::LeaseLost),
             (step(&elsewhere, 6, 8), ErrorKind::Store),
         ] {

@@ -1,7 +1,12 @@
 //! The SQLite store alone: files it must refuse, rows it must survive, and writes that fail half-way.
 
 use super::*;
+use crate::checkpoint::Position;
 use crate::lease::contract::{APP, STREAM, at, claim, key, new_lease, token};
+use crate::lease::sql::Rows;
+use crate::lease::{
+    Claim, LeaseKey, LeaseStore, Loads, NewLease, Registration, Release, WorkerProfile, rules,
+};
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 
@@ -300,7 +305,10 @@ async fn a_file_that_cannot_be_written_says_so() {
             let mut transaction = Transaction::write(&mut connection, &path, APP)
                 .await
                 .unwrap();
-            transaction.create(&new_lease("a", &[])).await.unwrap_err()
+            transaction
+                .create(&[rules::create(&new_lease("a", &[]))])
+                .await
+                .unwrap_err()
         }
         Err(error) => error,
     };
@@ -634,4 +642,31 @@ async fn heartbeats_are_not_starved_by_the_checkpoints_of_other_processes() {
     }
     let slowest = *slowest.lock().unwrap();
     assert!(slowest < Duration::from_millis(300), "{slowest:?}");
+}
+
+/// Goal: a transaction that SQLite has rolled back by itself (the disk was full) ends nothing but itself. Method: the rollback is
+/// made behind the driver's back.
+#[tokio::test]
+async fn k10_a_connection_stuck_in_a_transaction_is_replaced() {
+    let (_directory, path) = place();
+    let store = SqliteLeaseStore::open(&path).await.unwrap();
+    let worker = store
+        .register(APP, "w", &WorkerProfile::default())
+        .await
+        .unwrap();
+    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+    store.snapshot(APP).await.unwrap();
+    let database = &store.database;
+    for place in [&database.writer, &database.pulse, &database.reader] {
+        let mut guard = place.lock().await;
+        let connection = guard.as_mut().unwrap();
+        let mut transaction = connection.begin().await.unwrap();
+        run(&mut transaction, "ROLLBACK").await;
+    }
+    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+    store
+        .create_leases(APP, &[new_lease("a", &[])])
+        .await
+        .unwrap();
+    assert_eq!(store.snapshot(APP).await.unwrap().leases.len(), 1);
 }

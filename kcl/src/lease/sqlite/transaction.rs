@@ -4,15 +4,14 @@ use super::fault::explain;
 use super::schema;
 use crate::checkpoint::Position;
 use crate::error::{Error, ErrorKind};
-use crate::lease::rules::{self, Surroundings};
-use crate::lease::{
-    Lease, LeaseKey, Loads, NewLease, PendingCheckpoint, Registration, WorkerProfile, WorkerRow,
-};
-use millstream_wire::HashKeyRange;
+use crate::lease::sql::row::{self, Damaged};
+use crate::lease::sql::{Change, Hold, Leases, Rows, Run};
+use crate::lease::{Lease, LeaseKey, Loads, PendingCheckpoint, Snapshot, WorkerProfile};
+use serde_json::json;
 use sqlx::sqlite::{Sqlite, SqliteRow};
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::{Connection, SqliteConnection};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
 
 /// A transaction on the rows of one application. Dropped without [`Transaction::commit`], it never was.
 #[derive(Debug)]
@@ -22,11 +21,15 @@ pub(super) struct Transaction<'a> {
     application: &'a str,
 }
 
-/// A worker's row with what tells its runs apart.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Run {
-    pub(super) incarnation: u64,
-    pub(super) heartbeat: u64,
+/// The columns of a lease, of the table under the name `l`.
+macro_rules! select_leases {
+    ($($rest:literal),*) => {
+        concat!(
+            "SELECT l.stream, l.lease_key, l.lease_owner, l.lease_counter, l.checkpoint, l.wanted_by, l.owner_switches,
+                    l.parents, l.hash_range_start, l.hash_range_end, l.pending_checkpoint, l.pending_state ",
+            $($rest),*
+        )
+    };
 }
 
 impl<'a> Transaction<'a> {
@@ -40,7 +43,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Begins to read one state of everything.
-    pub(super) async fn read(
+    pub(super) async fn look(
         connection: &'a mut SqliteConnection,
         path: &'a Path,
         application: &'a str,
@@ -72,221 +75,238 @@ impl<'a> Transaction<'a> {
             .map_err(|fault| explain(path, fault))
     }
 
-    /// One lease. A damaged row is logged and counts as no lease (K10).
-    pub(super) async fn lease(&mut self, key: &LeaseKey) -> Result<Option<Lease>, Error> {
-        lease_on(&mut self.inner, self.path, self.application, key).await
-    }
-
-    /// All leases in order of their keys, and the keys of damaged rows.
-    pub(super) async fn leases(&mut self) -> Result<(Vec<Lease>, Vec<LeaseKey>), Error> {
-        let rows = sqlx::query(
-            "SELECT stream, lease_key, lease_owner, lease_counter, checkpoint, wanted_by, owner_switches,
-                    parents, hash_range_start, hash_range_end, pending_checkpoint, pending_state
-             FROM leases WHERE application = ?1 ORDER BY stream, lease_key",
-        )
-        .bind(self.application)
-        .fetch_all(&mut *self.inner)
-        .await
-        .map_err(|fault| explain(self.path, fault))?;
-        let (mut leases, mut damaged) = (Vec::with_capacity(rows.len()), Vec::new());
+    /// The leases of rows, and the keys of damaged ones.
+    fn read(&self, rows: &[SqliteRow]) -> (Leases, Vec<LeaseKey>) {
+        let (mut leases, mut damaged) = (Leases::new(), Vec::new());
         for row in rows {
-            match decode(self.path, self.application, &row) {
-                Ok(lease) => leases.push(lease),
-                Err(key) => damaged.extend(key),
+            match decode(self.path, self.application, row) {
+                Ok(lease) => drop(leases.insert(lease.key.clone(), lease)),
+                Err(Damaged(key)) => damaged.extend(key),
             }
         }
-        Ok((leases, damaged))
+        (leases, damaged)
     }
 
-    /// The keys of the leases a worker holds or asks for.
-    pub(super) async fn leases_of(&mut self, worker_id: &str) -> Result<Vec<LeaseKey>, Error> {
-        let rows: Vec<(String, String)> = sqlx::query_as(
-            "SELECT stream, lease_key FROM leases
-             WHERE application = ?1 AND (lease_owner = ?2 OR wanted_by = ?2)",
-        )
+    /// K1: a write found every row as the rules had seen it.
+    fn all_changed(&self, changed: u64, expected: usize) -> Result<(), Error> {
+        if u64::try_from(expected).is_ok_and(|expected| changed == expected) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Store,
+            format!(
+                "lease store {}: {changed} of {expected} leases were as they had just been read; is the file on a file system whose locks work?",
+                self.path.display(),
+            ),
+        ))
+    }
+
+    fn sql(&self) -> impl Fn(sqlx::Error) -> Error + use<'a> {
+        let path = self.path;
+        move |fault| explain(path, fault)
+    }
+}
+
+/// Sets of rows travel as JSON in one parameter, so that a transaction is short however many leases it is about: others
+/// wait for it.
+impl Rows for Transaction<'_> {
+    async fn leases(&mut self, keys: &BTreeSet<LeaseKey>, _hold: Hold) -> Result<Leases, Error> {
+        let rows = sqlx::query(select_leases!(
+            "FROM json_each(?2) AS k CROSS JOIN leases AS l
+                  ON l.application = ?1 AND l.stream = k.value ->> 0 AND l.lease_key = k.value ->> 1"
+        ))
         .bind(self.application)
-        .bind(worker_id)
+        .bind(pairs(keys))
         .fetch_all(&mut *self.inner)
         .await
-        .map_err(|fault| explain(self.path, fault))?;
+        .map_err(self.sql())?;
+        Ok(self.read(&rows).0)
+    }
+
+    async fn leases_of(&mut self, worker_ids: &BTreeSet<&str>) -> Result<Leases, Error> {
+        let rows = sqlx::query(select_leases!(
+            "FROM leases AS l WHERE l.application = ?1
+                  AND (l.lease_owner IN (SELECT value FROM json_each(?2)) OR l.wanted_by IN (SELECT value FROM json_each(?2)))"
+        ))
+        .bind(self.application)
+        .bind(json!(worker_ids).to_string())
+        .fetch_all(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        Ok(self.read(&rows).0)
+    }
+
+    async fn unended(&mut self, keys: &BTreeSet<LeaseKey>) -> Result<BTreeSet<LeaseKey>, Error> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT l.stream, l.lease_key FROM json_each(?2) AS k CROSS JOIN leases AS l
+                    ON l.application = ?1 AND l.stream = k.value ->> 0 AND l.lease_key = k.value ->> 1
+             WHERE l.checkpoint <> ?3",
+        )
+        .bind(self.application)
+        .bind(pairs(keys))
+        .bind(Position::ShardEnd.to_string())
+        .fetch_all(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
         Ok(rows
             .into_iter()
             .map(|(stream, shard_id)| LeaseKey { stream, shard_id })
             .collect())
     }
 
-    /// What a claim of the lease depends on.
-    pub(super) async fn surroundings(&mut self, lease: &Lease) -> Result<Surroundings, Error> {
-        let owner_heartbeat = match &lease.owner {
-            Some(owner) => self.run(owner).await?.map(|run| run.heartbeat),
-            None => None,
-        };
-        let mut parents_ended = true;
-        for parent in &lease.parents {
-            let ended: Option<bool> = sqlx::query_scalar(
-                "SELECT checkpoint = ?4 FROM leases
-                 WHERE application = ?1 AND stream = ?2 AND lease_key = ?3",
-            )
-            .bind(self.application)
-            .bind(&lease.key.stream)
-            .bind(parent)
-            .bind(Position::ShardEnd.to_string())
-            .fetch_optional(&mut *self.inner)
-            .await
-            .map_err(|fault| explain(self.path, fault))?;
-            parents_ended &= ended.unwrap_or(true);
-        }
-        Ok(Surroundings {
-            owner_heartbeat,
-            parents_ended,
-        })
-    }
-
-    /// Creates the lease unless its row is there; says whether it did.
-    pub(super) async fn create(&mut self, new: &NewLease) -> Result<bool, Error> {
-        let lease = rules::create(new);
-        let parents = serde_json::to_string(&lease.parents).map_err(|source| {
-            Error::with_source(
-                ErrorKind::Store,
-                format!("the parents of lease {} cannot be written", lease.key),
-                source,
-            )
-        })?;
-        let done = sqlx::query(
-            "INSERT INTO leases (application, stream, lease_key, lease_counter, checkpoint, owner_switches,
-                                 parents, hash_range_start, hash_range_end)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
-        )
-        .bind(self.application)
-        .bind(&lease.key.stream)
-        .bind(&lease.key.shard_id)
-        .bind(lease.counter.cast_signed())
-        .bind(lease.checkpoint.to_string())
-        .bind(lease.owner_switches.cast_signed())
-        .bind(parents)
-        .bind(lease.hash_key_range.map(|range| range.start.to_string()))
-        .bind(lease.hash_key_range.map(|range| range.end.to_string()))
-        .execute(&mut *self.inner)
-        .await
-        .map_err(|fault| explain(self.path, fault))?;
-        Ok(done.rows_affected() == 1)
-    }
-
-    /// Replaces `before` by `after`. The rules have looked at `before` in this transaction; the condition repeats K1.
-    pub(super) async fn replace(&mut self, before: &Lease, after: &Lease) -> Result<(), Error> {
-        let done = sqlx::query(
-            "UPDATE leases SET lease_owner = ?1, lease_counter = ?2, checkpoint = ?3, wanted_by = ?4,
-                    owner_switches = ?5, pending_checkpoint = ?11, pending_state = ?12
-             WHERE application = ?6 AND stream = ?7 AND lease_key = ?8
-                   AND lease_counter = ?9 AND lease_owner IS ?10",
-        )
-        .bind(&after.owner)
-        .bind(after.counter.cast_signed())
-        .bind(after.checkpoint.to_string())
-        .bind(&after.wanted_by)
-        .bind(after.owner_switches.cast_signed())
-        .bind(self.application)
-        .bind(&before.key.stream)
-        .bind(&before.key.shard_id)
-        .bind(before.counter.cast_signed())
-        .bind(&before.owner)
-        .bind(after.pending.as_ref().map(|pending| pending.position.to_string()))
-        .bind(after.pending.as_ref().map(|pending| pending.state.as_slice()))
-        .execute(&mut *self.inner)
-        .await
-        .map_err(|fault| explain(self.path, fault))?;
-        if done.rows_affected() == 1 {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Store,
-            format!(
-                "lease store {}: lease {} changed within a transaction; is the file on a file system whose locks work?",
-                self.path.display(),
-                before.key
-            ),
+    async fn everything(&mut self) -> Result<Snapshot, Error> {
+        let leases = sqlx::query(select_leases!(
+            "FROM leases AS l WHERE l.application = ?1 ORDER BY l.stream, l.lease_key"
         ))
-    }
-
-    pub(super) async fn delete_lease(&mut self, key: &LeaseKey) -> Result<(), Error> {
-        sqlx::query("DELETE FROM leases WHERE application = ?1 AND stream = ?2 AND lease_key = ?3")
-            .bind(self.application)
-            .bind(&key.stream)
-            .bind(&key.shard_id)
-            .execute(&mut *self.inner)
-            .await
-            .map_err(|fault| explain(self.path, fault))?;
-        Ok(())
-    }
-
-    /// A worker's current run. STRICT columns hold integers; any integer is a sound heartbeat.
-    pub(super) async fn run(&mut self, worker_id: &str) -> Result<Option<Run>, Error> {
-        let row: Option<(i64, i64)> = sqlx::query_as(
-            "SELECT incarnation, heartbeat FROM workers WHERE application = ?1 AND worker_id = ?2",
-        )
         .bind(self.application)
-        .bind(worker_id)
-        .fetch_optional(&mut *self.inner)
+        .fetch_all(&mut *self.inner)
         .await
-        .map_err(|fault| explain(self.path, fault))?;
-        Ok(row.map(|(incarnation, heartbeat)| Run {
-            incarnation: incarnation.cast_unsigned(),
-            heartbeat: heartbeat.cast_unsigned(),
-        }))
-    }
-
-    /// The run of the registration, if it is the current one.
-    pub(super) async fn current(&mut self, worker: &Registration) -> Result<Option<Run>, Error> {
-        let run = self.run(&worker.worker_id).await?;
-        Ok(run.filter(|run| run.incarnation == worker.incarnation))
-    }
-
-    /// Every worker's row. What it says of itself is advice: what cannot be read counts as not said.
-    pub(super) async fn workers(&mut self) -> Result<Vec<WorkerRow>, Error> {
-        let rows: Vec<SqliteRow> = sqlx::query(
+        .map_err(self.sql())?;
+        let workers = sqlx::query(
             "SELECT worker_id, heartbeat, stream, failover_ms, max_leases, loads
              FROM workers WHERE application = ?1 ORDER BY worker_id",
         )
         .bind(self.application)
         .fetch_all(&mut *self.inner)
         .await
-        .map_err(|fault| explain(self.path, fault))?;
-        let worker = |row: SqliteRow| -> Result<WorkerRow, sqlx::Error> {
-            let number = |column: &str| -> Option<u64> {
-                let value: Option<i64> = row.try_get(column).ok()?;
-                u64::try_from(value?).ok()
-            };
-            let text = |column: &str| -> Option<String> { row.try_get(column).ok().flatten() };
-            Ok(WorkerRow {
-                worker_id: row.try_get("worker_id")?,
-                heartbeat: row.try_get::<i64, _>("heartbeat")?.cast_unsigned(),
-                profile: WorkerProfile {
-                    stream: text("stream"),
-                    failover: number("failover_ms").map(Duration::from_millis),
-                    max_leases: number("max_leases"),
-                },
-                loads: text("loads")
-                    .and_then(|loads| serde_json::from_str(&loads).ok())
-                    .unwrap_or_default(),
-            })
-        };
-        rows.into_iter()
-            .map(worker)
-            .collect::<Result<_, _>>()
-            .map_err(|fault| explain(self.path, fault))
+        .map_err(self.sql())?;
+        let (leases, damaged) = self.read(&leases);
+        let workers = workers.iter().map(row::worker).collect::<Result<_, _>>();
+        Ok(Snapshot {
+            leases: leases.into_values().collect(),
+            workers: workers.map_err(self.sql())?,
+            damaged,
+        })
     }
 
-    /// Writes the row of a worker that registers.
-    pub(super) async fn put_run(
+    async fn create(&mut self, leases: &[Lease]) -> Result<usize, Error> {
+        let mut values = Vec::with_capacity(leases.len());
+        for lease in leases {
+            let range = lease.hash_key_range;
+            values.push(json!([
+                lease.key.stream,
+                lease.key.shard_id,
+                lease.counter,
+                lease.checkpoint.to_string(),
+                lease.owner_switches,
+                row::parents_text(lease)?,
+                range.map(|range| range.start.to_string()),
+                range.map(|range| range.end.to_string()),
+            ]));
+        }
+        let done = sqlx::query(
+            "INSERT INTO leases (application, stream, lease_key, lease_counter, checkpoint, owner_switches,
+                                 parents, hash_range_start, hash_range_end)
+             SELECT ?1, n.value ->> 0, n.value ->> 1, n.value ->> 2, n.value ->> 3, n.value ->> 4,
+                    n.value ->> 5, n.value ->> 6, n.value ->> 7
+             FROM json_each(?2) AS n WHERE TRUE ON CONFLICT DO NOTHING",
+        )
+        .bind(self.application)
+        .bind(json!(values).to_string())
+        .execute(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
+    }
+
+    /// The rules have looked at the leases in this transaction; the condition repeats K1. MATERIALIZED has SQLite look the rows
+    /// up by their keys, instead of going through all rows for each change.
+    async fn replace(&mut self, changes: &[Change]) -> Result<(), Error> {
+        let value = |Change { before, after }: &Change| {
+            json!([
+                before.key.stream,
+                before.key.shard_id,
+                before.counter,
+                before.owner,
+                after.owner,
+                after.counter,
+                after.checkpoint.to_string(),
+                after.wanted_by,
+                after.owner_switches,
+                i32::from(after.pending.is_some()),
+            ])
+        };
+        let values: Vec<_> = changes.iter().map(value).collect();
+        let done = sqlx::query(
+            "WITH c AS MATERIALIZED (
+                 SELECT value ->> 0 AS of_stream, value ->> 1 AS of_key, value ->> 2 AS old_counter, value ->> 3 AS old_owner,
+                        value ->> 4 AS owner, value ->> 5 AS counter, value ->> 6 AS position, value ->> 7 AS asker,
+                        value ->> 8 AS switches, value ->> 9 AS keep_pending
+                 FROM json_each(?2))
+             UPDATE leases SET lease_owner = owner, lease_counter = counter, checkpoint = position, wanted_by = asker,
+                    owner_switches = switches, pending_checkpoint = iif(keep_pending, pending_checkpoint, NULL),
+                    pending_state = iif(keep_pending, pending_state, NULL)
+             FROM c
+             WHERE application = ?1 AND stream = of_stream AND lease_key = of_key
+                   AND lease_counter = old_counter AND lease_owner IS old_owner",
+        )
+        .bind(self.application)
+        .bind(json!(values).to_string())
+        .execute(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        self.all_changed(done.rows_affected(), changes.len())
+    }
+
+    async fn note(&mut self, lease: &Lease, pending: &PendingCheckpoint) -> Result<(), Error> {
+        let done = sqlx::query(
+            "UPDATE leases SET pending_checkpoint = ?4, pending_state = ?5
+             WHERE application = ?1 AND stream = ?2 AND lease_key = ?3
+                   AND lease_counter = ?6 AND lease_owner IS ?7",
+        )
+        .bind(self.application)
+        .bind(&lease.key.stream)
+        .bind(&lease.key.shard_id)
+        .bind(pending.position.to_string())
+        .bind(pending.state.as_slice())
+        .bind(lease.counter.cast_signed())
+        .bind(&lease.owner)
+        .execute(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        self.all_changed(done.rows_affected(), 1)
+    }
+
+    async fn delete(&mut self, keys: &BTreeSet<LeaseKey>) -> Result<(), Error> {
+        sqlx::query(
+            "DELETE FROM leases WHERE application = ?1
+                    AND (stream, lease_key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?2))",
+        )
+        .bind(self.application)
+        .bind(pairs(keys))
+        .execute(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        Ok(())
+    }
+
+    /// STRICT columns hold integers; any integer is a sound heartbeat.
+    async fn runs(&mut self, worker_ids: &BTreeSet<&str>) -> Result<BTreeMap<String, Run>, Error> {
+        let rows: Vec<(String, i64, i64)> = sqlx::query_as(
+            "SELECT w.worker_id, w.incarnation, w.heartbeat
+             FROM json_each(?2) AS k CROSS JOIN workers AS w ON w.application = ?1 AND w.worker_id = k.value",
+        )
+        .bind(self.application)
+        .bind(json!(worker_ids).to_string())
+        .fetch_all(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        let run = |(worker_id, incarnation, heartbeat): (String, i64, i64)| {
+            let run = Run {
+                incarnation: incarnation.cast_unsigned(),
+                heartbeat: heartbeat.cast_unsigned(),
+            };
+            (worker_id, run)
+        };
+        Ok(rows.into_iter().map(run).collect())
+    }
+
+    async fn put_run(
         &mut self,
         worker_id: &str,
         run: Run,
         profile: &WorkerProfile,
     ) -> Result<(), Error> {
-        let small = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        let failover_ms = profile
-            .failover
-            .map(|failover| i64::try_from(failover.as_millis()).unwrap_or(i64::MAX));
         sqlx::query(
             "INSERT INTO workers (application, worker_id, incarnation, heartbeat, stream, failover_ms, max_leases)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -299,44 +319,48 @@ impl<'a> Transaction<'a> {
         .bind(run.incarnation.cast_signed())
         .bind(run.heartbeat.cast_signed())
         .bind(&profile.stream)
-        .bind(failover_ms)
-        .bind(profile.max_leases.map(small))
+        .bind(row::failover_ms(profile))
+        .bind(profile.max_leases.map(row::advice))
         .execute(&mut *self.inner)
         .await
-        .map_err(|fault| explain(self.path, fault))?;
+        .map_err(self.sql())?;
         Ok(())
     }
 
-    /// Moves a worker's heartbeat on.
-    pub(super) async fn beat(
-        &mut self,
-        worker_id: &str,
-        heartbeat: u64,
-        loads: &Loads,
-    ) -> Result<(), Error> {
-        let loads = (!loads.is_empty()).then(|| serde_json::to_string(loads).ok());
+    async fn beat(&mut self, worker_id: &str, heartbeat: u64, loads: &Loads) -> Result<(), Error> {
         sqlx::query(
             "UPDATE workers SET heartbeat = ?3, loads = ?4 WHERE application = ?1 AND worker_id = ?2",
         )
         .bind(self.application)
         .bind(worker_id)
         .bind(heartbeat.cast_signed())
-        .bind(loads.flatten())
+        .bind(row::loads_text(loads))
         .execute(&mut *self.inner)
         .await
-        .map_err(|fault| explain(self.path, fault))?;
+        .map_err(self.sql())?;
         Ok(())
     }
 
-    pub(super) async fn delete_run(&mut self, worker_id: &str) -> Result<(), Error> {
-        sqlx::query("DELETE FROM workers WHERE application = ?1 AND worker_id = ?2")
-            .bind(self.application)
-            .bind(worker_id)
-            .execute(&mut *self.inner)
-            .await
-            .map_err(|fault| explain(self.path, fault))?;
+    async fn delete_runs(&mut self, worker_ids: &BTreeSet<&str>) -> Result<(), Error> {
+        sqlx::query(
+            "DELETE FROM workers WHERE application = ?1 AND worker_id IN (SELECT value FROM json_each(?2))",
+        )
+        .bind(self.application)
+        .bind(json!(worker_ids).to_string())
+        .execute(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
         Ok(())
     }
+}
+
+/// Keys as a JSON list of pairs.
+fn pairs(keys: &BTreeSet<LeaseKey>) -> String {
+    let pairs: Vec<_> = keys
+        .iter()
+        .map(|key| (&key.stream, &key.shard_id))
+        .collect();
+    json!(pairs).to_string()
 }
 
 /// One lease, on any connection to the file.
@@ -346,11 +370,9 @@ pub(super) async fn lease_on(
     application: &str,
     key: &LeaseKey,
 ) -> Result<Option<Lease>, Error> {
-    let row = sqlx::query(
-        "SELECT stream, lease_key, lease_owner, lease_counter, checkpoint, wanted_by, owner_switches,
-                parents, hash_range_start, hash_range_end, pending_checkpoint, pending_state
-         FROM leases WHERE application = ?1 AND stream = ?2 AND lease_key = ?3",
-    )
+    let row = sqlx::query(select_leases!(
+        "FROM leases AS l WHERE l.application = ?1 AND l.stream = ?2 AND l.lease_key = ?3"
+    ))
     .bind(application)
     .bind(&key.stream)
     .bind(&key.shard_id)
@@ -360,91 +382,6 @@ pub(super) async fn lease_on(
     Ok(row.and_then(|row| decode(path, application, &row).ok()))
 }
 
-/// The lease of a row, or the key of a damaged one if that much can be read.
-fn decode(path: &Path, application: &str, row: &SqliteRow) -> Result<Lease, Option<LeaseKey>> {
-    let key = || -> Result<LeaseKey, sqlx::Error> {
-        Ok(LeaseKey {
-            stream: row.try_get("stream")?,
-            shard_id: row.try_get("lease_key")?,
-        })
-    };
-    let key = key().map_err(|error| {
-        tracing::error!(store = %path.display(), application, %error,
-            "a lease row without a readable key is left alone");
-        None
-    })?;
-    decode_row(&key, row).map_err(|error| {
-        tracing::error!(store = %path.display(), application, lease = %key, error,
-            "the row of this lease is damaged: nobody gets it until the row is repaired or deleted");
-        Some(key)
-    })
-}
-
-fn decode_row(key: &LeaseKey, row: &SqliteRow) -> Result<Lease, String> {
-    let text = |column: &str| -> Result<String, String> {
-        row.try_get(column).map_err(|error| error.to_string())
-    };
-    let optional = |column: &str| -> Result<Option<String>, String> {
-        row.try_get(column).map_err(|error| error.to_string())
-    };
-    let number = |column: &str| -> Result<u64, String> {
-        let value: i64 = row.try_get(column).map_err(|error| error.to_string())?;
-        u64::try_from(value)
-            .ok()
-            .filter(|value| *value <= rules::COUNTER_MAX)
-            .ok_or_else(|| format!("{column} is {value}, expected 0 to {}", rules::COUNTER_MAX))
-    };
-    let checkpoint = text("checkpoint")?
-        .parse()
-        .map_err(|error| format!("column checkpoint: {error}"))?;
-    let state: Option<Vec<u8>> = row
-        .try_get("pending_state")
-        .map_err(|error| error.to_string())?;
-    let pending = match optional("pending_checkpoint")? {
-        Some(position) => Some(PendingCheckpoint {
-            position: position
-                .parse()
-                .map_err(|error| format!("column pending_checkpoint: {error}"))?,
-            state: state.unwrap_or_default(),
-        }),
-        None => None,
-    };
-    let parents = serde_json::from_str(&text("parents")?)
-        .map_err(|error| format!("column parents is not a JSON list of shard ids: {error}"))?;
-    let hash_key_range = match (optional("hash_range_start")?, optional("hash_range_end")?) {
-        (Some(start), Some(end)) => Some(hash_key_range(&start, &end)?),
-        (None, None) => None,
-        (Some(_), None) | (None, Some(_)) => {
-            return Err("only one end of the hash key range is there".to_owned());
-        }
-    };
-    Ok(Lease {
-        key: key.clone(),
-        owner: optional("lease_owner")?,
-        counter: number("lease_counter")?,
-        wanted_by: optional("wanted_by")?,
-        checkpoint,
-        pending,
-        owner_switches: number("owner_switches")?,
-        parents,
-        hash_key_range,
-    })
-}
-
-fn hash_key_range(start: &str, end: &str) -> Result<HashKeyRange, String> {
-    let parse = |column: &str, text: &str| {
-        text.parse()
-            .map_err(|error| format!("column {column}: {error}"))
-    };
-    let range = HashKeyRange {
-        start: parse("hash_range_start", start)?,
-        end: parse("hash_range_end", end)?,
-    };
-    if range.start <= range.end {
-        Ok(range)
-    } else {
-        Err(format!(
-            "the hash key range ends at {end}, before its start {start}"
-        ))
-    }
+fn decode(path: &Path, application: &str, row: &SqliteRow) -> Result<Lease, Damaged> {
+    row::lease(&path.display().to_string(), application, row)
 }

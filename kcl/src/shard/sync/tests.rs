@@ -34,10 +34,22 @@ fn lease(id: &str, checkpoint: Position) -> Lease {
 }
 
 fn planned(shards: &[Shard], leases: &[Lease], initial: InitialPosition) -> SyncPlan {
+    planned_beside(&[], shards, leases, initial)
+}
+
+fn planned_beside(
+    damaged: &[&str],
+    shards: &[Shard],
+    leases: &[Lease],
+    initial: InitialPosition,
+) -> SyncPlan {
+    let key = |id: &&str| lease(id, HORIZON).key;
+    let damaged: Vec<LeaseKey> = damaged.iter().map(key).collect();
     plan(SyncInput {
         stream: "s",
         shards,
         leases,
+        damaged: &damaged,
         initial,
         started_ms: NOW,
         open_at_start: &std::collections::BTreeSet::new(),
@@ -144,14 +156,14 @@ fn k4_a_descendant_of_a_lease_starts_at_its_beginning() {
         (at, at),
     ];
     for (parent, child) in starts {
-        for initial in [InitialPosition::Latest, InitialPosition::AtTimestamp(4_000)] {
-            let plan = planned(&shards, &[lease("a", parent)], initial);
-            assert_eq!(
-                created(&plan),
-                expected(&[("b", child), ("c", child)]),
-                "{parent}"
-            );
-        }
+        let initial = InitialPosition::AtTimestamp(4_000);
+        let plan = planned(&shards, &[lease("a", parent)], initial);
+        let both = expected(&[("b", child), ("c", child)]);
+        assert_eq!(created(&plan), both, "{parent}");
+        // What descends from a lease was created after the application began.
+        let plan = planned(&shards, &[lease("a", parent)], InitialPosition::Latest);
+        let both = expected(&[("b", HORIZON), ("c", HORIZON)]);
+        assert_eq!(created(&plan), both, "{parent}");
     }
     let merged = [
         shard("a", &[], true),
@@ -159,7 +171,7 @@ fn k4_a_descendant_of_a_lease_starts_at_its_beginning() {
         shard("c", &["a", "b"], false),
     ];
     let earliest = [lease("a", at), lease("b", Position::AtTimestamp(300))];
-    let plan = planned(&merged, &earliest, InitialPosition::Latest);
+    let plan = planned(&merged, &earliest, InitialPosition::TrimHorizon);
     assert_eq!(
         created(&plan),
         expected(&[("c", Position::AtTimestamp(300))])
@@ -167,6 +179,36 @@ fn k4_a_descendant_of_a_lease_starts_at_its_beginning() {
     let one_began = [lease("a", at), lease("b", sequence)];
     let plan = planned(&merged, &one_began, InitialPosition::Latest);
     assert_eq!(created(&plan), expected(&[("c", HORIZON)]));
+}
+
+/// Goal: a row that nobody can read is a lease all the same: what comes after it starts at its beginning, what came before it is done with,
+/// and it is neither created again nor does it let go what its children need.
+#[test]
+fn k4_a_damaged_lease_counts_as_a_lease() {
+    let shards = [
+        shard("a", &[], true),
+        shard("b", &["a"], true),
+        shard("c", &["b"], false),
+    ];
+    for initial in [InitialPosition::Latest, InitialPosition::AtTimestamp(4_000)] {
+        let plan = planned_beside(&["a"], &shards, &[], initial);
+        assert_eq!(created(&plan), expected(&[("b", HORIZON), ("c", HORIZON)]));
+    }
+    let horizon = InitialPosition::TrimHorizon;
+    let plan = planned_beside(&["c"], &shards, &[], horizon);
+    assert_eq!(plan, SyncPlan::default(), "c is in work already");
+    let ended = [lease("a", Position::ShardEnd)];
+    let plan = planned_beside(&["b"], &shards[1..], &ended, horizon);
+    assert_eq!(created(&plan), expected(&[("c", HORIZON)]));
+    assert_eq!(plan.delete, [], "b may have to be created again");
+    let gap = [
+        shard("a", &[], true),
+        shard("b", &[], true),
+        shard("c", &["a", "b"], false),
+    ];
+    let plan = planned_beside(&["a"], &gap, &[], InitialPosition::Latest);
+    let now = Position::AtTimestamp(NOW);
+    assert_eq!(created(&plan), expected(&[("b", now), ("c", HORIZON)]));
 }
 
 #[test]

@@ -4,13 +4,16 @@ use super::policy::{
     SECOND, check_parts, good, lease, poison, put_poisoned, scene, until_good_processed,
 };
 use super::*;
-use crate::checkpoint::Position;
+use crate::checkpoint::{Checkpointer, Position};
 use crate::dead_letter::{DeadLetter, DeadLetterStream};
 use crate::error::ErrorKind;
 use crate::fake::shard_id;
 use crate::policy::{ErrorAction, ErrorPolicy};
-use crate::processor::ProcessorError;
-use millstream_wire::SequenceNumber;
+use crate::processor::{ProcessorError, Record, RecordBatch, RecordProcessor, ShardInfo};
+use async_trait::async_trait;
+use bytes::Bytes;
+use millstream_wire::aggregation::{UserRecord, encode};
+use millstream_wire::{HashKey, SequenceNumber};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -225,4 +228,85 @@ async fn a_dead_letter_stream_that_is_the_source_is_refused() {
     let error = build.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("orders"), "{error}");
+}
+
+/// Takes down what succeeds; anything with "bad" in it fails.
+struct Taker(Arc<Mutex<Vec<String>>>);
+
+#[async_trait]
+impl RecordProcessor for Taker {
+    async fn process_records(
+        &mut self,
+        batch: RecordBatch,
+        checkpointer: &Checkpointer,
+    ) -> Result<(), ProcessorError> {
+        let text = |record: &Record| String::from_utf8_lossy(record.data()).into_owned();
+        let texts: Vec<_> = batch.records().iter().map(text).collect();
+        if texts.iter().any(|text| text.contains("bad")) {
+            return Err("a bad record".into());
+        }
+        checkpointer.checkpoint().await?;
+        self.0.lock().unwrap().extend(texts);
+        Ok(())
+    }
+}
+
+/// Goal: poison inside aggregates is found as well; the letter is of the user record, the checkpoint lies between user records, and a crash
+/// at any moment loses none and repeats only what was not checkpointed.
+#[tokio::test(start_paused = true)]
+async fn k4_k5_poison_inside_an_aggregate_is_found_and_the_rest_processed() {
+    let user = |data: String, hash_key: u32| UserRecord {
+        partition_key: "user".into(),
+        explicit_hash_key: Some(hash_key.to_string().into()),
+        data: Bytes::from(data),
+    };
+    let (kinesis, store, _) = scene(1);
+    let texts: Vec<String> = (0..40)
+        .map(|index| match index {
+            7 | 20 | 39 => format!("bad {index}"),
+            _ => index.to_string(),
+        })
+        .collect();
+    for half in texts.chunks(20) {
+        let users: Vec<_> = half.iter().map(|text| user(text.clone(), 5)).collect();
+        kinesis.put_data(0, encode(&users));
+    }
+    let taken: Arc<Mutex<Vec<String>>> = Arc::default();
+    let mut worker = None;
+    for life in 0..40u32 {
+        drop(worker.take());
+        let taken = Arc::clone(&taken);
+        let policy = ErrorPolicy::dead_letter().after(1);
+        let built = to_stream(builder(&kinesis, store.clone(), "w"), policy)
+            .build(move |_: &ShardInfo| Taker(Arc::clone(&taken)));
+        let built = built.await.unwrap();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(built.run());
+        worker = Some(tasks);
+        tokio::time::sleep(Duration::from_millis(2) * life).await;
+    }
+    tokio::time::sleep(SECOND * 5).await;
+    let good: Vec<_> = texts
+        .iter()
+        .filter(|text| !text.contains("bad"))
+        .cloned()
+        .collect();
+    assert_eq!(*taken.lock().unwrap(), good);
+    let places: BTreeSet<_> = kinesis
+        .letters()
+        .iter()
+        .map(|letter| {
+            assert_eq!(letter.explicit_hash_key, Some(HashKey(5)));
+            let json: Value = serde_json::from_slice(&letter.data).unwrap();
+            let sub = json["sub_sequence_number"].as_u64().unwrap();
+            (json["sequence_number"].as_str().unwrap().to_owned(), sub)
+        })
+        .collect();
+    let expected = [("1", 7), ("2", 0), ("2", 19)];
+    assert_eq!(
+        places,
+        expected
+            .map(|(number, sub)| (number.to_owned(), sub))
+            .into()
+    );
 }

@@ -7,7 +7,10 @@ mod failover;
 mod loss;
 mod policy;
 mod policy_in_transactions;
+mod regressions;
+mod status;
 mod store;
+mod transacted;
 
 use crate::client::KinesisApi;
 use crate::config::InitialPosition;
