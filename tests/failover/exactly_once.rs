@@ -3,6 +3,7 @@
 
 use crate::books::Books;
 use crate::scene::{PATIENCE, Scene, Setup};
+use millstream_test_postgres::Cluster;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -120,9 +121,9 @@ impl Trial {
     }
 }
 
-async fn sums_are_right(store: Option<Store>) {
+async fn sums_are_right(store: Option<Store>, kills: usize) {
     let mut trial = Trial::start(store).await;
-    for kill in 1..=support::scaled(12, 200) {
+    for kill in 1..=kills {
         let pause = trial.random.u64(100..800);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         match kill % 20 {
@@ -154,5 +155,13 @@ async fn sums_are_right(store: Option<Store>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn exactly_once_sums_are_right_after_every_kill() {
     let _alone = support::alone().await;
-    sums_are_right(None).await;
+    sums_are_right(None, support::scaled(12, 200)).await;
+}
+
+/// The same in PostgreSQL, where a zombie in the middle of a transaction delays only its shard.
+#[tokio::test(flavor = "multi_thread")]
+async fn exactly_once_sums_are_right_after_every_kill_in_postgres() {
+    let _alone = support::alone().await;
+    let url = Cluster::shared().await.database().await;
+    sums_are_right(Some(Store::Postgres(url)), support::scaled(6, 200)).await;
 }

@@ -3,6 +3,7 @@
 
 use crate::books::Books;
 use crate::scene::{PATIENCE, Scene, Setup};
+use millstream_test_postgres::Cluster;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use support::history::{Event, EventKind, noted, refusals};
@@ -136,17 +137,17 @@ impl Trial {
     }
 }
 
-async fn next_owner_finishes_or_undoes(store: Option<Store>) {
+async fn next_owner_finishes_or_undoes(store: Option<Store>, rounds: usize) {
     let mut trial = Trial::start(store).await;
     let mut left: BTreeMap<&str, usize> = BTreeMap::new();
-    for round in 0..support::scaled(6, 60) {
+    for round in 0..rounds {
         let phase = if round % 2 == 0 {
             "prepared"
         } else {
             "applied"
         };
         *left.entry(phase).or_default() += trial.kill_after(phase).await;
-        if round % 6 == 3 {
+        if round % 6 == 1 {
             *left.entry("zombie").or_default() += trial.make_zombie().await;
         }
     }
@@ -164,5 +165,16 @@ async fn next_owner_finishes_or_undoes(store: Option<Store>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn exactly_once_in_two_phases_is_finished_or_undone_by_the_next_owner() {
     let _alone = support::alone().await;
-    next_owner_finishes_or_undoes(None).await;
+    next_owner_finishes_or_undoes(None, support::scaled(5, 60)).await;
+}
+
+/// The long variant: the same with the leases in PostgreSQL.
+#[tokio::test(flavor = "multi_thread")]
+async fn exactly_once_in_two_phases_with_leases_in_postgres() {
+    let rounds = support::scaled(0, 60);
+    if rounds > 0 {
+        let _alone = support::alone().await;
+        let url = Cluster::shared().await.database().await;
+        next_owner_finishes_or_undoes(Some(Store::Postgres(url)), rounds).await;
+    }
 }

@@ -1,12 +1,14 @@
 //! Workers whose wall clocks are wrong and are set while they run: libfaketime stands between them and the machine's clock.
 
-use crate::scene::{PATIENCE, Scene, Setup};
-use std::collections::BTreeMap;
+use crate::scene::{FAILOVER, PATIENCE, Scene};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use support::history::{EventKind, deliveries, first_delivery, outstanding, outstanding_at_losses};
-use support::{WorkerProcess, check, clock::now_us, wait_until};
+use support::clock::now_us;
+use support::history::{Event, EventKind, Place, deliveries, first_delivery, holders, outstanding};
+use support::{WorkerProcess, check, wait_until};
+use tokio::task::JoinHandle;
 
 /// Clocks are at most this much before or behind the machine's.
 const WRONG_BY_SECONDS: i64 = 600;
@@ -74,120 +76,142 @@ fn start_wall_us() -> i64 {
     i64::try_from(now.unwrap().as_micros()).unwrap() - i64::try_from(now_us()).unwrap()
 }
 
-async fn owners(scene: &Scene) -> BTreeMap<String, (Option<String>, i64)> {
-    let mut connection = scene.fleet.store().look().await.unwrap();
-    let table = support::leases::look(&mut connection).await.unwrap();
-    let owners = table
-        .into_iter()
-        .map(|(shard, row)| (shard, (row.owner, row.counter)));
-    owners.collect()
+struct Trial {
+    scene: Scene,
+    workers: Vec<WorkerProcess>,
+    clocks: Vec<PathBuf>,
+    /// Last, so that the workers are gone before.
+    leavings: Leavings,
 }
 
-/// Three workers whose clocks are up to ten minutes off, each its own way, and jump back and forth all the time. While nobody dies no lease
-/// changes hands; when one dies, its shards go on within the bound (K8). The server takes their signatures, nothing is lost
+impl Trial {
+    /// Three workers, one ten minutes behind, one right, one ten minutes ahead.
+    async fn start() -> Trial {
+        let library = library().display().to_string();
+        let mut trial = Trial {
+            scene: Scene::start(Duration::from_millis(5)).await,
+            workers: Vec::new(),
+            clocks: Vec::new(),
+            leavings: Leavings::default(),
+        };
+        for off in [-WRONG_BY_SECONDS, 0, WRONG_BY_SECONDS] {
+            let clock = trial.scene.fleet.file(&format!("clock{off}"));
+            set(&clock, off);
+            let path = clock.display().to_string();
+            let environment = [
+                ("LD_PRELOAD", library.as_str()),
+                ("FAKETIME_TIMESTAMP_FILE", path.as_str()),
+                ("FAKETIME_NO_CACHE", "1"),
+                ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+                // Its older name.
+                ("DONT_FAKE_MONOTONIC", "1"),
+            ];
+            let worker = trial.scene.fleet.start_in(&environment).await;
+            trial.leavings.0.extend(worker.process_id());
+            trial.workers.push(worker);
+            trial.clocks.push(clock);
+        }
+        trial
+    }
+
+    /// Sets all clocks again and again.
+    fn make_clocks_jump(&self) -> JoinHandle<()> {
+        let clocks = self.clocks.clone();
+        let mut random = support::seeded("wall_clocks");
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(JUMP).await;
+                for clock in &clocks {
+                    set(clock, random.i64(-WRONG_BY_SECONDS..=WRONG_BY_SECONDS));
+                }
+            }
+        })
+    }
+
+    /// The shards that a worker holds.
+    fn held_by(&self, id: &str) -> Vec<String> {
+        let holders = holders(&self.scene.fleet.history(&self.workers));
+        let held = holders.into_iter().filter(|(_, holder)| holder == id);
+        held.map(|(shard, _)| shard).collect()
+    }
+
+    async fn all_have_their_share(&self) {
+        wait_until("all have their share", PATIENCE, || async {
+            let holds = |one: &WorkerProcess| !self.held_by(one.id()).is_empty();
+            self.workers.iter().all(holds).then_some(())
+        })
+        .await;
+    }
+
+    /// One dies, and the others go on with its shards in time; what may come again for that.
+    async fn kill_one(&mut self) -> BTreeSet<Place> {
+        let id = self.workers.last().unwrap().id().to_owned();
+        let orphans = self.held_by(&id);
+        let mut victim = self.workers.pop().unwrap();
+        let killed_us = now_us();
+        victim.kill9().await;
+        for shard in &orphans {
+            let gone_on_us = wait_until("a survivor goes on", PATIENCE, || async {
+                let first = |one: &WorkerProcess| {
+                    one.hear(|events| first_delivery(events, one.id(), shard, killed_us))
+                };
+                self.workers.iter().filter_map(first).min()
+            })
+            .await;
+            let took = Duration::from_micros(gone_on_us - killed_us);
+            assert!(took <= FAILOVER + Duration::from_secs(2), "K8: {took:?}");
+        }
+        self.scene.fleet.retire(&victim);
+        outstanding(&victim.events(), victim.id())
+    }
+
+    /// The clocks were wrong, and each was set while its worker ran.
+    fn clocks_were_wrong(&self) {
+        let start = start_wall_us();
+        let errors: Vec<_> = self.workers.iter().map(|one| errors(one, start)).collect();
+        let (least, most) = (errors.iter().flatten().min(), errors.iter().flatten().max());
+        let (least, most) = (*least.unwrap(), *most.unwrap());
+        println!("clocks were {least} to {most} s off");
+        assert!(least < -WRONG_BY_SECONDS / 2, "no clock was behind");
+        assert!(most > WRONG_BY_SECONDS / 2, "no clock was ahead");
+        for mut of_one in errors {
+            of_one.dedup();
+            assert!(of_one.len() > 5, "a clock was not set: {of_one:?}");
+        }
+    }
+}
+
+/// Three workers whose clocks are up to ten minutes off, each its own way, and jump back and forth all the time. While nobody dies nobody
+/// is taken for dead; when one dies, its shards go on within the bound (K8). The server takes their signatures, nothing is lost
 /// (K4), repeated without cause (K5), out of order (K6), or done by two at a time (K1, K2, K3).
 #[tokio::test(flavor = "multi_thread")]
 async fn k1_to_k8_hold_whatever_wall_clocks_say() {
     let _alone = support::alone().await;
-    let mut random = support::seeded("wall_clocks");
-    let library = library().display().to_string();
-    let failover = Duration::from_millis(1500);
-    let mut scene = Scene::with(Setup {
-        failover,
-        ..Setup::default()
-    })
-    .await;
-    let mut leavings = Leavings::default();
-    let mut workers = Vec::new();
-    let mut clocks = Vec::new();
-    for off in [-WRONG_BY_SECONDS, 0, WRONG_BY_SECONDS] {
-        let clock = scene.fleet.file(&format!("clock{off}"));
-        set(&clock, off);
-        let path = clock.display().to_string();
-        let environment = [
-            ("LD_PRELOAD", library.as_str()),
-            ("FAKETIME_TIMESTAMP_FILE", path.as_str()),
-            ("FAKETIME_NO_CACHE", "1"),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-            // Its older name.
-            ("DONT_FAKE_MONOTONIC", "1"),
-        ];
-        let worker = scene.fleet.start_in(&environment).await;
-        leavings.0.extend(worker.process_id());
-        workers.push(worker);
-        clocks.push(clock);
-    }
-    let jumping = tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(JUMP).await;
-            for clock in &clocks {
-                set(clock, random.i64(-WRONG_BY_SECONDS..=WRONG_BY_SECONDS));
-            }
-        }
-    });
-    wait_until("all have their share", PATIENCE, || async {
-        let owners = owners(&scene).await;
-        let holds = |id: &str| {
-            owners
-                .values()
-                .any(|(owner, _)| owner.as_deref() == Some(id))
-        };
-        workers.iter().all(|one| holds(one.id())).then_some(())
-    })
-    .await;
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    let before = owners(&scene).await;
+    let mut trial = Trial::start().await;
+    let jumping = trial.make_clocks_jump();
+    trial.all_have_their_share().await;
     let rounds = u32::try_from(support::scaled(12, 200)).unwrap();
     tokio::time::sleep(JUMP * rounds).await;
-    assert_eq!(owners(&scene).await, before, "nobody died, nothing moves");
-
-    let mut victim = workers.pop().unwrap();
-    let orphans: Vec<_> = before
-        .iter()
-        .filter(|(_, (owner, _))| owner.as_deref() == Some(victim.id()))
-        .map(|(shard, _)| shard.clone())
-        .collect();
-    let killed_us = now_us();
-    victim.kill9().await;
-    for shard in &orphans {
-        let gone_on_us = wait_until("a survivor goes on", PATIENCE, || async {
-            let first = |one: &WorkerProcess| {
-                one.hear(|events| first_delivery(events, one.id(), shard, killed_us))
-            };
-            workers.iter().filter_map(first).min()
-        })
-        .await;
-        let took = Duration::from_micros(gone_on_us - killed_us);
-        assert!(took <= failover + Duration::from_secs(2), "K8: {took:?}");
-    }
-    let mut lost = vec![outstanding(&victim.events(), victim.id())];
-    let start = start_wall_us();
-    let seen: Vec<i64> = workers.iter().flat_map(|one| errors(one, start)).collect();
-    let (least, most) = (seen.iter().min().unwrap(), seen.iter().max().unwrap());
-    println!("clocks were {least} to {most} s off");
-    assert!(*least < -WRONG_BY_SECONDS / 2, "no clock was behind");
-    assert!(*most > WRONG_BY_SECONDS / 2, "no clock was before");
-    for worker in &workers {
-        let mut of = errors(worker, start);
-        of.dedup();
-        assert!(
-            of.len() > 5,
-            "the clock of {} was not set: {of:?}",
-            worker.id()
-        );
-    }
+    let open = trial.kill_one().await;
+    trial.clocks_were_wrong();
     jumping.abort();
     assert!(jumping.await.unwrap_err().is_cancelled());
-    scene.fleet.retire(&victim);
-    let running: Vec<_> = workers.iter().collect();
-    let (expected, parents, events) = scene.finish(&running).await;
+    let running: Vec<_> = trial.workers.iter().collect();
+    let (expected, parents, events) = trial.scene.finish(&running).await;
+    let given_up = |event: &&Event| {
+        matches!(
+            event.kind,
+            EventKind::LeaseLost { .. } | EventKind::Refused { .. }
+        )
+    };
+    assert_eq!(
+        events.iter().find(given_up),
+        None,
+        "nobody was dead and lost a lease"
+    );
     let counts = deliveries(&events);
     check::all_delivered(&expected, &counts).unwrap();
-    lost.extend(outstanding_at_losses(&events));
-    check::duplicates_bounded(&counts, &lost).unwrap();
+    check::duplicates_bounded(&counts, &[open]).unwrap();
     check::order_kept(&events, &parents).unwrap();
     check::one_owner(&events).unwrap();
-    let refused =
-        |event: &&support::history::Event| matches!(event.kind, EventKind::Refused { .. });
-    assert_eq!(events.iter().find(refused), None);
 }

@@ -71,6 +71,8 @@ impl Store {
 
 async fn postgres(url: &str) -> Result<PgConnection, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
+    // An application's tables are in its own schema, the leases in theirs.
+    let options = options.options([("search_path", "public,millstream")]);
     tokio::time::timeout(ANSWER, options.connect())
         .await
         .unwrap_or(Err(sqlx::Error::PoolTimedOut))

@@ -15,7 +15,8 @@ mod voice;
 use async_trait::async_trait;
 use counter::Counter;
 use kcl::{
-    Checkpointer, ProcessorError, RecordBatch, RecordProcessor, ShardInfo, SqliteLeaseStore, Worker,
+    Checkpointer, PostgresLeaseStore, ProcessorError, RecordBatch, RecordProcessor, ShardInfo,
+    SqliteLeaseStore, Worker,
 };
 use prepared::InTwoPhases;
 use settings::Settings;
@@ -180,7 +181,7 @@ async fn run(settings: Settings) -> Result<(), ProcessorError> {
         .max_records(u32::try_from(settings.number("--max-records", 1000)?)?);
     let builder = match Store::parse(&settings.text("--leases")?) {
         Store::Sqlite(path) => builder.lease_store(SqliteLeaseStore::open(path).await?),
-        Store::Postgres(url) => return Err(format!("no leases can be kept at {url}").into()),
+        Store::Postgres(url) => builder.lease_store(PostgresLeaseStore::connect(&url).await?),
     };
     let running = builder.build(factory).await?;
     let handle = running.handle();

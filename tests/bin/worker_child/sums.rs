@@ -67,7 +67,10 @@ impl SumsInTransaction {
                     let begun = connection.begin_with("BEGIN IMMEDIATE").await?;
                     step.make(begun, checkpointer, voice).await?;
                 }
-                Connection::Postgres(_) => return Err("no leases can be kept in PostgreSQL".into()),
+                Connection::Postgres(connection) => {
+                    let begun = connection.begin().await?;
+                    step.make(begun, checkpointer, voice).await?;
+                }
             }
             self.connection = Some(connection);
         }
