@@ -89,7 +89,11 @@ async fn k11_a_checkpoint_that_fails_counts_for_nothing() {
     store.set(|faults| faults.down = &[]);
     sleep(SECOND * 3).await;
     let stored = scene.lease(0);
-    assert_eq!(stored.checkpoint, Position::after(last), "it is tried again");
+    assert_eq!(
+        stored.checkpoint,
+        Position::after(last),
+        "it is tried again"
+    );
     store.set(|faults| faults.down = &["checkpoint"]);
     scene.kinesis.put_many(0, 5);
     scene.until_processed(SECOND).await;
@@ -238,7 +242,7 @@ async fn k1_of_two_processes_under_one_id_the_later_one_works() {
         sleep(SECOND * 2).await;
         let began = Instant::now();
         let later = run(number).await;
-        let error = former.task.await.unwrap().unwrap_err();
+        let error = end_of(former).await;
         assert_eq!(error.kind(), ErrorKind::WorkerReplaced);
         assert!(began.elapsed() < FAILOVER / 2);
         let entries = scene.journal.entries().clone();
