@@ -7,6 +7,8 @@ use crate::error::{Error, ErrorKind};
 use crate::lease::renew::{OwnerWindow, bounded};
 use crate::lease::{LeaseDatabase, LeaseStore, LeaseToken, PendingCheckpoint};
 use crate::processor::Record;
+#[cfg(test)]
+use crate::seeded_bug::{Bug, made};
 use progress::{Phase, Progress, Step};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -88,6 +90,12 @@ impl Checkpointer {
                 writing: tokio::sync::Mutex::new(()),
             }),
         }
+    }
+
+    /// What this tenure is proven by.
+    #[cfg(test)]
+    pub(crate) fn token(&self) -> &LeaseToken {
+        &self.tenure.token
     }
 
     /// Everything delivered so far is done: inside `process_records` the current batch included; elsewhere every batch whose
@@ -402,7 +410,10 @@ impl Tenure {
                     tracing::debug!(%error, attempt, lease = %token.key, "checkpoint is repeated");
                 }
                 Err(error) => {
-                    if error.kind() == ErrorKind::LeaseLost {
+                    let lost = error.kind() == ErrorKind::LeaseLost;
+                    #[cfg(test)]
+                    let lost = lost || made(Bug::LostReplyIsLoss);
+                    if lost {
                         self.lock().phase = Phase::Over("the lease has another owner");
                     }
                     return Err(error);

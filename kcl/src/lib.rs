@@ -118,7 +118,11 @@ mod fetch;
 pub mod lease;
 pub mod policy;
 pub mod processor;
+#[cfg(test)]
+mod seeded_bug;
 mod shard;
+#[cfg(test)]
+mod sim;
 pub mod status;
 pub mod worker;
 

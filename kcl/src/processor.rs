@@ -24,7 +24,8 @@ pub struct ShardInfo {
     /// Shards that this one was split or merged from.
     pub parents: Vec<String>,
     /// A checkpoint that an earlier owner prepared and did not commit: finish or undo what its state says before anything else. It
-    /// stays until a checkpoint at or after it.
+    /// stays until a checkpoint at or after it. Its records are delivered again all the same: if you finished it, skip them, and
+    /// checkpoint the last of them before you prepare anew, because a new preparation takes its place.
     pub pending: Option<PendingCheckpoint>,
 }
 

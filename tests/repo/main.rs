@@ -1,7 +1,8 @@
-//! The repository's own rules, checked: who may know whom, how long a file may be, what README must say.
+//! The repository's own rules, checked: who may know whom, how long a file may be, what README and the list of regressions must say.
 
 mod layering;
 mod readme;
+mod regressions;
 mod size;
 
 use std::fs;

@@ -3,6 +3,7 @@
 pub mod http;
 pub(crate) mod json;
 pub(crate) mod retry;
+pub(crate) mod same_stream;
 pub(crate) mod sign;
 pub(crate) mod target;
 

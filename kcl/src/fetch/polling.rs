@@ -9,6 +9,8 @@ use crate::client::{IteratorStart, KinesisApi, RecordsPage, Shard};
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
+#[cfg(test)]
+use crate::seeded_bug::{Bug, made};
 use millstream_wire::SequenceNumber;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,7 +94,7 @@ impl Poller {
             let (stream, shard_id) = (&self.settings.stream, &self.settings.shard_id);
             let start = iterator_start(self.start, self.last_read)?;
             #[cfg(test)]
-            let start = seeded_bug::apply(start, self.failures);
+            let start = mistaken(start, self.failures);
             let iterator = self.client.shard_iterator(stream, shard_id, start).await?;
             self.iterator.insert(iterator).clone()
         };
@@ -237,25 +239,19 @@ fn iterator_start(
     }
 }
 
-/// The mistake that the checker of resuming inside an aggregate must catch; the Java KCL 3.5 makes it.
+/// The mistakes that the checkers must catch; the Java KCL 3.5 makes the last.
 #[cfg(test)]
-pub(crate) mod seeded_bug {
-    use crate::client::IteratorStart;
-    use std::cell::Cell;
-    std::thread_local! {
-        /// A new iterator after a failure begins after the record that the position lies in.
-        pub(crate) static RESTART_AFTER_THE_RECORD: Cell<bool> = const { Cell::new(false) };
-    }
-
-    pub(super) fn apply(start: IteratorStart, failures: u32) -> IteratorStart {
-        match start {
-            IteratorStart::AtSequence(number)
-                if failures > 0 && RESTART_AFTER_THE_RECORD.with(Cell::get) =>
-            {
-                IteratorStart::AfterSequence(number)
-            }
-            start => start,
+fn mistaken(start: IteratorStart, failures: u32) -> IteratorStart {
+    match start {
+        IteratorStart::AtTimestamp(_) if made(Bug::LatestSentinel) => {
+            IteratorStart::AtTimestamp(u64::MAX)
         }
+        IteratorStart::AtSequence(number)
+            if made(Bug::AfterInsteadOfAt) || failures > 0 && made(Bug::RestartAfterTheRecord) =>
+        {
+            IteratorStart::AfterSequence(number)
+        }
+        start => start,
     }
 }
 

@@ -11,6 +11,8 @@ mod busy;
 use super::expiry::{Expired, Overdue};
 use super::{Ask, Claim, ExpiredOwner, Lease, LeaseKey, Snapshot, WorkerRow};
 use crate::checkpoint::Position;
+#[cfg(test)]
+use crate::seeded_bug::{Bug, made};
 use busy::{Costs, Even};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,6 +103,12 @@ pub fn eligible_leases<'a>(situation: &Situation<'a>) -> Vec<&'a Lease> {
         .filter(|key| in_stream(key))
         .map(|key| key.shard_id.as_str())
         .collect();
+    #[cfg(test)]
+    let blocking = if made(Bug::IgnoreParents) {
+        BTreeSet::new()
+    } else {
+        blocking
+    };
     let is_eligible = |lease: &&Lease| {
         lease.checkpoint != Position::ShardEnd
             && !lease

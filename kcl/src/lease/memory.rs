@@ -7,6 +7,8 @@ use super::{
 };
 use crate::checkpoint::Position;
 use crate::error::Error;
+#[cfg(test)]
+use crate::seeded_bug::{Bug, made};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -313,6 +315,8 @@ impl LeaseStore for MemoryLeaseStore {
                 .ok_or_else(|| rules::lost(token, None))?;
             if let Outcome::Write(ended) = rules::end_shard(lease, token)? {
                 *lease = ended;
+                #[cfg(test)]
+                let children = if made(Bug::NoChildren) { &[] } else { children };
                 app.create(children);
             }
             Ok(())

@@ -20,7 +20,7 @@ use pool::Pool;
 use sqlx::postgres::PgConnectOptions;
 use std::sync::Arc;
 use std::time::Duration;
-use transaction::Transaction;
+use transaction::{Begin, Transaction};
 
 /// How long a call may take. A third of the default fail-over time: a heartbeat that takes longer is overdue anyway.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,11 +32,13 @@ const AGAIN_MS: std::ops::RangeInclusive<u64> = 1..=10;
 /// A lease store in a PostgreSQL database, in the tables of its schema `millstream`. Clones share their connections.
 ///
 /// One database serves any number of applications and processes; PostgreSQL 12 or newer. Where `synchronous_commit` is off,
-/// the store turns it on for its own transactions: a checkpoint that was answered survives a crash of the server.
+/// the store turns it on for its own transactions: a checkpoint that was answered survives a crash of the server. What it
+/// sets, it sets for one transaction, so that a pooler may give its sessions to others.
 #[derive(Debug, Clone)]
 pub struct PostgresLeaseStore {
     place: Place,
     timeout: Duration,
+    begin: Begin,
     /// For heartbeats, which nothing in this process may hold up.
     pulse: Arc<Pool>,
     /// For everything else.
@@ -48,8 +50,9 @@ impl PostgresLeaseStore {
     ///
     /// The form is `postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=ca.pem`. `sslmode` is `prefer` unless given:
     /// encrypted if the server can, but without a look at its certificate; across a network use `verify-full`. What the URL leaves out
-    /// comes from `PGHOST`, `PGUSER`, `PGPASSWORD` and the like, and from `~/.pgpass`. Behind a pooler that
-    /// hands a session from one transaction to the next (`PgBouncer`), add `statement-cache-capacity=0`.
+    /// comes from `PGHOST`, `PGUSER`, `PGPASSWORD` and the like, and from `~/.pgpass`.
+    /// A pooler that gives sessions to others after each transaction must know prepared statements, as `PgBouncer` does since version
+    /// 1.21 (`max_prepared_statements`).
     ///
     /// # Errors
     /// `Configuration` if the URL is not one, there is no such database, or TLS does not come about; `AccessDenied` if the user may not
@@ -78,10 +81,11 @@ impl PostgresLeaseStore {
     ) -> Result<PostgresLeaseStore, Error> {
         let timeout = timeout.max(Duration::from_millis(10));
         let place = Place::of(&options);
-        let options = pool::ours(options);
-        schema::prepare(&options, &place, timeout).await?;
-        let pool = |size| Arc::new(Pool::new(options.clone(), place.clone(), timeout, size));
+        let (options, begin) = (pool::ours(options), Begin::with(timeout));
+        schema::prepare(&options, &place, &begin, timeout).await?;
+        let pool = |size| Arc::new(Pool::new(options.clone(), place.clone(), size));
         Ok(PostgresLeaseStore {
+            begin,
             pulse: pool(1),
             rest: pool(CONNECTIONS),
             place,
@@ -104,8 +108,14 @@ impl PostgresLeaseStore {
             again: fault::left_no_trace(&error) || is_used && fault::is_gone(&error),
             error,
         };
-        let begun =
-            Transaction::begin(&mut connection.inner, &self.place, application, V::SCOPE).await;
+        let begun = Transaction::begin(
+            &mut connection.inner,
+            &self.begin,
+            V::SCOPE,
+            &self.place,
+            application,
+        )
+        .await;
         let mut transaction = begun.map_err(failed)?;
         match verb.perform(&mut transaction).await {
             Ok(answer) => {

@@ -6,16 +6,27 @@
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::lease::{LeaseStore, Registration};
+#[cfg(test)]
+use crate::seeded_bug::{Bug, made};
 use crate::shard::meter::Meters;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// Until when this worker may act on what it holds. Clones share one state.
 #[derive(Debug, Clone)]
 pub(crate) struct OwnerWindow {
-    state: Arc<watch::Sender<State>>,
+    shared: Arc<Shared>,
     length: Duration,
+}
+
+/// Not a watch channel: that one wakes its waiters in random order, and a run must be repeatable from its seed.
+#[derive(Debug)]
+struct Shared {
+    /// Plain data behind a std mutex, never held across an await.
+    state: Mutex<State>,
+    /// Wakes all that wait for the window to open, in the order in which they came.
+    changed: Notify,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,10 +59,26 @@ impl OwnerWindow {
             verified: 0,
             closed: false,
         };
+        let shared = Shared {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        };
         OwnerWindow {
-            state: Arc::new(watch::Sender::new(state)),
+            shared: Arc::new(shared),
             length,
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.shared.changed.notify_waiters();
     }
 
     /// How long a renewal holds.
@@ -61,24 +88,29 @@ impl OwnerWindow {
 
     /// Whether the worker may deliver and checkpoint right now.
     pub(crate) fn is_open(&self) -> bool {
-        self.state.borrow().is_open(clock::now())
+        self.lock().is_open(clock::now())
     }
 
     /// Waits until the worker may deliver.
     pub(crate) async fn opened(&self) {
-        let mut changes = self.state.subscribe();
-        while !self.is_open() {
-            if changes.changed().await.is_err() {
-                return std::future::pending().await;
+        loop {
+            // Made before the look, so that no change after it is missed.
+            let changed = self.shared.changed.notified();
+            if self.is_open() {
+                return;
             }
+            changed.await;
         }
     }
 
     /// A renewal sent at `sent` has succeeded.
     fn renewed(&self, sent: Instant) {
         let now = clock::now();
-        self.state.send_modify(|state| {
-            if now >= state.valid_until {
+        self.change(|state| {
+            let lapsed = now >= state.valid_until;
+            #[cfg(test)]
+            let lapsed = lapsed && !made(Bug::NoVerification);
+            if lapsed {
                 state.lapses += 1;
             }
             state.valid_until = state.valid_until.max(sent + self.length);
@@ -87,18 +119,17 @@ impl OwnerWindow {
 
     /// To be called before the leases are read.
     pub(crate) fn begin_verification(&self) -> Verification {
-        Verification(self.state.borrow().lapses)
+        Verification(self.lock().lapses)
     }
 
     /// The leases read after `begun` are known, and the lost ones told so.
     pub(crate) fn verified(&self, begun: Verification) {
-        self.state
-            .send_modify(|state| state.verified = state.verified.max(begun.0));
+        self.change(|state| state.verified = state.verified.max(begun.0));
     }
 
     /// Shuts the window for good: the worker was replaced.
     fn close(&self) {
-        self.state.send_modify(|state| state.closed = true);
+        self.change(|state| state.closed = true);
     }
 }
 
@@ -126,6 +157,12 @@ pub(crate) async fn keep_alive(
         match bounded(failover_time, renewal).await {
             Ok(()) => {
                 failures = 0;
+                #[cfg(test)]
+                let sent = if made(Bug::ValidFromReply) {
+                    clock::now()
+                } else {
+                    sent
+                };
                 window.renewed(sent);
             }
             Err(error) if error.kind() == ErrorKind::WorkerReplaced => {

@@ -6,6 +6,8 @@
 use super::{Ask, Claim, Lease, LeaseToken, NewLease, PendingCheckpoint, Registration, Release};
 use crate::checkpoint::Position;
 use crate::error::{Error, ErrorKind};
+#[cfg(test)]
+use crate::seeded_bug::{Bug, made};
 
 /// What a verb comes to for one lease.
 #[expect(
@@ -80,13 +82,24 @@ pub(super) fn forget_worker(lease: &Lease, worker_id: &str) -> Option<Lease> {
 
 /// Takes a lease that is free, or expired as claimed.
 pub(super) fn take(lease: &Lease, claim: &Claim, me: &str, around: Surroundings) -> Outcome {
-    if lease.checkpoint == Position::ShardEnd || !around.parents_ended {
+    let parents_ended = around.parents_ended;
+    #[cfg(test)]
+    let parents_ended = parents_ended || made(Bug::IgnoreParents);
+    if lease.checkpoint == Position::ShardEnd || !parents_ended {
         return Outcome::Refused;
     }
     // Registering released what earlier runs under my id held, so this tenure began in my run.
     if lease.owner.as_deref() == Some(me) && lease.counter.checked_sub(1) == Some(claim.counter) {
         return Outcome::Done;
     }
+    #[cfg(test)]
+    let around = Surroundings {
+        owner_heartbeat: match &claim.expired {
+            Some(observed) if made(Bug::TakeFromTheLiving) => observed.heartbeat,
+            _ => around.owner_heartbeat,
+        },
+        ..around
+    };
     let as_observed = lease.counter == claim.counter
         && match (&claim.expired, &lease.owner) {
             (None, None) => true,
@@ -124,7 +137,10 @@ pub(super) fn checkpoint(
     token: &LeaseToken,
     position: &Position,
 ) -> Result<Lease, Error> {
-    if !is_current(lease, token) {
+    let current = is_current(lease, token);
+    #[cfg(test)]
+    let current = current || made(Bug::NoFence);
+    if !current {
         return Err(lost(token, Some(lease)));
     }
     advance(lease, position)
@@ -140,7 +156,10 @@ fn advance(lease: &Lease, position: &Position) -> Result<Lease, Error> {
             ),
         ));
     }
-    if !lease.checkpoint.may_advance_to(position) {
+    let forward = lease.checkpoint.may_advance_to(position);
+    #[cfg(test)]
+    let forward = forward || made(Bug::CheckpointBack);
+    if !forward {
         return Err(Error::new(
             ErrorKind::InvalidPosition,
             format!(
@@ -254,6 +273,10 @@ pub(super) fn replaced(worker: &Registration) -> Error {
 
 /// A number for a new run of a worker that no other run has.
 pub(super) fn new_incarnation() -> Result<u64, Error> {
+    #[cfg(test)]
+    if let Some(number) = crate::sim::incarnation() {
+        return Ok(number);
+    }
     getrandom::u64().map_err(|source| {
         Error::with_source(
             ErrorKind::Store,

@@ -11,6 +11,8 @@ use crate::dead_letter::{DeadLetter, DeadLetterQueue, ERROR_MAX_CHARS};
 use crate::error::{Error, ErrorKind};
 use crate::policy::{Callback, ErrorAction, ErrorPolicy, Failure, describe, is_blameless};
 use crate::processor::{ProcessorError, Record, RecordBatch, RecordProcessor, ShardInfo};
+#[cfg(test)]
+use crate::seeded_bug::{Bug, made};
 use crate::status::Activity;
 use std::fmt;
 use std::sync::Arc;
@@ -186,15 +188,15 @@ impl<P: RecordProcessor> Consumer<P> {
         let work = self.processor.process_records(part, &self.checkpointer);
         let answer = tokio::select! {
             biased;
-            answer = guarded(work) => answer,
             () = self.reader.ahead() => Err("reading ahead never ends".into()),
+            answer = guarded(work) => answer,
         };
         if self.checkpointer.is_over() {
             return Err(Stop::Lost);
         }
         #[cfg(test)]
         let answer = match answer {
-            Err(_) if super::consumer::seeded_bug::SKIP_FAILED_BATCH.get() => Ok(()),
+            Err(_) if made(Bug::SkipFailedBatch) => Ok(()),
             answer => answer,
         };
         match answer {

@@ -4,14 +4,17 @@
 //! parents (`consumer`); here they are created too, in case that end was lost or the listing was late.
 
 use crate::checkpoint::Position;
+use crate::client::same_stream::other;
 use crate::client::{KinesisApi, Shard};
 use crate::config::InitialPosition;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::lease::renew::bounded;
 use crate::lease::{Lease, LeaseKey, LeaseStore, NewLease};
 use crate::processor::ShardInfo;
+#[cfg(test)]
+use crate::seeded_bug::{Bug, made};
 use millstream_wire::HashKeyRange;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,14 +42,14 @@ pub(crate) struct SyncInput<'a> {
     /// What LATEST means: the stream server's clock when the worker started, *before* the shards were listed.
     pub(crate) started_ms: u64,
     /// The shards that were open then, as far as LATEST needs to know.
-    pub(crate) open_at_start: &'a HashSet<String>,
+    pub(crate) open_at_start: &'a BTreeSet<String>,
 }
 
 /// The shards as a family tree, with the leases they have.
 struct Family<'a> {
-    shards: HashMap<&'a str, &'a Shard>,
-    children: HashMap<&'a str, Vec<&'a str>>,
-    leases: HashMap<&'a str, &'a Lease>,
+    shards: BTreeMap<&'a str, &'a Shard>,
+    children: BTreeMap<&'a str, Vec<&'a str>>,
+    leases: BTreeMap<&'a str, &'a Lease>,
     damaged: BTreeSet<&'a str>,
 }
 
@@ -111,7 +114,7 @@ pub(crate) fn plan(input: SyncInput<'_>) -> SyncPlan {
 
 impl<'a> Family<'a> {
     fn of(input: SyncInput<'a>) -> Self {
-        let mut children: HashMap<&str, Vec<&str>> = HashMap::new();
+        let mut children: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for shard in input.shards {
             for parent in &shard.parents {
                 children.entry(parent).or_default().push(&shard.shard_id);
@@ -147,6 +150,10 @@ impl<'a> Family<'a> {
 
     /// Where a shard without a lease starts; `None` if it needs none.
     fn start_of(&self, shard: &Shard, input: SyncInput<'_>) -> Option<Position> {
+        #[cfg(test)]
+        if made(Bug::NoChildren) && !shard.parents.is_empty() {
+            return None;
+        }
         let ancestors = self.leased_ancestors(shard);
         if !ancestors.is_empty() {
             return Some(start_after(&ancestors, input.initial));
@@ -171,7 +178,7 @@ impl<'a> Family<'a> {
     /// lease, the leases of its range whose shards are not listed either: the application was away for longer than the retention.
     fn leased_ancestors(&self, shard: &'a Shard) -> Ancestors<'a> {
         let mut found = Ancestors::default();
-        let mut seen = HashSet::new();
+        let mut seen = BTreeSet::new();
         let mut open: Vec<&str> = shard.parents.iter().map(String::as_str).collect();
         while let Some(id) = open.pop() {
             if !seen.insert(id) {
@@ -202,8 +209,8 @@ impl<'a> Family<'a> {
     }
 
     /// Whether a shard was open at the start, or came from one that was.
-    fn was_open(&self, shard: &'a Shard, open_at_start: &HashSet<String>) -> bool {
-        let mut seen = HashSet::new();
+    fn was_open(&self, shard: &'a Shard, open_at_start: &BTreeSet<String>) -> bool {
+        let mut seen = BTreeSet::new();
         let mut open = vec![shard.shard_id.as_str()];
         while let Some(id) = open.pop() {
             if open_at_start.contains(id) {
@@ -219,7 +226,7 @@ impl<'a> Family<'a> {
     }
 
     fn has_leased_descendant(&self, id: &'a str) -> bool {
-        let mut seen = HashSet::new();
+        let mut seen = BTreeSet::new();
         let mut open = vec![id];
         while let Some(id) = open.pop() {
             for child in self.children.get(id).into_iter().flatten() {
@@ -256,11 +263,11 @@ impl<'a> Family<'a> {
 /// Those of the listed shards that carry on a shard which is not listed any more: its children or, if they are not listed
 /// either, the first of their descendants.
 pub(crate) fn heirs(listed: &[Shard], gone: &ShardInfo) -> Vec<Shard> {
-    let by_id: HashMap<&str, &Shard> = listed
+    let by_id: BTreeMap<&str, &Shard> = listed
         .iter()
         .map(|shard| (shard.shard_id.as_str(), shard))
         .collect();
-    let mut ancestors = HashSet::new();
+    let mut ancestors = BTreeSet::new();
     let mut open: Vec<&str> = gone.parents.iter().map(String::as_str).collect();
     while let Some(id) = open.pop() {
         if ancestors.insert(id)
@@ -325,7 +332,7 @@ pub(crate) struct Syncer {
     /// The stream server's clock when the worker started.
     pub(crate) started_ms: u64,
     /// The shards that were open then, as far as LATEST needs to know.
-    pub(crate) open_at_start: HashSet<String>,
+    pub(crate) open_at_start: BTreeSet<String>,
     /// Limit on one call of the store.
     pub(crate) store_timeout: Duration,
 }
@@ -347,15 +354,7 @@ impl Syncer {
     pub(crate) async fn sync(&self) -> Result<SyncReport, Error> {
         let summary = self.client.describe_stream(&self.stream).await?;
         if summary.identity() != self.identity {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!(
-                    "stream {} was deleted and created anew: it is {}, the leases belong to {}; start the worker again to begin with the new stream",
-                    self.stream,
-                    summary.identity(),
-                    self.identity
-                ),
-            ));
+            return Err(other(&self.stream, &summary.identity(), &self.identity));
         }
         if summary.status == "CREATING" {
             return Ok(SyncReport::default());

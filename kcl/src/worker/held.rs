@@ -7,9 +7,11 @@ use crate::fetch::polling::PollSettings;
 use crate::lease::expiry::Expired;
 use crate::lease::{Lease, LeaseKey, LeaseToken, Release, Snapshot};
 use crate::processor::{RecordProcessorFactory, ShardInfo};
+#[cfg(test)]
+use crate::seeded_bug::{Bug, made};
 use crate::shard::callback::panic_text;
 use crate::shard::consumer::{self, Directive, Outcome, Shared, Tenure};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -24,10 +26,10 @@ pub(super) struct Held<F> {
     me: String,
     tasks: JoinSet<Outcome>,
     /// Every task that runs, also of tenures that are over: one shard never has two.
-    running: HashMap<LeaseKey, Running>,
-    keys: HashMap<Id, LeaseKey>,
+    running: BTreeMap<LeaseKey, Running>,
+    keys: BTreeMap<Id, LeaseKey>,
     /// Given up by their consumers, not yet released in the store.
-    releases: HashMap<LeaseKey, Release>,
+    releases: BTreeMap<LeaseKey, Release>,
     /// What the error policy ends the worker with.
     failure: Option<Error>,
     /// Whether a consumer panicked since it was last asked.
@@ -67,9 +69,9 @@ impl<F: RecordProcessorFactory> Held<F> {
             stream,
             me: config.worker_id.clone(),
             tasks: JoinSet::new(),
-            running: HashMap::new(),
-            keys: HashMap::new(),
-            releases: HashMap::new(),
+            running: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            releases: BTreeMap::new(),
             failure: None,
             died: false,
         }
@@ -148,7 +150,7 @@ impl<F: RecordProcessorFactory> Held<F> {
 
     /// Compares what we believe to hold with the store: tells the consumers of lost leases, and finds who asks for ours.
     pub(super) fn reconcile(&mut self, snapshot: &Snapshot, expired: &Expired) {
-        let leases: HashMap<&LeaseKey, &Lease> = snapshot
+        let leases: BTreeMap<&LeaseKey, &Lease> = snapshot
             .leases
             .iter()
             .map(|lease| (&lease.key, lease))
@@ -160,11 +162,19 @@ impl<F: RecordProcessorFactory> Held<F> {
         };
         for (key, running) in &self.running {
             if !is_current(&running.token) {
-                // A consumer that has just ended its shard is not told: it knows.
-                let ended = leases
-                    .get(key)
-                    .is_some_and(|l| l.checkpoint == Position::ShardEnd);
-                if !ended {
+                // A consumer that has just ended its shard is not told: it knows. One whose shard another worker ended goes by the
+                // counter, which has moved on further.
+                let ended_it = leases.get(key).is_some_and(|lease| {
+                    lease.checkpoint == Position::ShardEnd
+                        && lease.counter.checked_sub(1) == Some(running.token.counter)
+                });
+                #[cfg(test)]
+                let ended_it = ended_it
+                    || made(Bug::ForeignEnd)
+                        && leases
+                            .get(key)
+                            .is_some_and(|lease| lease.checkpoint == Position::ShardEnd);
+                if !ended_it {
                     running.tell(Directive::Lost);
                 }
                 continue;

@@ -18,7 +18,7 @@ use crate::lease::LeaseStore;
 use crate::processor::RecordProcessorFactory;
 use crate::shard::deliver::{FailureHandling, GivenUp};
 use crate::status::{Board, ShardStatus};
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -48,14 +48,14 @@ struct Beginning {
     stream: StreamSummary,
     /// Under LATEST the shards that were open before `stream.server_time_ms`: each may hold records that came after it,
     /// even if it is closed by the time the shards are listed (K4).
-    open: HashSet<String>,
+    open: BTreeSet<String>,
 }
 
 impl Beginning {
     async fn of(client: &dyn KinesisApi, config: &WorkerConfig) -> Result<Self, Error> {
         let stream = client.describe_stream(&config.stream).await?;
         if config.initial_position != InitialPosition::Latest || stream.status == "CREATING" {
-            let open = HashSet::new();
+            let open = BTreeSet::new();
             return Ok(Beginning { stream, open });
         }
         let shards = client.list_shards(&config.stream).await?;

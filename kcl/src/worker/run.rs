@@ -3,6 +3,7 @@
 use super::held::{Held, Work};
 use super::{Beginning, Components};
 use crate::client::retry::backoff;
+use crate::client::same_stream::SameStream;
 use crate::clock;
 use crate::config::WorkerConfig;
 use crate::error::{Error, ErrorKind};
@@ -12,6 +13,8 @@ use crate::lease::expiry::{Expired, Observer};
 use crate::lease::renew::{OwnerWindow, bounded, keep_alive};
 use crate::lease::{LeaseStore, Loads, Registration, Release, Snapshot, WorkerProfile, WorkerRow};
 use crate::processor::RecordProcessorFactory;
+#[cfg(test)]
+use crate::seeded_bug::{Bug, made};
 use crate::shard::consumer::Shared;
 use crate::shard::sync::{SyncReport, Syncer};
 use std::sync::Arc;
@@ -58,11 +61,12 @@ impl<F: RecordProcessorFactory> Run<F> {
             failures,
             board,
         } = components;
+        let client = SameStream::new(client, stream.identity());
         let (sent, registration) = register(&*store, &config, &stream.identity()).await?;
         let shared = Arc::new(Shared {
             application: config.application.clone(),
             store,
-            client,
+            client: Arc::new(client),
             window: OwnerWindow::open(sent, config.failover_time),
             read_ahead: Arc::new(Semaphore::new(config.read_ahead_bytes)),
             failures,
@@ -143,6 +147,7 @@ impl<F: RecordProcessorFactory> Run<F> {
                 () = tokio::time::sleep_until(look_at) => {
                     // Asking must not wait for a store that does not answer.
                     let looked = tokio::select! {
+                        biased;
                         () = asked.cancelled() => Ok(Duration::ZERO),
                         looked = self.look() => looked,
                     };
@@ -330,6 +335,10 @@ impl<F: RecordProcessorFactory> Run<F> {
     async fn shut_down(mut self) -> Result<(), Error> {
         self.held.give_up_all();
         self.drain().await;
+        #[cfg(test)]
+        if made(Bug::KeepAtExit) {
+            return Ok(());
+        }
         let ended = self.held.failure().map_or(Ok(()), Err);
         let mut failures = 0;
         while let Err(error) = self.release().await {
@@ -379,6 +388,10 @@ impl<F: RecordProcessorFactory> Run<F> {
                     }
                     look_at = clock::now() + LONGEST_LOOK_PAUSE;
                 }
+            }
+            #[cfg(test)]
+            if made(Bug::KeepAtExit) {
+                continue;
             }
             // One slow processor keeps no other shard waiting. What fails is tried again at the end.
             if let Err(error) = self.release().await {
@@ -461,6 +474,7 @@ async fn keep_synced(
             _ => backoff(NO_SHARDS_PAUSE, interval.max(NO_SHARDS_PAUSE), failures),
         };
         tokio::select! {
+            biased;
             () = tokio::time::sleep(pause) => {}
             () = nudge.notified(), if failures == 0 => tokio::time::sleep(LONGEST_LOOK_PAUSE).await,
         }

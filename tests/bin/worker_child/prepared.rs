@@ -182,13 +182,20 @@ impl InTwoPhases {
     ) -> Result<(), ProcessorError> {
         self.resolve(voice).await?;
         let applied = self.applied;
-        let is_new = |record: &&Record| {
+        let is_known = |record: &&Record| {
             let position = Position::after(record.sequence_number());
-            applied.is_none_or(|applied| applied < position)
+            applied.is_some_and(|applied| position.may_advance_to(&applied))
         };
-        let records: Vec<Record> = batch.records().iter().filter(is_new).cloned().collect();
+        // What was finished for an earlier owner is checkpointed before anything else is prepared: a new preparation takes the place
+        // of the one that tells of it.
+        let known = batch.records().iter().filter(is_known).count();
+        let (known, records) = batch.records().split_at(known);
+        if let Some(last) = known.last() {
+            let stored = checkpointer.checkpoint_at(last).await;
+            checkpointed(stored, voice)?;
+        }
         let (Some(first), Some(last)) = (records.first(), records.last()) else {
-            return checkpointed(checkpointer.checkpoint().await, voice);
+            return Ok(());
         };
         let id = format!(
             "{} {} {:016x}",
@@ -196,7 +203,7 @@ impl InTwoPhases {
             first.sequence_number(),
             fastrand::u64(..)
         );
-        self.other().await?.stage(&id, &records).await?;
+        self.other().await?.stage(&id, records).await?;
         let prepared = match checkpointer.prepare(id.clone()).await {
             Ok(prepared) => prepared,
             Err(error) => return checkpointed(Err(error), voice),

@@ -126,7 +126,7 @@ fn advice(code: &str) -> (ErrorKind, &'static str) {
         ),
         "26000" | "42P05" => (
             ErrorKind::Configuration,
-            "a pooler gives this connection sessions with other prepared statements; add statement-cache-capacity=0 to the URL",
+            "a pooler gives this connection sessions with other prepared statements; have it know them (PgBouncer: max_prepared_statements), or connect past it",
         ),
         _ => class_advice(code.get(..2).unwrap_or(code)),
     }

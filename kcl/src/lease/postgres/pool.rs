@@ -5,15 +5,11 @@
 
 use super::fault::Place;
 use crate::error::{Error, ErrorKind};
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
-
-/// How long a transaction of this store may stand still: its process is paused or out of reach, and others wait for its locks.
-const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(1);
 
 /// The options with which this store opens its connections.
 pub(super) fn ours(options: PgConnectOptions) -> PgConnectOptions {
@@ -24,52 +20,26 @@ pub(super) fn ours(options: PgConnectOptions) -> PgConnectOptions {
     }
 }
 
-/// Opens a connection. The server bounds its statements by `timeout`, so that none outlives the call it was made for by much.
-pub(super) async fn open(
-    options: &PgConnectOptions,
-    place: &Place,
-    timeout: Duration,
-) -> Result<PgConnection, Error> {
-    let open = async {
-        let mut connection = options.connect().await?;
-        // By statements, because a pooler may refuse them as options of the connection.
-        let settings = format!(
-            "SET statement_timeout = {};
-             SET idle_in_transaction_session_timeout = {};
-             SET default_transaction_isolation = 'read committed';
-             SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
-            timeout.as_millis(),
-            IDLE_IN_TRANSACTION.as_millis()
-        );
-        sqlx::raw_sql(AssertSqlSafe(settings))
-            .execute(&mut connection)
-            .await?;
-        Ok(connection)
-    };
-    open.await.map_err(|fault| place.explain(fault))
+/// Opens a connection.
+pub(super) async fn open(options: &PgConnectOptions, place: &Place) -> Result<PgConnection, Error> {
+    let opened = options.connect().await;
+    opened.map_err(|fault| place.explain(fault))
 }
 
 /// Connections to one database.
 pub(super) struct Pool {
     options: PgConnectOptions,
     place: Place,
-    timeout: Duration,
     size: Semaphore,
     /// Those that are not in use; a std mutex around plain data, never held across an await.
     idle: Mutex<Vec<PgConnection>>,
 }
 
 impl Pool {
-    pub(super) fn new(
-        options: PgConnectOptions,
-        place: Place,
-        timeout: Duration,
-        size: usize,
-    ) -> Self {
+    pub(super) fn new(options: PgConnectOptions, place: Place, size: usize) -> Self {
         Pool {
             options,
             place,
-            timeout,
             size: Semaphore::new(size),
             idle: Mutex::default(),
         }
@@ -89,7 +59,7 @@ impl Pool {
         let is_used = used.is_some();
         let inner = match used {
             Some(connection) => connection,
-            None => open(&self.options, &self.place, self.timeout).await?,
+            None => open(&self.options, &self.place).await?,
         };
         Ok(Borrowed {
             inner,

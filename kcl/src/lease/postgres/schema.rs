@@ -4,6 +4,7 @@
 
 use super::fault::Place;
 use super::pool;
+use super::transaction::Begin;
 use crate::error::{Error, ErrorKind};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, Postgres};
@@ -62,17 +63,18 @@ const OPENING: i64 = 0x6d69_6c6c_7374_7265;
 pub(super) async fn prepare(
     options: &PgConnectOptions,
     place: &Place,
+    begin: &Begin,
     timeout: Duration,
 ) -> Result<(), Error> {
     let look = async {
-        let mut connection = pool::open(options, place, timeout).await?;
-        let version = looked_at(&mut connection, place).await?;
+        let mut connection = pool::open(options, place).await?;
+        let version = looked_at(&mut connection, place, begin).await?;
         Ok((connection, version))
     };
     let looked = tokio::time::timeout(timeout, look).await;
     let (mut connection, version) = looked.map_err(|_| place.late(timeout))??;
     if version < VERSION {
-        let migration = migrate(&mut connection, place);
+        let migration = migrate(&mut connection, place, begin);
         let migrated = tokio::time::timeout(MIGRATION_LIMIT, migration).await;
         migrated.map_err(|_| place.late(MIGRATION_LIMIT))??;
     }
@@ -82,8 +84,12 @@ pub(super) async fn prepare(
 }
 
 /// The version, as of a moment when nobody migrates.
-async fn looked_at(connection: &mut PgConnection, place: &Place) -> Result<i64, Error> {
-    let mut transaction = alone(connection, place).await?;
+async fn looked_at(
+    connection: &mut PgConnection,
+    place: &Place,
+    begin: &Begin,
+) -> Result<i64, Error> {
+    let mut transaction = alone(connection, place, begin).await?;
     let version = recognise(&mut transaction, place).await?;
     transaction
         .rollback()
@@ -96,9 +102,10 @@ async fn looked_at(connection: &mut PgConnection, place: &Place) -> Result<i64, 
 async fn alone<'a>(
     connection: &'a mut PgConnection,
     place: &Place,
+    begin: &Begin,
 ) -> Result<sqlx::Transaction<'a, Postgres>, Error> {
     let begin = async {
-        let mut transaction = connection.begin().await?;
+        let mut transaction = begin.write(connection).await?;
         sqlx::query("SELECT pg_advisory_xact_lock($1)")
             .bind(OPENING)
             .execute(&mut *transaction)
@@ -161,8 +168,8 @@ pub(super) fn unknown_version(place: &Place, found: i64) -> Error {
     )
 }
 
-async fn migrate(connection: &mut PgConnection, place: &Place) -> Result<(), Error> {
-    let mut transaction = alone(connection, place).await?;
+async fn migrate(connection: &mut PgConnection, place: &Place, begin: &Begin) -> Result<(), Error> {
+    let mut transaction = alone(connection, place, begin).await?;
     // Another process may have been quicker.
     let found = recognise(&mut transaction, place).await?;
     let migrate = async {

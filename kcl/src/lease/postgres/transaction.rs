@@ -11,8 +11,10 @@ use crate::lease::sql::row::{self, Damaged};
 use crate::lease::sql::{Change, Hold, Leases, Rows, Run, Scope};
 use crate::lease::{Lease, LeaseKey, Loads, PendingCheckpoint, Snapshot, WorkerProfile};
 use sqlx::postgres::{PgConnection, PgRow, Postgres};
-use sqlx::{Connection, Row};
+use sqlx::{AssertSqlSafe, Connection, Row};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// A transaction on the rows of one application. Dropped without [`Transaction::commit`], it never was.
 #[derive(Debug)]
@@ -22,6 +24,52 @@ pub(super) struct Transaction<'a> {
     application: &'a str,
     /// Whether it was seen that the tables are of this version. They stay so: a migration waits for this transaction.
     is_ours: bool,
+}
+
+/// How transactions begin: with their limits, which the server keeps. These are the transaction's own, because a pooler may give the
+/// session to somebody else afterwards; and all in one message, so that they cost no round trip.
+#[derive(Debug, Clone)]
+pub(super) struct Begin {
+    look: Arc<str>,
+    write: Arc<str>,
+}
+
+/// How long a transaction of this store may stand still: its process is paused or out of reach, and others wait for its locks.
+const IDLE_LIMIT: Duration = Duration::from_secs(1);
+
+impl Begin {
+    /// Statements are bounded by `timeout`, so that none outlives the call it was made for by much.
+    pub(super) fn with(timeout: Duration) -> Self {
+        let limits = format!(
+            "SET LOCAL statement_timeout = {};
+             SET LOCAL idle_in_transaction_session_timeout = {}",
+            timeout.as_millis(),
+            IDLE_LIMIT.as_millis()
+        );
+        let durable = "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
+        Begin {
+            look: format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {limits}").into(),
+            write: format!("BEGIN ISOLATION LEVEL READ COMMITTED; {limits}; {durable}").into(),
+        }
+    }
+
+    /// Begins to read one state of everything.
+    async fn look<'a>(
+        &self,
+        connection: &'a mut PgConnection,
+    ) -> Result<sqlx::Transaction<'a, Postgres>, sqlx::Error> {
+        let statement = AssertSqlSafe(Arc::clone(&self.look));
+        connection.begin_with(statement).await
+    }
+
+    /// Begins to write.
+    pub(super) async fn write<'a>(
+        &self,
+        connection: &'a mut PgConnection,
+    ) -> Result<sqlx::Transaction<'a, Postgres>, sqlx::Error> {
+        let statement = AssertSqlSafe(Arc::clone(&self.write));
+        connection.begin_with(statement).await
+    }
 }
 
 /// How long a transaction that has the application's lock waits for a row.
@@ -56,20 +104,17 @@ impl<'a> Transaction<'a> {
     /// application, alone.
     pub(super) async fn begin(
         connection: &'a mut PgConnection,
+        begin: &Begin,
+        scope: Scope,
         place: &'a Place,
         application: &'a str,
-        scope: Scope,
     ) -> Result<Self, Error> {
         let begin = async {
             match scope {
-                Scope::Look => {
-                    connection
-                        .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                        .await
-                }
-                Scope::Heartbeat | Scope::Lease => connection.begin().await,
+                Scope::Look => begin.look(connection).await,
+                Scope::Heartbeat | Scope::Lease => begin.write(connection).await,
                 Scope::Application => {
-                    let mut inner = connection.begin().await?;
+                    let mut inner = begin.write(connection).await?;
                     sqlx::query(
                         "SELECT pg_advisory_xact_lock(hashtextextended('millstream ' || $1, 0)),
                                 set_config('lock_timeout', $2, true)",

@@ -52,7 +52,7 @@ fn planned_beside(
         damaged: &damaged,
         initial,
         started_ms: NOW,
-        open_at_start: &HashSet::new(),
+        open_at_start: &std::collections::BTreeSet::new(),
     })
 }
 

@@ -4,9 +4,9 @@ use super::*;
 use crate::checkpoint::{Checkpointer, Position};
 use crate::config::ForeignRecords;
 use crate::error::ErrorKind;
-use crate::fetch::polling::seeded_bug::RESTART_AFTER_THE_RECORD;
 use crate::lease::MemoryLeaseStore;
 use crate::processor::{ProcessorError, Record, RecordBatch, RecordProcessor, ShardInfo};
+use crate::seeded_bug::{Bug, make};
 use async_trait::async_trait;
 use bytes::Bytes;
 use millstream_wire::SequenceNumber;
@@ -270,11 +270,11 @@ async fn k4_k5_the_next_owner_begins_with_the_next_user_record() {
 /// the rest of that.
 #[tokio::test(start_paused = true)]
 async fn k4_the_test_catches_a_reader_that_restarts_after_the_aggregate() {
-    RESTART_AFTER_THE_RECORD.set(true);
+    let making = make(Bug::RestartAfterTheRecord);
     let undisturbed = change_of_owner(MIXED, 3, Trouble::None).await;
     let expired = change_of_owner(MIXED, 3, Trouble::ExpiredIterators).await;
     let failed = change_of_owner(MIXED, 3, Trouble::Failures).await;
-    RESTART_AFTER_THE_RECORD.set(false);
+    drop(making);
     undisturbed.unwrap();
     assert!(expired.unwrap_err().starts_with("expected"));
     assert!(failed.unwrap_err().starts_with("expected"));

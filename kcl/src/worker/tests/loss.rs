@@ -6,7 +6,7 @@ use crate::error::ErrorKind;
 use crate::fake::recorder::Event;
 use crate::fake::shard_id;
 use crate::lease::MemoryLeaseStore;
-use crate::shard::consumer::seeded_bug::SKIP_FAILED_BATCH;
+use crate::seeded_bug::{Bug, make};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -64,9 +64,9 @@ async fn k4_no_loss_when_the_processor_panics() {
 /// A checker that cannot fail proves nothing: with a consumer that skips failed batches it must.
 #[tokio::test(start_paused = true)]
 async fn k4_the_checker_catches_a_consumer_that_skips_a_failed_batch() {
-    SKIP_FAILED_BATCH.set(true);
+    let making = make(Bug::SkipFailedBatch);
     let judged = run_with_failures(false).await;
-    SKIP_FAILED_BATCH.set(false);
+    drop(making);
     assert!(judged.unwrap_err().starts_with("K4: lost"));
 }
 

@@ -199,3 +199,33 @@ async fn an_outage_of_the_store_moves_no_lease() {
     a.stop().await.unwrap();
     b.stop().await.unwrap();
 }
+
+/// Goal: a worker that comes back after another has taken its shard and ended it delivers nothing of it any more (K2). Method: its batch
+/// fails because the store is out of its reach, until the other one is done.
+#[tokio::test(start_paused = true)]
+async fn k2_a_shard_that_another_worker_ended_is_not_delivered_again() {
+    let (kinesis, inner, journal) = (
+        FakeKinesis::new(1),
+        MemoryLeaseStore::new(),
+        Journal::default(),
+    );
+    let cut = FaultyStore::new(inner.clone());
+    let a = start(&kinesis, cut.clone(), &journal, "a").await;
+    tokio::time::sleep(SECOND).await;
+    cut.set(|faults| faults.unreachable = true);
+    kinesis.put_many(0, 5);
+    tokio::time::sleep(SECOND).await;
+    kinesis.split(0);
+    let b = start(&kinesis, inner.clone(), &journal, "b").await;
+    until("b ends the shard", FAILOVER * 3, || {
+        journal.count(&Event::ShardEnded) == 1
+    })
+    .await;
+    tokio::time::sleep(SECOND).await;
+    cut.set(|faults| faults.unreachable = false);
+    tokio::time::sleep(FAILOVER * 2).await;
+    journal.check_no_overlap().unwrap();
+    assert_eq!(journal.count(&Event::LeaseLost), 1, "a was told");
+    a.stop().await.unwrap();
+    b.stop().await.unwrap();
+}

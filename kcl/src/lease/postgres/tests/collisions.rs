@@ -189,9 +189,10 @@ async fn k10_a_process_that_stops_in_a_transaction_holds_up_nobody_for_long() {
     let mut connection = stopped.rest.connection().await.unwrap();
     let begun = Transaction::begin(
         &mut connection.inner,
+        &stopped.begin,
+        Scope::Application,
         &stopped.place,
         APP,
-        Scope::Application,
     );
     let _held = begun.await.unwrap();
     let begun = clock::now();

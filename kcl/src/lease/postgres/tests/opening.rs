@@ -283,11 +283,13 @@ async fn commits_wait_for_the_disk_whatever_the_default() {
         let sql = format!("ALTER DATABASE {database} SET synchronous_commit = '{default}'");
         run(&mut outsider(&url).await, &sql).await;
         let store = open(&url).await;
-        for pool in [&store.pulse, &store.rest] {
-            let mut connection = pool.connection().await.unwrap();
-            let set = text(&mut connection.inner, "SHOW synchronous_commit").await;
-            assert_eq!(set, expected);
-        }
+        let mut connection = store.rest.connection().await.unwrap();
+        let mut transaction = store.begin.write(&mut connection.inner).await.unwrap();
+        let show = "SHOW synchronous_commit";
+        assert_eq!(text(&mut transaction, show).await, expected);
+        // Whoever gets the session afterwards finds it as it was.
+        transaction.commit().await.unwrap();
+        assert_eq!(text(&mut connection.inner, show).await, default);
     }
 }
 
