@@ -18,8 +18,8 @@ use millstream_test_postgres::{Cluster, Durability};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 
-/// A bound that tests wait for.
-const SHORT: Duration = Duration::from_millis(400);
+/// A bound that tests wait for, shorter than a session may stand still in a transaction.
+const SHORT: Duration = Duration::from_millis(800);
 
 /// A database that nobody else has.
 async fn place() -> String {

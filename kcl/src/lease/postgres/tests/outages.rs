@@ -121,7 +121,7 @@ async fn k10_a_server_that_hangs_is_unavailable_and_works_afterwards() {
             PostgresLeaseStore::connect_with(options(&url), SHORT),
         );
         let took = begun.elapsed();
-        assert!(took < SHORT + Duration::from_millis(600), "{took:?}");
+        assert!(took < SHORT * 3, "{took:?}");
         for error in [
             beat.unwrap_err(),
             moved.unwrap_err(),
@@ -129,7 +129,7 @@ async fn k10_a_server_that_hangs_is_unavailable_and_works_afterwards() {
             created.map(drop).unwrap_err(),
         ] {
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-            assert!(error.to_string().contains("400ms"), "{error}");
+            assert!(error.to_string().contains("800ms"), "{error}");
         }
     }
     cluster.resume().await;
