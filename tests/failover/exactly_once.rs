@@ -7,7 +7,7 @@ use millstream_test_postgres::Cluster;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
-use support::history::{Event, noted, refusals};
+use support::history::{Event, EventKind, noted, refusals};
 use support::process::Signal;
 use support::{Store, WorkerProcess};
 use tokio::time::Instant;
@@ -84,6 +84,17 @@ impl Trial {
         self.workers[index].signal(Signal::Cont).await;
     }
 
+    /// A shard that some worker has just got records of.
+    fn busy_shard(&mut self) -> Option<String> {
+        let index = self.any();
+        self.workers[index].hear(|events| {
+            let mut latest = events.iter().rev();
+            let delivered =
+                latest.find(|event| matches!(event.kind, EventKind::Delivered { .. }))?;
+            delivered.kind.shard().map(str::to_owned)
+        })
+    }
+
     /// Takes a lease from a worker that has every reason to believe in it, until a transaction was refused for that: by the
     /// database, as the worker cannot know.
     async fn usurp(&mut self) {
@@ -93,11 +104,13 @@ impl Trial {
         let mut database = self.scene.fleet.store().connect().await.unwrap();
         while refused(self) == before {
             assert!(Instant::now() < deadline, "no transaction was refused");
-            let nth = self.random.u8(..3);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let Some(busy) = self.busy_shard() else {
+                continue;
+            };
             let free = format!(
                 "UPDATE leases SET lease_owner = NULL, lease_counter = lease_counter + 1, wanted_by = NULL
-                 WHERE lease_key = (SELECT lease_key FROM leases WHERE lease_owner IS NOT NULL
-                                    ORDER BY lease_key LIMIT 1 OFFSET {nth})"
+                 WHERE lease_key = '{busy}' AND lease_owner IS NOT NULL AND checkpoint <> 'SHARD_END'"
             );
             database.change(free).await.unwrap();
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -127,8 +140,8 @@ async fn sums_are_right(store: Option<Store>, kills: usize) {
         let pause = trial.random.u64(100..800);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         match kill % 20 {
-            4 => trial.scene.split_first().await,
-            11 => trial.scene.merge_last_two().await,
+            4 => trial.scene.split_widest().await,
+            11 => trial.scene.merge_narrowest().await,
             _ => {}
         }
         match kill % 6 {

@@ -19,22 +19,24 @@ impl Scene {
         open
     }
 
-    pub(crate) async fn split_first(&self) {
+    /// However often it is called, no shard becomes so narrow that no key falls into it.
+    pub(crate) async fn split_widest(&self) {
         let open = self.open_shards().await;
-        let (start, end) = range_of(&open[0]);
+        let width = |shard: &&serde_json::Value| range_of(shard).1 - range_of(shard).0;
+        let widest = open.iter().max_by_key(width).unwrap();
+        let (start, end) = range_of(widest);
         let middle = (start + (end - start) / 2 + 1).to_string();
-        let shard = text(&open[0], "ShardId");
+        let shard = text(widest, "ShardId");
         let input =
             json!({"StreamName": STREAM, "ShardToSplit": shard, "NewStartingHashKey": middle});
         self.client.must("SplitShard", input).await;
     }
 
-    pub(crate) async fn merge_last_two(&self) {
+    pub(crate) async fn merge_narrowest(&self) {
         let open = self.open_shards().await;
-        let [.., left, right] = open.as_slice() else {
-            panic!("two open shards: {open:?}")
-        };
-        let (left, right) = (text(left, "ShardId"), text(right, "ShardId"));
+        let width = |pair: &&[serde_json::Value]| range_of(&pair[1]).1 - range_of(&pair[0]).0;
+        let pair = open.windows(2).min_by_key(width).unwrap();
+        let (left, right) = (text(&pair[0], "ShardId"), text(&pair[1], "ShardId"));
         let input =
             json!({"StreamName": STREAM, "ShardToMerge": left, "AdjacentShardToMerge": right});
         self.client.must("MergeShards", input).await;
@@ -58,9 +60,9 @@ async fn k4_k5_k6_twenty_kills_lose_no_record() {
     for kill in 0..kills {
         tokio::time::sleep(Duration::from_millis(random.u64(300..1300))).await;
         if kill % 20 == 6 {
-            scene.split_first().await;
+            scene.split_widest().await;
         } else if kill % 20 == 12 {
-            scene.merge_last_two().await;
+            scene.merge_narrowest().await;
         }
         let index = random.usize(..workers.len());
         let victim = &mut workers[index];

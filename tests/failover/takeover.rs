@@ -4,7 +4,7 @@ use crate::scene::{PATIENCE, Scene, Setup};
 use std::fmt;
 use std::time::Duration;
 use support::clock::now_us;
-use support::history::{EventKind, deliveries, first_delivery, holders};
+use support::history::{Event, EventKind, deliveries, first_delivery, holders};
 use support::{WorkerProcess, check, wait_until};
 use tokio::task::JoinSet;
 
@@ -65,6 +65,15 @@ async fn at_rest(scene: &Scene, workers: &[WorkerProcess]) -> Vec<(String, Strin
     }
 }
 
+/// Whether a worker was asked to finish in its latest tenure of the shard.
+fn is_handing_over(events: &[Event], shard: &str) -> bool {
+    let of_shard = events.iter().rev().map(|event| &event.kind);
+    of_shard
+        .filter(|kind| kind.shard() == Some(shard))
+        .take_while(|kind| !matches!(kind, EventKind::Initialized { .. }))
+        .any(|kind| matches!(kind, EventKind::ShutdownRequested { .. }))
+}
+
 /// Kills one of three workers after the other, at any moment between two heartbeats; how long it took from the kill to the first
 /// record of each orphaned shard on a survivor.
 async fn crashes(failover: Duration, kills: usize) -> Times {
@@ -89,7 +98,10 @@ async fn crashes(failover: Duration, kills: usize) -> Times {
         let mut victim = workers.swap_remove(index.unwrap());
         let killed_us = now_us();
         victim.kill9().await;
-        let orphans = held.iter().filter(|(_, id)| id == victim.id());
+        // A shard that it was just handing over is no orphan.
+        let orphans = held.iter().filter(|(shard, id)| {
+            id == victim.id() && !victim.hear(|events| is_handing_over(events, shard))
+        });
         for (shard, _) in orphans {
             let gone_on_us = wait_until("a survivor goes on", failover + PATIENCE, || async {
                 let first = |one: &WorkerProcess| {

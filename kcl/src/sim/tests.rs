@@ -80,10 +80,10 @@ fn a_run_is_a_function_of_its_seed() {
 /// Seeds that a mistake has to show itself in.
 const PATIENCE: u64 = 300;
 
-/// Runs seeds until one shows the mistake; gives that seed.
-fn caught(bug: Bug, guarantee: &str) -> Option<u64> {
+/// Runs seeds until one shows the mistake, first the one that is known to; gives that seed.
+fn caught(bug: Bug, guarantee: &str, known: u64) -> Option<u64> {
     let _making = make(bug);
-    (0..PATIENCE).find(|seed| {
+    std::iter::once(known).chain(0..PATIENCE).find(|seed| {
         let violations = simulate(*seed).violations;
         violations
             .iter()
@@ -91,32 +91,33 @@ fn caught(bug: Bug, guarantee: &str) -> Option<u64> {
     })
 }
 
-/// Goal: the checker can fail. Method: each mistake is made in the product's own code, and the guarantee it breaks is named.
+/// Goal: the checker can fail. Method: each mistake is made in the product's own code, and the guarantee it breaks is named. A seed that showed it
+/// is written beside it; when a change of the simulation makes that one show something else, others are tried.
 #[test]
 fn every_seeded_bug_is_caught() {
     let bugs = [
-        (Bug::SkipFailedBatch, "K4"),
-        (Bug::LatestSentinel, "K4"),
-        (Bug::AfterInsteadOfAt, "K4"),
-        (Bug::RestartAfterTheRecord, "K4"),
-        (Bug::NoFence, "K1"),
-        (Bug::ValidFromReply, "K2"),
-        (Bug::NoVerification, "K2"),
-        (Bug::TakeFromTheLiving, "K2"),
-        (Bug::ForeignEnd, "K2"),
-        (Bug::CheckpointBack, "K3"),
-        (Bug::BareRelease, "K5"),
-        (Bug::IgnoreParents, "K6"),
-        (Bug::NoChildren, "K7"),
-        (Bug::SlowExpiry, "K8"),
-        (Bug::KeepAtExit, "K9"),
-        (Bug::LostReplyIsLoss, "K12"),
-        (Bug::AnyStream, "K13"),
-        (Bug::GoneIsEnded, "K13"),
+        (Bug::SkipFailedBatch, "K4", 4),
+        (Bug::LatestSentinel, "K4", 1),
+        (Bug::AfterInsteadOfAt, "K4", 5),
+        (Bug::RestartAfterTheRecord, "K4", 84),
+        (Bug::NoFence, "K1", 16),
+        (Bug::ValidFromReply, "K2", 290),
+        (Bug::NoVerification, "K2", 26),
+        (Bug::TakeFromTheLiving, "K2", 252),
+        (Bug::ForeignEnd, "K2", 39),
+        (Bug::CheckpointBack, "K3", 9),
+        (Bug::BareRelease, "K5", 0),
+        (Bug::IgnoreParents, "K6", 3),
+        (Bug::NoChildren, "K7", 1),
+        (Bug::SlowExpiry, "K8", 13),
+        (Bug::KeepAtExit, "K9", 0),
+        (Bug::LostReplyIsLoss, "K12", 25),
+        (Bug::AnyStream, "K13", 45),
+        (Bug::GoneIsEnded, "K13", 5),
     ];
     let mut missed = Vec::new();
-    for (bug, guarantee) in bugs {
-        match caught(bug, guarantee) {
+    for (bug, guarantee, known) in bugs {
+        match caught(bug, guarantee, known) {
             Some(seed) => println!("{bug:?}: {guarantee} with seed {seed}"),
             None => missed.push(bug),
         }

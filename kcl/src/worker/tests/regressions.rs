@@ -120,6 +120,12 @@ impl Scene {
     }
 }
 
+/// What a worker ends with by itself.
+async fn end_of(worker: Started) -> Error {
+    let ended = tokio::time::timeout(SECOND * 60, worker.task).await;
+    ended.expect("it goes on").unwrap().unwrap_err()
+}
+
 async fn launch_with<F: RecordProcessorFactory>(builder: WorkerBuilder, factory: F) -> Started {
     let worker = builder.build(factory).await.unwrap();
     Started {

@@ -116,7 +116,7 @@ async fn k10_a_worker_that_loses_a_part_of_itself_ends() {
     let b = launch(settings, &scene.journal, "b").await;
     sleep(SECOND * 2).await;
     scene.kinesis.panic_in("list_shards", 1);
-    let error = a.task.await.unwrap().unwrap_err();
+    let error = end_of(a).await;
     assert!(error.to_string().contains("panicked"), "{error}");
     scene.kinesis.put_many(0, 5);
     scene.kinesis.put_many(1, 5);

@@ -242,7 +242,7 @@ async fn k1_of_two_processes_under_one_id_the_later_one_works() {
         sleep(SECOND * 2).await;
         let began = Instant::now();
         let later = run(number).await;
-        let error = former.task.await.unwrap().unwrap_err();
+        let error = end_of(former).await;
         assert_eq!(error.kind(), ErrorKind::WorkerReplaced);
         assert!(began.elapsed() < FAILOVER / 2);
         let entries = scene.journal.entries().clone();
