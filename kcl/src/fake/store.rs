@@ -126,6 +126,19 @@ impl LeaseStore for FaultyStore {
         )
         .await
     }
+    async fn announce(
+        &self,
+        application: &str,
+        worker: &Registration,
+        profile: &WorkerProfile,
+    ) -> Result<(), Error> {
+        self.through(
+            "announce",
+            self.inner.announce(application, worker, profile),
+        )
+        .await
+    }
+
     async fn heartbeat(
         &self,
         application: &str,

@@ -159,6 +159,23 @@ impl LeaseStore for MemoryLeaseStore {
         })
     }
 
+    async fn announce(
+        &self,
+        application: &str,
+        worker: &Registration,
+        profile: &WorkerProfile,
+    ) -> Result<(), Error> {
+        self.with(application, |app| {
+            match app.workers.get_mut(&worker.worker_id) {
+                Some(run) if run.incarnation == worker.incarnation => {
+                    run.row.profile.clone_from(profile);
+                    Ok(())
+                }
+                Some(_) | None => Err(rules::replaced(worker)),
+            }
+        })
+    }
+
     async fn heartbeat(
         &self,
         application: &str,

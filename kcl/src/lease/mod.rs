@@ -163,6 +163,17 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
         profile: &WorkerProfile,
     ) -> Result<Registration, Error>;
 
+    /// Stores what a worker says of itself now, in the place of what it said before.
+    ///
+    /// # Errors
+    /// `WorkerReplaced` when another run registered under this id or its row was removed.
+    async fn announce(
+        &self,
+        application: &str,
+        worker: &Registration,
+        profile: &WorkerProfile,
+    ) -> Result<(), Error>;
+
     /// Renews every lease of the worker by moving its heartbeat on by one, and notes how busy its shards are.
     ///
     /// # Errors

@@ -79,6 +79,13 @@ pub(in crate::lease) trait Rows: Send {
         profile: &WorkerProfile,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// Writes what a worker says of itself into its row.
+    fn put_profile(
+        &mut self,
+        worker_id: &str,
+        profile: &WorkerProfile,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
     /// Moves a worker's heartbeat on.
     fn beat(
         &mut self,
@@ -163,6 +170,16 @@ impl<S: SqlStore> LeaseStore for S {
         profile: &WorkerProfile,
     ) -> Result<Registration, Error> {
         let verb = verbs::Register::new(worker_id, profile)?;
+        self.perform(application, &verb).await
+    }
+
+    async fn announce(
+        &self,
+        application: &str,
+        worker: &Registration,
+        profile: &WorkerProfile,
+    ) -> Result<(), Error> {
+        let verb = verbs::Announce { worker, profile };
         self.perform(application, &verb).await
     }
 

@@ -29,6 +29,17 @@ impl LeaseStore for SimStore {
         self.0.register(worker_id.to_owned(), call).await
     }
 
+    async fn announce(
+        &self,
+        application: &str,
+        worker: &Registration,
+        profile: &WorkerProfile,
+    ) -> Result<(), Error> {
+        let (app, worker, profile) = (application.to_owned(), worker.clone(), profile.clone());
+        let call = move |store: &MemoryLeaseStore| ready(store.announce(&app, &worker, &profile));
+        self.0.look(call).await
+    }
+
     async fn heartbeat(
         &self,
         application: &str,

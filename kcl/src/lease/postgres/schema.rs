@@ -48,11 +48,16 @@ pub(super) const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (application, worker_id)
     ) WITH (fillfactor = 50);
     INSERT INTO millstream.schema_version (version) VALUES (1);
+", "
+    LOCK TABLE millstream.leases, millstream.workers, millstream.schema_version IN ACCESS EXCLUSIVE MODE;
+    ALTER TABLE millstream.workers ADD COLUMN streams TEXT COLLATE \"C\";
+    UPDATE millstream.workers SET streams = json_build_array(stream)::text WHERE stream IS NOT NULL;
+    UPDATE millstream.schema_version SET version = 2;
 "];
 
 /// The version this program reads and writes.
-pub(super) const VERSION: i64 = 1;
-const _: () = assert!(MIGRATIONS.len() == 1, "one migration per version");
+pub(super) const VERSION: i64 = 2;
+const _: () = assert!(MIGRATIONS.len() == 2, "one migration per version");
 
 /// How long migrations may take.
 const MIGRATION_LIMIT: Duration = Duration::from_mins(1);

@@ -167,7 +167,7 @@ pub(in crate::lease) fn worker(row: &impl Columns) -> Result<WorkerRow, sqlx::Er
         worker_id: row.text("worker_id")?.ok_or_else(|| missing("worker_id"))?,
         heartbeat: heartbeat.cast_unsigned(),
         profile: WorkerProfile {
-            stream: text("stream"),
+            streams: text("streams").and_then(|streams| serde_json::from_str(&streams).ok()),
             failover: number("failover_ms").map(Duration::from_millis),
             max_leases: number("max_leases"),
         },
@@ -194,6 +194,11 @@ pub(in crate::lease) fn loads_text(loads: &Loads) -> Option<String> {
         return None;
     }
     serde_json::to_string(loads).ok()
+}
+
+/// The column `streams`.
+pub(in crate::lease) fn streams_text(profile: &WorkerProfile) -> Option<String> {
+    serde_json::to_string(profile.streams.as_ref()?).ok()
 }
 
 /// A number that advises, as far as a column can hold it.

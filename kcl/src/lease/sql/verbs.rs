@@ -136,6 +136,23 @@ impl Verb for Register<'_> {
     }
 }
 
+pub(in crate::lease) struct Announce<'a> {
+    pub(in crate::lease) worker: &'a Registration,
+    pub(in crate::lease) profile: &'a WorkerProfile,
+}
+
+impl Verb for Announce<'_> {
+    type Answer = ();
+    const SCOPE: Scope = Scope::Heartbeat;
+
+    async fn perform<R: Rows>(&self, rows: &mut R) -> Result<(), Error> {
+        let worker_id = self.worker.worker_id.as_str();
+        let runs = rows.runs(&BTreeSet::from([worker_id])).await?;
+        require(&runs, self.worker)?;
+        rows.put_profile(worker_id, self.profile).await
+    }
+}
+
 pub(in crate::lease) struct Heartbeat<'a> {
     pub(in crate::lease) worker: &'a Registration,
     pub(in crate::lease) loads: &'a Loads,

@@ -47,11 +47,17 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ALTER TABLE workers ADD COLUMN loads TEXT;
     PRAGMA user_version = 2;
     ",
+    // Workers with many streams: a JSON list of them in the place of the one stream.
+    "
+    ALTER TABLE workers ADD COLUMN streams TEXT;
+    UPDATE workers SET streams = json_array(stream) WHERE stream IS NOT NULL;
+    PRAGMA user_version = 3;
+    ",
 ];
 
 /// The version this program reads and writes.
-pub(super) const VERSION: i64 = 2;
-const _: () = assert!(MIGRATIONS.len() == 2, "one migration per version");
+pub(super) const VERSION: i64 = 3;
+const _: () = assert!(MIGRATIONS.len() == 3, "one migration per version");
 
 /// How often a switch to WAL is tried again while other processes open the same file.
 const WAL_RETRY: Duration = Duration::from_millis(10);

@@ -101,7 +101,7 @@ async fn a_name_sqlite_would_read_otherwise_is_a_file() {
 
 #[tokio::test]
 async fn k14_a_schema_of_another_version_is_refused_and_not_touched() {
-    for version in ["3", "99", "-1"] {
+    for version in ["4", "99", "-1"] {
         let (_directory, path) = place();
         let mut raw = outsider(&path).await;
         run(
@@ -113,7 +113,7 @@ async fn k14_a_schema_of_another_version_is_refused_and_not_touched() {
         let before = std::fs::read(&path).unwrap();
         let words = [
             &format!("found schema version {version}"),
-            "expected 2",
+            "expected 3",
             "nothing was touched",
         ];
         refused(&path, ErrorKind::Store, &words).await;
@@ -192,7 +192,7 @@ async fn k14_an_open_store_notices_that_a_newer_version_has_migrated() {
         .register(APP, "w", &WorkerProfile::default())
         .await
         .unwrap();
-    run(&mut outsider(&path).await, "PRAGMA user_version = 3").await;
+    run(&mut outsider(&path).await, "PRAGMA user_version = 4").await;
     for error in [
         store
             .heartbeat(APP, &worker, &Loads::new())
@@ -202,7 +202,7 @@ async fn k14_an_open_store_notices_that_a_newer_version_has_migrated() {
     ] {
         assert_eq!(error.kind(), ErrorKind::Store);
         assert!(
-            error.to_string().contains("found schema version 3"),
+            error.to_string().contains("found schema version 4"),
             "{error}"
         );
     }

@@ -163,7 +163,7 @@ impl Rows for Transaction<'_> {
         .await
         .map_err(self.sql())?;
         let workers = sqlx::query(
-            "SELECT worker_id, heartbeat, stream, failover_ms, max_leases, loads
+            "SELECT worker_id, heartbeat, streams, failover_ms, max_leases, loads
              FROM workers WHERE application = ?1 ORDER BY worker_id",
         )
         .bind(self.application)
@@ -308,17 +308,36 @@ impl Rows for Transaction<'_> {
         profile: &WorkerProfile,
     ) -> Result<(), Error> {
         sqlx::query(
-            "INSERT INTO workers (application, worker_id, incarnation, heartbeat, stream, failover_ms, max_leases)
+            "INSERT INTO workers (application, worker_id, incarnation, heartbeat, streams, failover_ms, max_leases)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT (application, worker_id)
-             DO UPDATE SET incarnation = excluded.incarnation, heartbeat = excluded.heartbeat, stream = excluded.stream,
+             DO UPDATE SET incarnation = excluded.incarnation, heartbeat = excluded.heartbeat, streams = excluded.streams,
                            failover_ms = excluded.failover_ms, max_leases = excluded.max_leases, loads = NULL",
         )
         .bind(self.application)
         .bind(worker_id)
         .bind(run.incarnation.cast_signed())
         .bind(run.heartbeat.cast_signed())
-        .bind(&profile.stream)
+        .bind(row::streams_text(profile))
+        .bind(row::failover_ms(profile))
+        .bind(profile.max_leases.map(row::advice))
+        .execute(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        Ok(())
+    }
+
+    async fn put_profile(
+        &mut self,
+        worker_id: &str,
+        profile: &WorkerProfile,
+    ) -> Result<(), Error> {
+        sqlx::query(
+            "UPDATE workers SET streams = ?3, failover_ms = ?4, max_leases = ?5 WHERE application = ?1 AND worker_id = ?2",
+        )
+        .bind(self.application)
+        .bind(worker_id)
+        .bind(row::streams_text(profile))
         .bind(row::failover_ms(profile))
         .bind(profile.max_leases.map(row::advice))
         .execute(&mut *self.inner)

@@ -9,6 +9,7 @@ use crate::lease::{
     Release, Snapshot, WorkerProfile,
 };
 use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const APP: &str = "app";
@@ -53,7 +54,7 @@ struct Fleet {
     taken: usize,
     handed_over: usize,
     /// How busy the shards are, by their ids.
-    loads: Loads,
+    loads: BTreeMap<String, Load>,
 }
 
 impl Fleet {
@@ -81,7 +82,7 @@ impl Fleet {
             pace,
             taken: 0,
             handed_over: 0,
-            loads: Loads::new(),
+            loads: BTreeMap::new(),
         };
         for _ in 0..members {
             fleet.join(usize::MAX).await;
@@ -160,11 +161,11 @@ impl Fleet {
         let mine = leases
             .into_iter()
             .filter(|lease| lease.owner.as_ref() == Some(me));
-        mine.filter_map(|lease| {
+        let of_stream = mine.filter_map(|lease| {
             let load = self.loads.get(&lease.key.shard_id)?;
             Some((lease.key.shard_id, *load))
-        })
-        .collect()
+        });
+        Loads::from([(STREAM.to_owned(), of_stream.collect())])
     }
 
     /// The bytes per second of the busiest member, and of the average one.
@@ -175,6 +176,7 @@ impl Fleet {
             bytes.push(
                 loads
                     .values()
+                    .flat_map(BTreeMap::values)
                     .map(|load| load.bytes_per_second)
                     .sum::<u64>(),
             );
@@ -255,7 +257,7 @@ impl Member {
         self.observer.observe(snapshot, now);
         plan(&Situation {
             snapshot,
-            stream: STREAM,
+            streams: &BTreeSet::from([STREAM.to_owned()]),
             me: &self.registration.worker_id,
             expired: &self.observer.expired(now),
             overdue: &self.observer.overdue(now),

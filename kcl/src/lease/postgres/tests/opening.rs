@@ -45,7 +45,7 @@ async fn opens_again_what_it_wrote() {
 
 #[tokio::test]
 async fn k14_a_schema_of_another_version_is_refused_and_not_touched() {
-    for version in ["2", "99", "-1"] {
+    for version in ["3", "99", "-1"] {
         let url = place().await;
         let mut raw = outsider(&url).await;
         let sql = format!(
@@ -56,7 +56,7 @@ async fn k14_a_schema_of_another_version_is_refused_and_not_touched() {
         let before = content(&mut raw).await;
         let words = [
             &format!("found schema version {version}"),
-            "expected 1",
+            "expected 2",
             "nothing was touched",
             url.split('@').nth(1).unwrap(),
         ];
@@ -106,7 +106,7 @@ async fn k14_an_open_store_notices_that_a_newer_version_has_migrated() {
     let url = place().await;
     let store = open(&url).await;
     let (worker, tokens) = holder(&store, "w", &["a"]).await;
-    let newer = "UPDATE millstream.schema_version SET version = 2";
+    let newer = "UPDATE millstream.schema_version SET version = 3";
     run(&mut outsider(&url).await, newer).await;
     let pending = crate::lease::PendingCheckpoint {
         position: at(1),
@@ -145,7 +145,7 @@ async fn k14_an_open_store_notices_that_a_newer_version_has_migrated() {
     ] {
         assert_eq!(error.kind(), ErrorKind::Store);
         let text = error.to_string();
-        assert!(text.contains("found schema version 2"), "{text}");
+        assert!(text.contains("found schema version 3"), "{text}");
     }
 }
 
