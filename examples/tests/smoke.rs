@@ -106,3 +106,11 @@ async fn error_policies_retry_the_flaky_and_put_the_poison_aside() {
     let expected = "result: 99 of 100 amounts processed, 1 dead letter";
     assert_eq!(result("error_policies").await, expected);
 }
+
+#[tokio::test]
+async fn many_streams_are_processed_by_one_worker() {
+    assert_eq!(
+        result("many_streams").await,
+        "result: {\"clicks\": 5, \"orders\": 10, \"returns\": 7}, and clicks and orders are left"
+    );
+}

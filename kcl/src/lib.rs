@@ -138,7 +138,9 @@ pub use processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 pub use status::{Activity, ShardStatus};
-pub use worker::{Counts, StreamConfig, StreamState, StreamStatus, Worker, WorkerBuilder, WorkerHandle};
+pub use worker::{
+    Counts, StreamConfig, StreamState, StreamStatus, Worker, WorkerBuilder, WorkerHandle,
+};
 
 /// The SQL library whose transactions [`Checkpointer::checkpoint_in`] takes.
 pub use sqlx;

@@ -14,10 +14,9 @@ mod pools;
 
 use super::expiry::{Expired, Overdue};
 use super::{Ask, Claim, ExpiredOwner, Lease, LeaseKey, Snapshot};
-use crate::checkpoint::Position;
 use busy::{Costs, Even};
-pub use pools::eligible_leases;
 use pools::Given;
+pub use pools::eligible_leases;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,9 +83,13 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
                 mine.surplus.push(shift.lease);
                 room -= 1;
             }
-            let claims = mine.free.iter().map(|lease| claim(lease, situation.expired));
+            let claims = mine
+                .free
+                .iter()
+                .map(|lease| claim(lease, situation.expired));
             plan.take.extend(claims);
-            plan.ask.extend(mine.surplus.iter().map(|lease| request(lease)));
+            plan.ask
+                .extend(mine.surplus.iter().map(|lease| request(lease)));
             plan.eligible += pool.leases.len();
             plan.quota += division.quotas.get(situation.me).copied().unwrap_or(0);
         }

@@ -101,7 +101,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_load_follows_what_is_read() {
         let meters = Meters::default();
-        let rate = || meters.loads().get("s")?.get("a").map(|load| load.bytes_per_second);
+        let rate = || {
+            meters
+                .loads()
+                .get("s")?
+                .get("a")
+                .map(|load| load.bytes_per_second)
+        };
         meters.read(&shard("a"), 0, 5000);
         let mut rates = Vec::new();
         for _ in 0..10 {
@@ -128,7 +134,11 @@ mod tests {
     async fn a_heartbeat_names_the_busiest_shards_only() {
         let meters = Meters::default();
         for index in 0..1000_usize {
-            meters.read(&shard(&format!("shard-{index:04}")), 10_000 + index * 1000, 0);
+            meters.read(
+                &shard(&format!("shard-{index:04}")),
+                10_000 + index * 1000,
+                0,
+            );
         }
         tokio::time::advance(Duration::from_secs(1)).await;
         let loads = meters.loads().remove("s").unwrap();

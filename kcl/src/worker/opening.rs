@@ -138,8 +138,7 @@ impl Opener {
     /// Creates the leases that the stream needs.
     pub(super) async fn open(&self, found: Found) -> Result<Opened, Error> {
         let identity = found.summary.identity();
-        let client: Arc<dyn KinesisApi> =
-            Arc::new(SameStream::new(found.client, identity.clone()));
+        let client: Arc<dyn KinesisApi> = Arc::new(SameStream::new(found.client, identity.clone()));
         let syncer = Syncer {
             client: Arc::clone(&client),
             store: Arc::clone(&self.store),

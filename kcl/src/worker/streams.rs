@@ -113,8 +113,7 @@ impl StreamBoard {
     }
 
     pub(super) fn read(&self) -> Vec<StreamStatus> {
-        let mut all: Vec<StreamStatus> =
-            self.with(|streams| streams.values().cloned().collect());
+        let mut all: Vec<StreamStatus> = self.with(|streams| streams.values().cloned().collect());
         all.sort_by(|one, other| (&one.name, &one.identity).cmp(&(&other.name, &other.identity)));
         all
     }

@@ -3,6 +3,7 @@
 mod fleet;
 
 use super::*;
+use crate::checkpoint::Position;
 use crate::lease::{Load, NewLease, WorkerRow, rules};
 
 const STREAM: &str = "s";
@@ -329,7 +330,10 @@ fn busy(owned: &[(&str, &[(u64, u64)])]) -> State {
                 behind_ms: seconds * 1000,
             };
             let loads = &mut state.snapshot.workers[row].loads;
-            loads.entry(STREAM.to_owned()).or_default().insert(shard, load);
+            loads
+                .entry(STREAM.to_owned())
+                .or_default()
+                .insert(shard, load);
         }
     }
     state

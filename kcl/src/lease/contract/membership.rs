@@ -22,7 +22,10 @@ pub(super) async fn a_worker_is_known_with_its_profile_and_loads(stores: Stores)
     let row = rows().await.remove(0);
     assert_eq!((row.profile, row.loads), (profile.clone(), loads.clone()));
     let changed = WorkerProfile {
-        streams: Some(BTreeSet::from(["a \"stream\"".to_owned(), STREAM.to_owned()])),
+        streams: Some(BTreeSet::from([
+            "a \"stream\"".to_owned(),
+            STREAM.to_owned(),
+        ])),
         max_leases: None,
         ..profile
     };

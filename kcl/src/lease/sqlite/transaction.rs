@@ -327,11 +327,7 @@ impl Rows for Transaction<'_> {
         Ok(())
     }
 
-    async fn put_profile(
-        &mut self,
-        worker_id: &str,
-        profile: &WorkerProfile,
-    ) -> Result<(), Error> {
+    async fn put_profile(&mut self, worker_id: &str, profile: &WorkerProfile) -> Result<(), Error> {
         sqlx::query(
             "UPDATE workers SET streams = ?3, failover_ms = ?4, max_leases = ?5 WHERE application = ?1 AND worker_id = ?2",
         )

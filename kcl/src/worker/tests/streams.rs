@@ -68,7 +68,9 @@ struct Scene {
 
 impl Scene {
     fn new(streams: &[(&str, u32)]) -> Self {
-        let streams = streams.iter().map(|(name, shards)| ((*name).to_owned(), *shards));
+        let streams = streams
+            .iter()
+            .map(|(name, shards)| ((*name).to_owned(), *shards));
         let streams: Vec<(String, u32)> = streams.collect();
         let kinesis = |(name, shards): &(String, u32)| (name.clone(), FakeKinesis::new(*shards));
         let journal = |(name, _): &(String, u32)| (name.clone(), Journal::default());
@@ -148,7 +150,9 @@ async fn every_stream_has_its_own_position_and_policy() {
     let worker = scene.launch(builder, "w").await;
     scene.until_processed("orders").await;
     scene.put(2);
-    let later = scene.region.0["clicks"].put_so_far().split_off(poison.len());
+    let later = scene.region.0["clicks"]
+        .put_so_far()
+        .split_off(poison.len());
     scene.journals["clicks"].behave(|behaviour| behaviour.poison.extend([later[0]]));
     scene.until_processed("orders").await;
     tokio::time::sleep(SECOND * 10).await;
@@ -174,12 +178,19 @@ async fn k4_k5_workers_share_the_shards_of_all_streams() {
     scene.put(20);
     tokio::time::sleep(SECOND * 3).await;
     let owned = |leases: Vec<Lease>, id: &str| {
-        let of = leases.into_iter().filter(|lease| lease.owner.as_deref() == Some(id));
+        let of = leases
+            .into_iter()
+            .filter(|lease| lease.owner.as_deref() == Some(id));
         of.count()
     };
     assert_eq!(owned(scene.leases().await, "one"), 4);
     assert_eq!(owned(scene.leases().await, "two"), 4);
-    let names: BTreeSet<String> = two.handle.shards().into_iter().map(|s| s.stream_name).collect();
+    let names: BTreeSet<String> = two
+        .handle
+        .shards()
+        .into_iter()
+        .map(|s| s.stream_name)
+        .collect();
     assert!(names.contains("d") && names.len() > 1, "{names:?}");
     scene.put(20);
     one.task.abort();
@@ -192,7 +203,11 @@ async fn k4_k5_workers_share_the_shards_of_all_streams() {
         scene.journals[name].check_no_overlap().unwrap();
     }
     two.stop().await.unwrap();
-    let free = scene.leases().await.iter().all(|lease| lease.owner.is_none());
+    let free = scene
+        .leases()
+        .await
+        .iter()
+        .all(|lease| lease.owner.is_none());
     assert!(free, "everything is released");
 }
 
@@ -242,13 +257,17 @@ async fn k5_k9_streams_come_and_go_while_the_worker_runs() {
 #[tokio::test(start_paused = true)]
 async fn k10_a_lease_of_a_stream_that_was_left_is_given_on() {
     let scene = Scene::new(&[("a", 1), ("b", 2)]);
-    let one = scene.launch(scene.builder("one", "a").also_stream("b"), "one").await;
+    let one = scene
+        .launch(scene.builder("one", "a").also_stream("b"), "one")
+        .await;
     tokio::time::sleep(SECOND * 2).await;
     // A second worker asks for its share; the first is slow to hand over, and the second leaves the stream meanwhile.
     scene.journals["b"].behave(|behaviour| behaviour.takes = SECOND * 5);
     scene.put(1);
     tokio::time::sleep(SECOND / 2).await;
-    let two = scene.launch(scene.builder("two", "a").also_stream("b"), "two").await;
+    let two = scene
+        .launch(scene.builder("two", "a").also_stream("b"), "two")
+        .await;
     tokio::time::sleep(SECOND).await;
     two.handle.remove_stream("b").await.unwrap();
     scene.journals["b"].behave(|behaviour| behaviour.takes = Duration::ZERO);
@@ -264,7 +283,10 @@ async fn k10_a_lease_of_a_stream_that_was_left_is_given_on() {
 #[tokio::test(start_paused = true)]
 async fn k10_k13_a_stream_that_is_gone_leaves_the_others_alone() {
     let scene = Scene::new(&[("a", 2), ("b", 2)]);
-    let builder = scene.builder("w", "a").also_stream("b").shard_sync_interval(SECOND);
+    let builder = scene
+        .builder("w", "a")
+        .also_stream("b")
+        .shard_sync_interval(SECOND);
     let worker = scene.launch(builder, "w").await;
     scene.put(2);
     scene.until_processed("a").await;
@@ -273,7 +295,10 @@ async fn k10_k13_a_stream_that_is_gone_leaves_the_others_alone() {
     tokio::time::sleep(SECOND * 5).await;
     let states = worker.handle.streams();
     assert_eq!(states[0].state, StreamState::Serving);
-    assert!(matches!(&states[1].state, StreamState::Gone { error } if error.contains("anew")), "{states:?}");
+    assert!(
+        matches!(&states[1].state, StreamState::Gone { error } if error.contains("anew")),
+        "{states:?}"
+    );
     assert_eq!(scene.held("w", "b").await, 0);
     scene.put_to("a", 5);
     scene.until_processed("a").await;
@@ -285,7 +310,11 @@ async fn k10_k13_a_stream_that_is_gone_leaves_the_others_alone() {
         scene.journals["b"].check_no_loss(&again).is_ok()
     })
     .await;
-    assert_eq!(worker.handle.streams().len(), 2, "the former one is forgotten");
+    assert_eq!(
+        worker.handle.streams().len(),
+        2,
+        "the former one is forgotten"
+    );
     scene.region.0["b"].set_missing(true);
     tokio::time::sleep(SECOND * 5).await;
     scene.region.0["a"].set_missing(true);
@@ -298,7 +327,9 @@ async fn k10_k13_a_stream_that_is_gone_leaves_the_others_alone() {
 #[tokio::test(start_paused = true)]
 async fn workers_of_different_streams_make_up_for_each_other() {
     let scene = Scene::new(&[("a", 4), ("b", 6)]);
-    let both = scene.launch(scene.builder("both", "a").also_stream("b"), "both").await;
+    let both = scene
+        .launch(scene.builder("both", "a").also_stream("b"), "both")
+        .await;
     let only = scene.launch(scene.builder("only", "b"), "only").await;
     tokio::time::sleep(SECOND * 5).await;
     let held = async |id, name| scene.held(id, name).await;
@@ -320,15 +351,24 @@ async fn a_stream_is_not_given_twice() {
     let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/a";
     for (one, other) in [("a", "a"), ("a", arn)] {
         let builder = scene.builder("w", one).also_stream(other);
-        let refused = builder.build(scene.journals["a"].factory("w")).await.unwrap_err();
+        let refused = builder
+            .build(scene.journals["a"].factory("w"))
+            .await
+            .unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Configuration);
         assert!(refused.to_string().contains(other), "{refused}");
     }
     let builder = scene.builder("w", "a").also_stream("none");
-    let refused = builder.build(scene.journals["a"].factory("w")).await.unwrap_err();
+    let refused = builder
+        .build(scene.journals["a"].factory("w"))
+        .await
+        .unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NotFound);
     let builder = scene.builder("w", "a");
     let builder = builder.also_stream(StreamConfig::new("b").max_records(0));
-    let refused = builder.build(scene.journals["a"].factory("w")).await.unwrap_err();
+    let refused = builder
+        .build(scene.journals["a"].factory("w"))
+        .await
+        .unwrap_err();
     assert!(refused.to_string().contains("max_records"), "{refused}");
 }
