@@ -2,6 +2,7 @@
 
 use crate::checkpoint::Position;
 use crate::clock::{self, Instant};
+use crate::lease::{TROUBLE_MAX_CHARS, TROUBLES_MAX, Trouble};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,6 +76,13 @@ pub struct ShardStatus {
     pub behind_latest: Duration,
 }
 
+/// Trouble that is over sooner is told to nobody else.
+const TROUBLE_MIN: Duration = Duration::from_secs(1);
+/// How long a batch may be in work before that is told.
+const SLOW_BATCH: Duration = Duration::from_secs(10);
+/// A failure that is not noted again within this time, longer than any pause between two attempts, is over.
+const FAILURE_LASTS: Duration = Duration::from_mins(1);
+
 /// The longest error text kept, in bytes.
 const ERROR_MAX_BYTES: usize = 1024;
 
@@ -139,8 +147,28 @@ struct Entry {
     since: Instant,
     /// What failed last, and when it first did.
     trouble: Option<(String, Instant)>,
+    /// The last failure that is tried again, and when it was noted; none once something else has succeeded.
+    failing: Option<(Activity, Instant)>,
     handled: Position,
     behind_ms: u64,
+}
+
+impl Entry {
+    /// What keeps the shard from getting on, and since when.
+    fn troubled(&self, now: Instant) -> Option<(&Activity, Instant)> {
+        let lasts = |since: Instant, least: Duration| now.saturating_duration_since(since) >= least;
+        if let (Some((activity, noted)), Some((_, since))) = (&self.failing, &self.trouble)
+            && !lasts(*noted, FAILURE_LASTS)
+        {
+            return lasts(*since, TROUBLE_MIN).then_some((activity, *since));
+        }
+        let least = match self.activity {
+            Activity::WaitingForRenewal => TROUBLE_MIN,
+            Activity::Processing { .. } => SLOW_BATCH,
+            _ => return None,
+        };
+        lasts(self.since, least).then_some((&self.activity, self.since))
+    }
 }
 
 impl Board {
@@ -154,6 +182,7 @@ impl Board {
             activity: Activity::Initializing,
             since: clock::now(),
             trouble: None,
+            failing: None,
             handled,
             behind_ms: 0,
         };
@@ -181,8 +210,36 @@ impl Board {
                 next if entry.activity != *next => entry.since = now,
                 _ => {}
             }
+            match &activity {
+                Activity::Retrying { .. } => entry.failing = Some((activity.clone(), now)),
+                // The next attempt.
+                Activity::Processing { .. } | Activity::WaitingForRenewal => {}
+                _ => entry.failing = None,
+            }
             entry.activity = activity;
         });
+    }
+
+    /// What troubles the shards, those first that have been so for longest: failures that are tried again, also while an attempt is made,
+    /// batches that take long, and leases that are not renewed.
+    pub(crate) fn troubles(&self) -> Vec<Trouble> {
+        let now = clock::now();
+        let mut troubles: Vec<Trouble> = self.with(|shards| {
+            let trouble = |(shard_id, entry): (&String, &Entry)| {
+                let (activity, since) = entry.troubled(now)?;
+                let lasted = now.saturating_duration_since(since).as_millis();
+                Some(Trouble {
+                    stream: None,
+                    shard_id: shard_id.clone(),
+                    what: activity.to_string().chars().take(TROUBLE_MAX_CHARS).collect(),
+                    for_ms: u64::try_from(lasted).unwrap_or(u64::MAX),
+                })
+            };
+            shards.iter().filter_map(trouble).collect()
+        });
+        troubles.sort_by_key(|trouble| std::cmp::Reverse(trouble.for_ms));
+        troubles.truncate(TROUBLES_MAX);
+        troubles
     }
 
     /// Everything, in order of the shards' ids.
