@@ -75,8 +75,13 @@ pub async fn applications(store: &dyn LeaseStore) -> Result<Vec<String>, Error> 
 impl Operations {
     /// The application of that name in the store.
     pub fn new(store: impl LeaseStore, application: impl Into<String>) -> Self {
+        Operations::shared(Arc::new(store), application)
+    }
+
+    /// The same in a store that others use, too.
+    pub fn shared(store: Arc<dyn LeaseStore>, application: impl Into<String>) -> Self {
         Operations {
-            store: Arc::new(store),
+            store,
             application: application.into(),
             stream: None,
             endpoint: None,

@@ -92,9 +92,10 @@ pub(super) async fn watch(
     let began = clock::now();
     let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
     let mut last = first.clone();
+    note(&mut seen, &last, began, Sight::First);
     loop {
         let now = clock::now();
-        note(&mut seen, &last, now, now > began);
+        note(&mut seen, &last, now, Sight::Later);
         let lives: BTreeMap<String, Life> = last
             .snapshot
             .workers
@@ -113,8 +114,15 @@ pub(super) async fn watch(
     }
 }
 
+/// Which look it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    First,
+    Later,
+}
+
 /// A worker whose row comes while it is listened for lives.
-fn note(seen: &mut BTreeMap<String, Seen>, looked: &Inspection, now: Instant, later: bool) {
+fn note(seen: &mut BTreeMap<String, Seen>, looked: &Inspection, now: Instant, sight: Sight) {
     for row in &looked.snapshot.workers {
         let known = seen.get(&row.worker_id);
         if known.is_some_and(|known| known.heartbeat == row.heartbeat) {
@@ -123,7 +131,7 @@ fn note(seen: &mut BTreeMap<String, Seen>, looked: &Inspection, now: Instant, la
         let this = Seen {
             heartbeat: row.heartbeat,
             since: now,
-            moved: known.is_some() || later,
+            moved: sight == Sight::Later,
         };
         seen.insert(row.worker_id.clone(), this);
     }
