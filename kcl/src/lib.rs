@@ -116,6 +116,7 @@ pub mod error;
 mod fake;
 mod fetch;
 pub mod lease;
+pub mod ops;
 pub mod policy;
 pub mod processor;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Position;
 use crate::clock::{self, Instant};
-use crate::lease::LeaseKey;
+use crate::lease::{LeaseKey, TROUBLE_MAX_CHARS, TROUBLES_MAX, Trouble};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,6 +78,13 @@ pub struct ShardStatus {
     pub behind_latest: Duration,
 }
 
+/// Trouble that is over sooner is told to nobody else.
+const TROUBLE_MIN: Duration = Duration::from_secs(1);
+/// How long a batch may be in work before that is told.
+const SLOW_BATCH: Duration = Duration::from_secs(10);
+/// A failure that is not noted again within this time, longer than any pause between two attempts, is over.
+const FAILURE_LASTS: Duration = Duration::from_mins(1);
+
 /// The longest error text kept, in bytes.
 const ERROR_MAX_BYTES: usize = 1024;
 
@@ -143,8 +150,28 @@ struct Entry {
     since: Instant,
     /// What failed last, and when it first did.
     trouble: Option<(String, Instant)>,
+    /// The last failure that is tried again, and when it was noted; none once something else has succeeded.
+    failing: Option<(Activity, Instant)>,
     handled: Position,
     behind_ms: u64,
+}
+
+impl Entry {
+    /// What keeps the shard from getting on, and since when.
+    fn troubled(&self, now: Instant) -> Option<(&Activity, Instant)> {
+        let lasts = |since: Instant, least: Duration| now.saturating_duration_since(since) >= least;
+        if let (Some((activity, noted)), Some((_, since))) = (&self.failing, &self.trouble)
+            && !lasts(*noted, FAILURE_LASTS)
+        {
+            return lasts(*since, TROUBLE_MIN).then_some((activity, *since));
+        }
+        let least = match self.activity {
+            Activity::WaitingForRenewal => TROUBLE_MIN,
+            Activity::Processing { .. } => SLOW_BATCH,
+            _ => return None,
+        };
+        lasts(self.since, least).then_some((&self.activity, self.since))
+    }
 }
 
 impl Board {
@@ -164,6 +191,7 @@ impl Board {
             activity: Activity::Initializing,
             since: clock::now(),
             trouble: None,
+            failing: None,
             handled,
             behind_ms: 0,
         };
@@ -191,8 +219,36 @@ impl Board {
                 next if entry.activity != *next => entry.since = now,
                 _ => {}
             }
+            match &activity {
+                Activity::Retrying { .. } => entry.failing = Some((activity.clone(), now)),
+                // The next attempt.
+                Activity::Processing { .. } | Activity::WaitingForRenewal => {}
+                _ => entry.failing = None,
+            }
             entry.activity = activity;
         });
+    }
+
+    /// What troubles the shards, those first that have been so for longest: failures that are tried again, also while an attempt is made,
+    /// batches that take long, and leases that are not renewed.
+    pub(crate) fn troubles(&self) -> Vec<Trouble> {
+        let now = clock::now();
+        let mut troubles: Vec<Trouble> = self.with(|shards| {
+            let trouble = |(shard, entry): (&LeaseKey, &Entry)| {
+                let (activity, since) = entry.troubled(now)?;
+                let lasted = now.saturating_duration_since(since).as_millis();
+                Some(Trouble {
+                    stream: Some(shard.stream.clone()),
+                    shard_id: shard.shard_id.clone(),
+                    what: activity.to_string().chars().take(TROUBLE_MAX_CHARS).collect(),
+                    for_ms: u64::try_from(lasted).unwrap_or(u64::MAX),
+                })
+            };
+            shards.iter().filter_map(trouble).collect()
+        });
+        troubles.sort_by_key(|trouble| std::cmp::Reverse(trouble.for_ms));
+        troubles.truncate(TROUBLES_MAX);
+        troubles
     }
 
     /// Everything, in order of streams and shards' ids.

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::lease::assign::{self, Situation};
 use crate::lease::audit::Audit;
 use crate::lease::expiry::{Expired, Observer};
-use crate::lease::renew::{OwnerWindow, bounded, keep_alive};
+use crate::lease::renew::{OwnerWindow, Signs, bounded, keep_alive};
 use crate::lease::{LeaseStore, Loads, Registration, Release, Snapshot, WorkerProfile, WorkerRow};
 use crate::processor::RecordProcessorFactory;
 #[cfg(test)]
@@ -89,7 +89,10 @@ impl<F: RecordProcessorFactory> Run<F> {
             registration.clone(),
             shared.window.clone(),
             config.failover_time,
-            Arc::clone(&shared.meters),
+            Signs {
+                meters: Arc::clone(&shared.meters),
+                board: Arc::clone(&shared.board),
+            },
         );
         background.spawn(async move { Ended::Heartbeat(heartbeat.await) });
         let opened = match opener.open_all(found).await {
@@ -382,8 +385,8 @@ impl<F: RecordProcessorFactory> Run<F> {
         let Shared {
             store, application, ..
         } = &*self.shared;
-        let loads = Loads::new();
-        let proof = store.heartbeat(application, &self.registration, &loads);
+        let (loads, troubles) = (Loads::new(), self.shared.board.troubles());
+        let proof = store.heartbeat(application, &self.registration, &loads, &troubles);
         bounded(self.config.failover_time, proof).await?;
         Ok(true)
     }

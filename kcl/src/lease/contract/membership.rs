@@ -17,7 +17,7 @@ pub(super) async fn a_worker_is_known_with_its_profile_and_loads(stores: Stores)
     };
     let of_stream = BTreeMap::from([("shardId-000000000001".to_owned(), load)]);
     let loads = Loads::from([(STREAM.to_owned(), of_stream)]);
-    stores.one.heartbeat(APP, &worker, &loads).await.unwrap();
+    stores.one.heartbeat(APP, &worker, &loads, &[]).await.unwrap();
     let rows = || async { stores.other.snapshot(APP).await.unwrap().workers };
     let row = rows().await.remove(0);
     assert_eq!((row.profile, row.loads), (profile.clone(), loads.clone()));
@@ -34,7 +34,7 @@ pub(super) async fn a_worker_is_known_with_its_profile_and_loads(stores: Stores)
     assert_eq!((row.profile, row.loads), (changed.clone(), loads));
     stores
         .one
-        .heartbeat(APP, &worker, &Loads::new())
+        .heartbeat(APP, &worker, &Loads::new(), &[])
         .await
         .unwrap();
     assert_eq!(rows().await[0].loads, Loads::new());
@@ -100,7 +100,7 @@ pub(super) async fn applications_and_streams_are_kept_apart(stores: Stores) {
         .unwrap();
     stores
         .one
-        .heartbeat(APP, &worker, &Loads::new())
+        .heartbeat(APP, &worker, &Loads::new(), &[])
         .await
         .unwrap();
 
@@ -219,7 +219,7 @@ pub(super) async fn a_departed_worker_leaves_nothing_behind(stores: Stores) {
     );
     assert_eq!(snapshot.workers.len(), 1);
     assert_eq!(
-        kind(stores.one.heartbeat(APP, &leaver, &Loads::new()).await),
+        kind(stores.one.heartbeat(APP, &leaver, &Loads::new(), &[]).await),
         ErrorKind::WorkerReplaced
     );
 }
@@ -239,7 +239,7 @@ pub(super) async fn only_silent_workers_that_hold_nothing_are_forgotten(stores: 
     let observed = stores.other.snapshot(APP).await.unwrap().workers;
     stores
         .one
-        .heartbeat(APP, &moving, &Loads::new())
+        .heartbeat(APP, &moving, &Loads::new(), &[])
         .await
         .unwrap();
     stores.other.forget_workers(APP, &observed).await.unwrap();
@@ -255,7 +255,7 @@ pub(super) async fn only_silent_workers_that_hold_nothing_are_forgotten(stores: 
         "a forgotten worker asks for nothing"
     );
     assert_eq!(
-        kind(stores.one.heartbeat(APP, &silent, &Loads::new()).await),
+        kind(stores.one.heartbeat(APP, &silent, &Loads::new(), &[]).await),
         ErrorKind::WorkerReplaced
     );
 }

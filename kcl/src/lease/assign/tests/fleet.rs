@@ -146,7 +146,7 @@ impl Fleet {
         for member in &self.members {
             let loads = self.loads_of(member).await;
             self.store
-                .heartbeat(APP, &member.registration, &loads)
+                .heartbeat(APP, &member.registration, &loads, &[])
                 .await
                 .unwrap();
         }
