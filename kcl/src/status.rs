@@ -240,7 +240,11 @@ impl Board {
                 Some(Trouble {
                     stream: Some(shard.stream.clone()),
                     shard_id: shard.shard_id.clone(),
-                    what: activity.to_string().chars().take(TROUBLE_MAX_CHARS).collect(),
+                    what: activity
+                        .to_string()
+                        .chars()
+                        .take(TROUBLE_MAX_CHARS)
+                        .collect(),
                     for_ms: u64::try_from(lasted).unwrap_or(u64::MAX),
                 })
             };

@@ -108,7 +108,9 @@ pub(super) fn streams_of(row: &WorkerRow) -> Vec<String> {
 
 /// The most leases of a worker, if it has a limit: `i64::MAX` is what a column holds of none.
 pub(super) fn max_leases_of(row: &WorkerRow) -> Option<u64> {
-    row.profile.max_leases.filter(|most| *most < i64::MAX.unsigned_abs())
+    row.profile
+        .max_leases
+        .filter(|most| *most < i64::MAX.unsigned_abs())
 }
 
 impl Operations {
@@ -128,7 +130,11 @@ impl Operations {
             application: self.application.clone(),
             leases: concerned.map(|lease| line(&watched, lease)).collect(),
             damaged: damaged.map(ToString::to_string).collect(),
-            workers: snapshot.workers.iter().map(|row| worker(&watched, row)).collect(),
+            workers: snapshot
+                .workers
+                .iter()
+                .map(|row| worker(&watched, row))
+                .collect(),
         })
     }
 }
@@ -148,7 +154,10 @@ fn line(watched: &Watched, lease: &Lease) -> LeaseLine {
         counter: lease.counter,
         checkpoint: lease.checkpoint.to_string(),
         checkpoint_readable: readable(&lease.checkpoint),
-        pending: lease.pending.as_ref().map(|pending| pending.position.to_string()),
+        pending: lease
+            .pending
+            .as_ref()
+            .map(|pending| pending.position.to_string()),
         wanted_by: lease.wanted_by.clone(),
         parents: lease.parents.clone(),
         hash_range_start: range.map(|range| range.start.to_string()),
@@ -175,7 +184,10 @@ fn worker(watched: &Watched, row: &WorkerRow) -> WorkerLine {
         last_heard_ms: ms(heard),
         failover_ms: ms(failover_of(row)),
         max_leases: max_leases_of(row),
-        streams: streams.iter().map(|one| name_of(arn_of(one)).to_owned()).collect(),
+        streams: streams
+            .iter()
+            .map(|one| name_of(arn_of(one)).to_owned())
+            .collect(),
         leases: held.count(),
     }
 }

@@ -12,7 +12,9 @@ use crate::lease::assign::{self, Situation};
 use crate::lease::audit::Audit;
 use crate::lease::expiry::{Expired, Observer};
 use crate::lease::renew::{OwnerWindow, Signs, bounded, keep_alive};
-use crate::lease::{LeaseStore, Loads, Registration, Release, Snapshot, WorkerProfile, WorkerRow};
+use crate::lease::{
+    Glance, LeaseStore, Loads, Mark, Registration, Release, Snapshot, WorkerProfile, WorkerRow,
+};
 use crate::processor::RecordProcessorFactory;
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
@@ -25,6 +27,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+/// The leases are read anew after this, also where the store says that they are as they were.
+const READ_ANEW_AFTER: Duration = Duration::from_secs(5);
 const LONGEST_LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// How long a shutdown waits for more consumers to end before it releases the leases of those that have.
 const RELEASED_TOGETHER: Duration = Duration::from_millis(50);
@@ -45,6 +49,27 @@ pub(super) struct Run<F> {
     /// Heartbeat and shard listings; each ends only with what the worker, or its stream, cannot survive.
     background: JoinSet<Ended>,
     failed_looks: u32,
+    /// The last look at the leases, if it was carried through.
+    seen: Option<Seen>,
+}
+
+/// A look at the leases.
+struct Seen {
+    mark: Option<Mark>,
+    snapshot: Snapshot,
+    /// When the leases themselves were read.
+    read_at: clock::Instant,
+}
+
+impl Seen {
+    fn now(mark: Option<Mark>, snapshot: Snapshot) -> Self {
+        let read_at = clock::now();
+        Seen {
+            mark,
+            snapshot,
+            read_at,
+        }
+    }
 }
 
 /// What is kept about a stream that is served.
@@ -118,6 +143,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             registration,
             background,
             failed_looks: 0,
+            seen: None,
         };
         for stream in opened {
             run.serve(stream);
@@ -332,8 +358,11 @@ impl<F: RecordProcessorFactory> Run<F> {
         self.release().await?;
         self.note_left();
         let begun = self.shared.window.begin_verification();
-        let call = self.shared.store.snapshot(&self.config.application);
-        let snapshot = bounded(self.config.failover_time, call).await?;
+        let Seen {
+            mark,
+            snapshot,
+            read_at,
+        } = self.read_leases().await?;
         self.observer.observe(&snapshot, clock::now());
         for (identity, serving) in &mut self.serving {
             for hole in serving.audit.look(&snapshot.leases, identity) {
@@ -345,13 +374,51 @@ impl<F: RecordProcessorFactory> Run<F> {
         self.held.reconcile(&snapshot, &expired);
         self.shared.window.verified(begun);
         self.adopt(&snapshot).await?;
+        let mut staying = snapshot;
         if self.shared.window.is_open() {
-            let mut staying = snapshot;
             let is_leaving = |row: &WorkerRow| self.observer.is_leaving(&row.worker_id);
             staying.workers.retain(|row| !is_leaving(row));
             self.balance(&staying, &expired).await?;
         }
+        self.seen = Some(Seen {
+            mark,
+            snapshot: staying,
+            read_at,
+        });
         self.forget_dead().await
+    }
+
+    /// Leases and workers as they are. Of leases that are as they were in the last look the checkpoints may have moved on: where one matters, because a
+    /// consumer is to begin there, they are read anew.
+    async fn read_leases(&mut self) -> Result<Seen, Error> {
+        let fresh = |seen: &Seen| clock::now() < seen.read_at + READ_ANEW_AFTER;
+        let seen = self.seen.take().filter(fresh);
+        let mark = seen.as_ref().and_then(|seen| seen.mark.as_ref());
+        match (self.glance(mark).await?, seen) {
+            (Glance::Same { workers }, Some(mut seen))
+                if !seen
+                    .snapshot
+                    .leases
+                    .iter()
+                    .any(|lease| self.held.is_new(lease)) =>
+            {
+                seen.snapshot.workers = workers;
+                Ok(seen)
+            }
+            (Glance::Changed { mark, snapshot }, _) => Ok(Seen::now(mark, snapshot)),
+            (Glance::Same { .. }, _) => match self.glance(None).await? {
+                Glance::Changed { mark, snapshot } => Ok(Seen::now(mark, snapshot)),
+                Glance::Same { .. } => Err(Error::new(
+                    ErrorKind::Store,
+                    "the lease store says that leases are as before to a worker that has not seen any",
+                )),
+            },
+        }
+    }
+
+    async fn glance(&self, seen: Option<&Mark>) -> Result<Glance, Error> {
+        let call = self.shared.store.glance(&self.config.application, seen);
+        bounded(self.config.failover_time, call).await
     }
 
     /// Starts on leases that the snapshot shows as ours.

@@ -24,7 +24,11 @@ async fn k10_why_tells_what_the_owner_has_trouble_with() {
     is(&ask(&app, 0).await, Reason::NoLease, &["no worker runs"]);
     let worker = start(&kinesis, store.clone(), &journal, "w").await;
     tokio::time::sleep(SECOND * 5).await;
-    is(&ask(&app, 0).await, Reason::KeepingUp, &["\"w\" holds it since 20", "keeps up"]);
+    is(
+        &ask(&app, 0).await,
+        Reason::KeepingUp,
+        &["\"w\" holds it since 20", "keeps up"],
+    );
 
     journal.behave(|behaviour| {
         behaviour.failures = u32::MAX;
@@ -34,11 +38,21 @@ async fn k10_why_tells_what_the_owner_has_trouble_with() {
     let (lower, _) = kinesis.split(0);
     tokio::time::sleep(SECOND * 60).await;
     let failing = ask(&app, 0).await;
-    let words = ["process_records", "a failure on demand", "in trouble for", "failed", "the next record arrived"];
+    let words = [
+        "process_records",
+        "a failure on demand",
+        "in trouble for",
+        "failed",
+        "the next record arrived",
+    ];
     is(&failing, Reason::Failing, &words);
     is(&ask(&app, 1).await, Reason::KeepingUp, &[]);
     let waiting = ask(&app, lower).await;
-    is(&waiting, Reason::WaitsForParents, &[&shard_id(0), "a failure on demand"]);
+    is(
+        &waiting,
+        Reason::WaitsForParents,
+        &[&shard_id(0), "a failure on demand"],
+    );
 
     journal.behave(|behaviour| behaviour.failures = 0);
     tokio::time::sleep(SECOND * 60).await;
@@ -51,7 +65,11 @@ async fn k10_why_tells_what_the_owner_has_trouble_with() {
     });
     kinesis.put_many(1, 5);
     tokio::time::sleep(SECOND * 60).await;
-    is(&ask(&app, 1).await, Reason::Failing, &["processing 5 records"]);
+    is(
+        &ask(&app, 1).await,
+        Reason::Failing,
+        &["processing 5 records"],
+    );
     worker.kill().await;
 }
 
@@ -73,11 +91,24 @@ async fn k10_why_tells_who_is_missing() {
     let silent = app.why(&shard_id(held.unwrap()), SECOND).await.unwrap();
     is(&silent, Reason::OwnerSilent, &["it may live"]);
     let dead = ask(&app, held.unwrap()).await;
-    is(&dead, Reason::OwnerDead, &["\"modest\"", "is dead", "fail-over time is 3 s", "no other worker runs"]);
+    is(
+        &dead,
+        Reason::OwnerDead,
+        &[
+            "\"modest\"",
+            "is dead",
+            "fail-over time is 3 s",
+            "no other worker runs",
+        ],
+    );
 
     let worker = start(&kinesis, store.clone(), &journal, "w").await;
     tokio::time::sleep(SECOND * 10).await;
-    is(&ask(&app, held.unwrap()).await, Reason::KeepingUp, &["\"w\""]);
+    is(
+        &ask(&app, held.unwrap()).await,
+        Reason::KeepingUp,
+        &["\"w\""],
+    );
     worker.stop().await;
     is(&ask(&app, 0).await, Reason::NobodyRuns, &["dead"]);
     is(&ask(&app, 77).await, Reason::NoSuchShard, &["orders"]);
@@ -92,15 +123,27 @@ async fn k10_k13_why_tells_what_became_of_the_stream() {
     let worker = start(&kinesis, store.clone(), &journal, "w").await;
     tokio::time::sleep(SECOND * 5).await;
     store.damage(&[shard_id(1)]);
-    is(&ask(&app, 1).await, Reason::DamagedRow, &["repaired or deleted"]);
+    is(
+        &ask(&app, 1).await,
+        Reason::DamagedRow,
+        &["repaired or deleted"],
+    );
     store.damage(&[]);
     tokio::time::sleep(SECOND * 5).await;
     kinesis.hide([1]);
-    is(&ask(&app, 1).await, Reason::ShardExpired, &["outlived the retention"]);
+    is(
+        &ask(&app, 1).await,
+        Reason::ShardExpired,
+        &["outlived the retention"],
+    );
     kinesis.show_all();
     worker.stop().await;
     kinesis.recreate();
-    is(&ask(&app, 0).await, Reason::StreamRecreated, &["created anew", "start the workers again"]);
+    is(
+        &ask(&app, 0).await,
+        Reason::StreamRecreated,
+        &["created anew", "start the workers again"],
+    );
     kinesis.set_missing(true);
     is(&ask(&app, 0).await, Reason::StreamGone, &["does not exist"]);
 }
@@ -115,7 +158,11 @@ async fn k10_why_tells_whether_the_checkpoint_moves() {
     let worker = start(&kinesis, store.clone(), &journal, "w").await;
     tokio::time::sleep(SECOND * 30).await;
     let app = app(&kinesis, store.clone());
-    is(&ask(&app, 0).await, Reason::Behind, &["did not move", "does not checkpoint", "behind"]);
+    is(
+        &ask(&app, 0).await,
+        Reason::Behind,
+        &["did not move", "does not checkpoint", "behind"],
+    );
     journal.behave(|behaviour| {
         behaviour.checkpoints = true;
         behaviour.takes = SECOND;
@@ -144,9 +191,18 @@ async fn k10_troubles_are_told_with_heartbeats_and_bounded() {
     tokio::time::sleep(SECOND * 20).await;
     let told = troubles().await;
     assert_eq!(told.len(), crate::lease::TROUBLES_MAX);
-    assert!(told.iter().all(|trouble| trouble.for_ms >= 1000), "{told:?}");
-    let longest = told.iter().map(|trouble| trouble.what.chars().count()).max();
-    assert!(longest <= Some(crate::lease::TROUBLE_MAX_CHARS), "{longest:?}");
+    assert!(
+        told.iter().all(|trouble| trouble.for_ms >= 1000),
+        "{told:?}"
+    );
+    let longest = told
+        .iter()
+        .map(|trouble| trouble.what.chars().count())
+        .max();
+    assert!(
+        longest <= Some(crate::lease::TROUBLE_MAX_CHARS),
+        "{longest:?}"
+    );
     journal.behave(|behaviour| behaviour.failures = 0);
     tokio::time::sleep(SECOND * 70).await;
     assert_eq!(troubles().await, []);
