@@ -115,6 +115,7 @@ pub mod error;
 #[cfg(test)]
 mod fake;
 mod fetch;
+mod key;
 pub mod lease;
 pub mod policy;
 pub mod processor;
