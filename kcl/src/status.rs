@@ -2,6 +2,8 @@
 
 use crate::checkpoint::Position;
 use crate::clock::{self, Instant};
+use crate::health::Vitals;
+use crate::metrics::ShardMetrics;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -83,11 +85,19 @@ const ERROR_MAX_BYTES: usize = 1024;
 pub(crate) struct Posted {
     board: Arc<Board>,
     shard_id: String,
+    pub(crate) metrics: ShardMetrics,
 }
 
 impl Posted {
+    /// Counts what the consumer does.
+    pub(crate) fn measured(mut self, metrics: ShardMetrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
     /// The consumer does something else now. The same again goes on since it began, and so does a retry of the same thing.
     pub(crate) fn note(&self, activity: Activity) {
+        self.metrics.waits(activity == Activity::Reading);
         self.board.note(&self.shard_id, activity);
     }
 
@@ -98,6 +108,7 @@ impl Posted {
         attempts: u32,
         error: &dyn fmt::Display,
     ) {
+        self.metrics.retries.increment(1);
         let mut error = error.to_string();
         if error.len() > ERROR_MAX_BYTES {
             error.truncate(error.floor_char_boundary(ERROR_MAX_BYTES));
@@ -111,6 +122,7 @@ impl Posted {
 
     /// Where the shard has got to.
     pub(crate) fn progress(&self, handled: Position, behind_ms: u64) {
+        self.metrics.behind(behind_ms);
         self.board.with(|shards| {
             if let Some(entry) = shards.get_mut(&self.shard_id) {
                 entry.handled = handled;
@@ -122,6 +134,7 @@ impl Posted {
 
 impl Drop for Posted {
     fn drop(&mut self) {
+        self.metrics.behind(0);
         self.board.with(|shards| shards.remove(&self.shard_id));
     }
 }
@@ -131,6 +144,8 @@ impl Drop for Posted {
 pub(crate) struct Board {
     /// One short lock around plain data; never held across an await.
     shards: Mutex<BTreeMap<String, Entry>>,
+    /// The health of the worker as a whole.
+    pub(crate) vitals: Vitals,
 }
 
 #[derive(Debug)]
@@ -161,6 +176,7 @@ impl Board {
         Posted {
             board: Arc::clone(self),
             shard_id: shard_id.to_owned(),
+            metrics: ShardMetrics::default(),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::client::{IteratorStart, KinesisApi, RecordsPage, Shard};
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
+use crate::metrics::ShardMetrics;
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
 use millstream_wire::SequenceNumber;
@@ -34,6 +35,7 @@ pub(crate) struct Poller {
     iterator: Option<String>,
     failures: u32,
     pace: Pace,
+    metrics: ShardMetrics,
 }
 
 /// What one request brought.
@@ -73,7 +75,13 @@ impl Poller {
             iterator: None,
             failures: 0,
             pace: Pace::default(),
+            metrics: ShardMetrics::default(),
         }
+    }
+
+    /// Counts its reads.
+    pub(crate) fn measured(self, metrics: ShardMetrics) -> Self {
+        Poller { metrics, ..self }
     }
 
     /// Sends one request for records, with a new iterator if there is none.
@@ -117,6 +125,8 @@ impl Poller {
             }
             last = Some(record.sequence_number);
         }
+        self.metrics
+            .read(page.records.len(), page.millis_behind_latest);
         self.last_read = last;
         self.iterator = page.next_iterator;
         let end = self
@@ -161,6 +171,10 @@ impl Poller {
 
     fn failed(&mut self, error: Error) -> Polled {
         self.failures = self.failures.saturating_add(1);
+        match error.kind() {
+            ErrorKind::Throttled => self.metrics.throttled_reads.increment(1),
+            _ => self.metrics.read_failures.increment(1),
+        }
         if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Throttled) {
             self.iterator = None;
         }

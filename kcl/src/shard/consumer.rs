@@ -13,6 +13,7 @@ use crate::fetch::polling::{PollSettings, Poller};
 use crate::fetch::reader::Reader;
 use crate::lease::renew::{OwnerWindow, bounded};
 use crate::lease::{LeaseKey, LeaseStore, LeaseToken, NewLease, Release};
+use crate::metrics::ShardMetrics;
 use crate::policy::Callback;
 use crate::processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
@@ -29,6 +30,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
+use tracing::Instrument;
 
 /// What the worker wants of a shard consumer; only ever moves down this list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,8 +109,23 @@ pub(super) struct Consumer<P> {
     pub(super) posted: Posted,
 }
 
-/// Processes one shard until its tenure ends.
+/// Processes one shard until its tenure ends, in a span that says which: what the user's code logs carries it.
 pub(crate) async fn run<F: RecordProcessorFactory>(
+    shared: Arc<Shared>,
+    factory: Arc<F>,
+    tenure: Tenure,
+) -> Outcome {
+    let span = tracing::info_span!(
+        "shard",
+        application = %shared.application,
+        stream = %tenure.shard.stream_name,
+        shard = %tenure.shard.shard_id,
+        counter = tenure.token.counter,
+    );
+    serve(shared, factory, tenure).instrument(span).await
+}
+
+async fn serve<F: RecordProcessorFactory>(
     shared: Arc<Shared>,
     factory: Arc<F>,
     tenure: Tenure,
@@ -124,7 +141,9 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         checkpoint: None,
         to,
     };
+    let metrics = ShardMetrics::new(&shared.application, &token.key);
     let posted = shared.board.post(&shard.shard_id, shard.position);
+    let posted = posted.measured(metrics.clone());
     let making = Making {
         handling: &shared.failures,
         shard: &shard,
@@ -143,7 +162,8 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         token.clone(),
         shard.position,
         shared.window.clone(),
-    );
+    )
+    .measured(&metrics);
     let stream = poll.stream.clone();
     let selection = Selection {
         done: shard.position,
@@ -153,7 +173,7 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         },
         most: usize::try_from(poll.max_records).unwrap_or(usize::MAX),
     };
-    let poller = Poller::new(Arc::clone(&shared.client), poll, shard.position);
+    let poller = Poller::new(Arc::clone(&shared.client), poll, shard.position).measured(metrics);
     let reader = Reader::new(poller, Arc::clone(&shared.read_ahead));
     let consumer = Consumer {
         shared,

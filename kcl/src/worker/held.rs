@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::fetch::polling::PollSettings;
 use crate::lease::expiry::Expired;
 use crate::lease::{Lease, LeaseKey, LeaseToken, Release, Snapshot};
+use crate::metrics::{self, WorkerMetrics};
 use crate::processor::{RecordProcessorFactory, ShardInfo};
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
@@ -34,6 +35,7 @@ pub(super) struct Held<F> {
     failure: Option<Error>,
     /// Whether a consumer panicked since it was last asked.
     died: bool,
+    pub(super) metrics: WorkerMetrics,
 }
 
 struct Running {
@@ -56,7 +58,9 @@ impl<F: RecordProcessorFactory> Held<F> {
             stream_name,
             stream,
         } = work;
+        metrics::describe();
         Held {
+            metrics: WorkerMetrics::new(&shared.application),
             shared,
             factory,
             poll: PollSettings {
@@ -128,6 +132,8 @@ impl<F: RecordProcessorFactory> Held<F> {
         self.keys.insert(id, lease.key.clone());
         self.running
             .insert(lease.key.clone(), Running { token, directive });
+        self.metrics.leases_taken.increment(1);
+        self.metrics.leases_held.increment(1);
     }
 
     /// Gives up a lease that is ours and has no consumer.
@@ -237,6 +243,7 @@ impl<F: RecordProcessorFactory> Held<F> {
             return;
         };
         self.running.remove(&key);
+        self.metrics.leases_held.decrement(1);
         match outcome {
             Some(Outcome::GiveUp(release)) => {
                 self.releases.insert(key, release);
@@ -247,7 +254,10 @@ impl<F: RecordProcessorFactory> Held<F> {
                 self.failure.get_or_insert(error);
             }
             Some(Outcome::Ended) => tracing::info!(lease = %key, "the shard has ended"),
-            Some(Outcome::Lost) => tracing::info!(lease = %key, "the lease is lost"),
+            Some(Outcome::Lost) => {
+                self.metrics.leases_lost.increment(1);
+                tracing::info!(lease = %key, "the lease is lost");
+            }
             None => {}
         }
     }

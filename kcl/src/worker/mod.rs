@@ -14,6 +14,7 @@ pub use builder::WorkerBuilder;
 use crate::client::{KinesisApi, StreamSummary};
 use crate::config::{InitialPosition, WorkerConfig};
 use crate::error::Error;
+use crate::health::Health;
 use crate::lease::LeaseStore;
 use crate::processor::RecordProcessorFactory;
 use crate::shard::deliver::{FailureHandling, GivenUp};
@@ -160,6 +161,12 @@ impl WorkerHandle {
     /// does not hold, [`why`](crate::lease::why::why) tells.
     pub fn shards(&self) -> Vec<ShardStatus> {
         self.board.read()
+    }
+
+    /// Whether the worker does its work: for probes, and for people.
+    pub fn health(&self) -> Health {
+        let stopped = self.done.is_cancelled();
+        self.board.vitals.health(&self.board.read(), stopped)
     }
 
     /// Asks for a graceful shutdown and waits until the worker is gone.

@@ -17,6 +17,7 @@ use crate::processor::RecordProcessorFactory;
 use crate::seeded_bug::{Bug, made};
 use crate::shard::consumer::Shared;
 use crate::shard::sync::{SyncReport, Syncer};
+use crate::status::Board;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
@@ -25,6 +26,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Attempts of a store call at the start, before the worker gives up.
 const START_ATTEMPTS: u32 = 4;
+/// What a worker's health names.
+const LOOKING: &str = "the leases cannot be managed";
+const LISTING: &str = "the shards cannot be listed";
+const ENDING: &str = "the worker cannot go on";
 const LONGEST_LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// How long a shutdown waits for more consumers to end before it releases the leases of those that have.
 const RELEASED_TOGETHER: Duration = Duration::from_millis(50);
@@ -103,7 +108,10 @@ impl<F: RecordProcessorFactory> Run<F> {
             Arc::clone(&shared.sync),
             config.shard_sync_interval,
             first.shards,
+            Arc::clone(&shared.board),
         ));
+        let window = shared.window.clone();
+        shared.board.vitals.begin(window, config.failover_time);
         let identity = stream.identity();
         let work = Work {
             config: &config,
@@ -127,6 +135,7 @@ impl<F: RecordProcessorFactory> Run<F> {
     pub(super) async fn until(mut self, asked: CancellationToken) -> Result<(), Error> {
         let mut look_at = clock::now();
         loop {
+            self.shared.board.vitals.turned();
             tokio::select! {
                 biased;
                 () = asked.cancelled() => return self.shut_down().await,
@@ -164,11 +173,15 @@ impl<F: RecordProcessorFactory> Run<F> {
     async fn look(&mut self) -> Result<Duration, Error> {
         let pause = LONGEST_LOOK_PAUSE.min(self.config.failover_time / 4);
         match self.step().await {
-            Ok(()) => self.failed_looks = 0,
+            Ok(()) => {
+                self.failed_looks = 0;
+                self.shared.board.vitals.well(LOOKING);
+            }
             Err(error) if error.kind() == ErrorKind::WorkerReplaced => return Err(error),
             Err(error) => {
                 self.failed_looks = self.failed_looks.saturating_add(1);
                 let failures = self.failed_looks;
+                self.shared.board.vitals.trouble(LOOKING, &error);
                 tracing::warn!(%error, failures, "the leases cannot be managed, it is tried again");
                 return Ok(backoff(pause, self.config.failover_time / 4, failures)
                     .mul_f64(0.5 + 0.5 * fastrand::f64()));
@@ -183,6 +196,11 @@ impl<F: RecordProcessorFactory> Run<F> {
         let call = self.shared.store.snapshot(&self.config.application);
         let snapshot = bounded(self.config.failover_time, call).await?;
         self.observer.observe(&snapshot, clock::now());
+        self.shared.board.vitals.turned();
+        let free = self.shared.read_ahead.available_permits();
+        let used = self.config.read_ahead_bytes.saturating_sub(free);
+        let used = u32::try_from(used).unwrap_or(u32::MAX);
+        self.held.metrics.read_ahead.set(used);
         for hole in self.audit.look(&snapshot.leases, &self.identity) {
             tracing::warn!(from = %hole.start, to = %hole.end, "no lease covers these hash keys, the shards are listed again");
             self.shared.sync.notify_one();
@@ -321,6 +339,8 @@ impl<F: RecordProcessorFactory> Run<F> {
 
     /// Ends in order with the error that the worker cannot survive.
     async fn give_in(mut self, error: Error) -> Result<(), Error> {
+        self.shared.board.vitals.trouble(ENDING, &error);
+        self.shared.board.vitals.stopping();
         if error.kind() == ErrorKind::WorkerReplaced {
             self.held.lose_all();
             self.drain().await;
@@ -333,6 +353,7 @@ impl<F: RecordProcessorFactory> Run<F> {
     /// Every consumer finishes its batch, the leases are released, the worker's row goes. An error is one that a processor's last
     /// batch ended with.
     async fn shut_down(mut self) -> Result<(), Error> {
+        self.shared.board.vitals.stopping();
         self.held.give_up_all();
         self.drain().await;
         #[cfg(test)]
@@ -464,6 +485,7 @@ async fn keep_synced(
     nudge: Arc<Notify>,
     interval: Duration,
     mut shards: usize,
+    board: Arc<Board>,
 ) -> Error {
     let mut failures = 0u32;
     loop {
@@ -481,6 +503,7 @@ async fn keep_synced(
         match syncer.sync().await {
             Ok(report) => {
                 failures = 0;
+                board.vitals.well(LISTING);
                 shards = report.shards;
                 for lease in &report.vanished {
                     tracing::error!(%lease, "the shard is not listed any more, though its lease has not ended: its records outlived the retention");
@@ -489,6 +512,7 @@ async fn keep_synced(
             Err(error) if error.kind() == ErrorKind::NotFound => return error,
             Err(error) => {
                 failures = failures.saturating_add(1);
+                board.vitals.trouble(LISTING, &error);
                 tracing::warn!(%error, failures, "the shards cannot be listed, it is tried again");
             }
         }

@@ -1,6 +1,9 @@
 //! Answers as AWS writes them, as others may, and as nobody should.
 
-#![expect(clippy::arithmetic_side_effects, reason = "these numbers are the tests' own")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "these numbers are the tests' own"
+)]
 
 use super::*;
 use crate::client::json::RecordsAnswer;

@@ -137,7 +137,7 @@ async fn refusals_that_last_are_told_at_once() {
         (
             vec![refusal("InvalidSignatureException", "Signature expired")],
             ErrorKind::AccessDenied,
-            &["this machine's clock is", "s ahead of the endpoint's"],
+            &["access key millstream and its secret"],
         ),
         (
             vec![html("404 Not Found")],
