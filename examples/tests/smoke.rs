@@ -106,3 +106,9 @@ async fn error_policies_retry_the_flaky_and_put_the_poison_aside() {
     let expected = "result: 99 of 100 amounts processed, 1 dead letter";
     assert_eq!(result("error_policies").await, expected);
 }
+
+#[tokio::test]
+async fn health_and_metrics_tell_what_happened() {
+    let expected = "result: ready true, 10 records delivered, 2 batches failed once";
+    assert_eq!(result("health_and_metrics").await, expected);
+}

@@ -54,6 +54,10 @@ const PACE_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the pace is kept after the first refusal; doubled whenever going fast is refused again.
 const FIRST_PACE: Duration = Duration::from_secs(5);
 const LONGEST_PACE: Duration = Duration::from_mins(5);
+/// The slowest pace: with as many applications on a shard as share five reads a second at one in two seconds each.
+const SLOWEST_PACE: Duration = Duration::from_secs(2);
+/// The part of the interval by which a page makes it shorter: of some fifty reads one is refused to find out that more are not allowed.
+const PACE_RECOVERY: u32 = 100;
 /// Refusals in a row that are routine; more have a reason worth telling.
 const ROUTINE_REFUSALS: u32 = 8;
 const EMPTY_PAGE_PAUSE: Duration = Duration::from_millis(10);
@@ -127,6 +131,7 @@ impl Poller {
         }
         self.metrics
             .read(page.records.len(), page.millis_behind_latest);
+        self.pace.allowed();
         self.last_read = last;
         self.iterator = page.next_iterator;
         let end = self
@@ -185,7 +190,7 @@ impl Poller {
         let pause = backoff(FIRST_BACKOFF, LONGEST_BACKOFF, self.failures)
             .mul_f64(0.5 + 0.5 * fastrand::f64());
         if error.kind() == ErrorKind::Throttled {
-            self.pace.refused();
+            self.pace.refused(self.failures);
             let pause = pause.max(self.pace.pause(self.settings.poll_interval));
             if self.failures <= ROUTINE_REFUSALS {
                 let shard = &self.settings.shard_id;
@@ -199,29 +204,56 @@ impl Poller {
 }
 
 /// How fast a backlog is read: without pauses until the server refuses that, then at its limit for a while, then without
-/// pauses again. What other applications read, and a server without limits, are found out by trying.
-#[derive(Debug, Default)]
+/// pauses again. What other applications read, and a server without limits, are found out by trying: refused at its pace, a shard is read
+/// half as fast again, and a little faster after every page.
+#[derive(Debug)]
 struct Pace {
     /// The last refusal, and how long the pace is kept for it.
     kept: Option<(Instant, Duration)>,
+    /// The least time between two reads while it is kept.
+    interval: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace {
+            kept: None,
+            interval: PACE_INTERVAL,
+        }
+    }
 }
 
 impl Pace {
-    fn refused(&mut self) {
+    /// A read was refused, as so many in a row.
+    fn refused(&mut self, in_a_row: u32) {
         let now = clock::now();
         let span = match self.kept {
-            Some((since, span)) if now < since + span => span,
+            Some((since, span)) if now < since + span => {
+                // Those that follow say nothing about the pace, only about the second that is not over.
+                if in_a_row == 1 {
+                    self.interval = (self.interval * 3 / 2).min(SLOWEST_PACE);
+                }
+                span
+            }
             // Refused soon after going fast again: the limit is there to stay.
             Some((since, span)) if now < since + span * 2 => (span * 2).min(LONGEST_PACE),
-            Some(_) | None => FIRST_PACE,
+            Some(_) | None => {
+                self.interval = PACE_INTERVAL;
+                FIRST_PACE
+            }
         };
         self.kept = Some((now, span));
+    }
+
+    /// A page came.
+    fn allowed(&mut self) {
+        self.interval = (self.interval - self.interval / PACE_RECOVERY).max(PACE_INTERVAL);
     }
 
     /// The least pause between two reads.
     fn pause(&self, poll_interval: Duration) -> Duration {
         match self.kept {
-            Some((since, span)) if clock::now() < since + span => poll_interval.max(PACE_INTERVAL),
+            Some((since, span)) if clock::now() < since + span => poll_interval.max(self.interval),
             Some(_) | None => Duration::ZERO,
         }
     }
