@@ -19,7 +19,7 @@ struct Flaky {
 impl RecordProcessor for Flaky {
     async fn process_records(
         &mut self,
-        batch: RecordBatch,
+        _batch: RecordBatch,
         checkpointer: &Checkpointer,
     ) -> Result<(), ProcessorError> {
         if !std::mem::replace(&mut self.failed, true) {
