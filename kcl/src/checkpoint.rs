@@ -6,6 +6,7 @@ mod progress;
 use crate::error::{Error, ErrorKind};
 use crate::lease::renew::{OwnerWindow, bounded};
 use crate::lease::{LeaseDatabase, LeaseStore, LeaseToken, PendingCheckpoint};
+use crate::metrics::ShardMetrics;
 use crate::processor::Record;
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
@@ -65,6 +66,7 @@ struct Tenure {
     progress: Mutex<Progress>,
     /// Orders the writes of concurrent callers; an async mutex because it is held across the store call.
     writing: tokio::sync::Mutex<()>,
+    metrics: ShardMetrics,
 }
 
 /// How often one checkpoint is tried while the store is out of reach.
@@ -88,8 +90,17 @@ impl Checkpointer {
                 window,
                 progress: Mutex::new(Progress::new(stored)),
                 writing: tokio::sync::Mutex::new(()),
+                metrics: ShardMetrics::default(),
             }),
         }
+    }
+
+    /// Counts its checkpoints; to be called before it is shared.
+    pub(crate) fn measured(mut self, metrics: &ShardMetrics) -> Self {
+        if let Some(tenure) = Arc::get_mut(&mut self.tenure) {
+            tenure.metrics = metrics.clone();
+        }
+        self
     }
 
     /// What this tenure is proven by.
@@ -413,6 +424,7 @@ impl Tenure {
                     let lost = error.kind() == ErrorKind::LeaseLost;
                     #[cfg(test)]
                     let lost = lost || made(Bug::LostReplyIsLoss);
+                    self.metrics.checkpoint_failures.increment(1);
                     if lost {
                         self.lock().phase = Phase::Over("the lease has another owner");
                     }
@@ -422,6 +434,7 @@ impl Tenure {
             tokio::time::sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
             pause *= 2;
         }
+        self.metrics.checkpoints.increment(1);
         Ok(())
     }
 

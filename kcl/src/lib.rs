@@ -115,7 +115,10 @@ pub mod error;
 #[cfg(test)]
 mod fake;
 mod fetch;
+pub mod health;
+mod key;
 pub mod lease;
+pub mod metrics;
 pub mod ops;
 pub mod policy;
 pub mod processor;
@@ -131,6 +134,7 @@ pub use checkpoint::{Checkpointer, Position, PreparedCheckpoint};
 pub use config::{ForeignRecords, InitialPosition, WorkerConfig};
 pub use dead_letter::{DeadLetter, DeadLetterQueue, DeadLetterStream};
 pub use error::{Error, ErrorKind};
+pub use health::{Health, HealthState};
 #[cfg(feature = "postgres")]
 pub use lease::PostgresLeaseStore;
 pub use lease::{Lease, LeaseStore, MemoryLeaseStore, PendingCheckpoint, SqliteLeaseStore};

@@ -1,6 +1,7 @@
 //! What the user writes: a record processor per shard, and what it is given.
 
 use crate::checkpoint::Position;
+use crate::key::Key;
 use crate::lease::PendingCheckpoint;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -35,7 +36,7 @@ pub struct ShardInfo {
 pub struct Record {
     pub(crate) sequence_number: SequenceNumber,
     pub(crate) sub_sequence_number: u64,
-    pub(crate) partition_key: Arc<str>,
+    pub(crate) partition_key: Key,
     pub(crate) explicit_hash_key: Option<Arc<str>>,
     pub(crate) data: Bytes,
     pub(crate) arrival_ms: u64,
@@ -57,7 +58,7 @@ impl Record {
     /// A record as it is stored.
     pub(crate) fn stored(
         sequence_number: SequenceNumber,
-        partition_key: impl Into<Arc<str>>,
+        partition_key: impl Into<Key>,
         data: Bytes,
         arrival_ms: u64,
     ) -> Self {
@@ -86,13 +87,13 @@ impl Record {
     }
     /// The producer's partition key.
     pub fn partition_key(&self) -> &str {
-        &self.partition_key
+        self.partition_key.as_str()
     }
     /// The explicit hash key that came with a record of an aggregate, as its producer wrote it. Kinesis does not tell that of a plain record.
     pub fn explicit_hash_key(&self) -> Option<&str> {
         self.explicit_hash_key.as_deref()
     }
-    /// The payload. Of an aggregated record it is a slice: kept for long it keeps the whole aggregate in memory, so copy it then.
+    /// The payload: a slice of the answer that it was read with. Kept for long it keeps all of that in memory, up to 10 MiB, so copy it then.
     pub fn data(&self) -> &Bytes {
         &self.data
     }

@@ -2,7 +2,9 @@
 
 use crate::checkpoint::Position;
 use crate::clock::{self, Instant};
+use crate::health::Vitals;
 use crate::lease::{LeaseKey, TROUBLE_MAX_CHARS, TROUBLES_MAX, Trouble};
+use crate::metrics::ShardMetrics;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -93,11 +95,19 @@ const ERROR_MAX_BYTES: usize = 1024;
 pub(crate) struct Posted {
     board: Arc<Board>,
     shard: LeaseKey,
+    pub(crate) metrics: ShardMetrics,
 }
 
 impl Posted {
+    /// Counts what the consumer does.
+    pub(crate) fn measured(mut self, metrics: ShardMetrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
     /// The consumer does something else now. The same again goes on since it began, and so does a retry of the same thing.
     pub(crate) fn note(&self, activity: Activity) {
+        self.metrics.waits(activity == Activity::Reading);
         self.board.note(&self.shard, activity);
     }
 
@@ -108,6 +118,7 @@ impl Posted {
         attempts: u32,
         error: &dyn fmt::Display,
     ) {
+        self.metrics.retries.increment(1);
         let mut error = error.to_string();
         if error.len() > ERROR_MAX_BYTES {
             error.truncate(error.floor_char_boundary(ERROR_MAX_BYTES));
@@ -121,6 +132,7 @@ impl Posted {
 
     /// Where the shard has got to.
     pub(crate) fn progress(&self, handled: Position, behind_ms: u64) {
+        self.metrics.behind(behind_ms);
         self.board.with(|shards| {
             if let Some(entry) = shards.get_mut(&self.shard) {
                 entry.handled = handled;
@@ -132,6 +144,7 @@ impl Posted {
 
 impl Drop for Posted {
     fn drop(&mut self) {
+        self.metrics.behind(0);
         self.board.with(|shards| shards.remove(&self.shard));
     }
 }
@@ -141,6 +154,8 @@ impl Drop for Posted {
 pub(crate) struct Board {
     /// One short lock around plain data; never held across an await.
     shards: Mutex<BTreeMap<LeaseKey, Entry>>,
+    /// The health of the worker as a whole.
+    pub(crate) vitals: Vitals,
 }
 
 #[derive(Debug)]
@@ -199,6 +214,7 @@ impl Board {
         Posted {
             board: Arc::clone(self),
             shard: shard.clone(),
+            metrics: ShardMetrics::default(),
         }
     }
 

@@ -1,9 +1,18 @@
-//! The calls of a worker over HTTP: AWS JSON 1.1, signed, with a time limit on every request and bounded answers.
+//! The calls of a worker over HTTP: AWS JSON 1.1, and CBOR for data; signed, with a time limit on every request and bounded answers.
 
+mod builder;
+
+pub use builder::HttpClientBuilder;
+
+use crate::client::cbor;
+use crate::client::credentials::Signer;
+use crate::client::dialect::{Dialect, encoding_of};
+use crate::client::gate::Gates;
 use crate::client::json::{
-    ErrorAnswer, IteratorAnswer, PutAnswer, PutRequest, RecordsAnswer, RecordsRequest,
-    ShardsAnswer, StreamRequest, SummaryAnswer, http_date_ms, kind_of,
+    IteratorAnswer, PutAnswer, PutRequest, RecordsAnswer, RecordsRequest, ShardsAnswer,
+    StreamRequest, StreamsAnswer, StreamsRequest, SummaryAnswer, http_date_ms,
 };
+use crate::client::refusal::{Failure, Refused, Remedy, unreached};
 use crate::client::retry::RetryPolicy;
 use crate::client::sign::signature;
 use crate::client::target::Target;
@@ -13,39 +22,54 @@ use crate::error::{Error, ErrorKind};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use millstream_wire::operation::TARGET_PREFIX;
-use millstream_wire::{ErrorCode, Operation, SequenceNumber};
+use millstream_wire::{Encoding, Operation, SequenceNumber};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bytes of an answer at most: 10 MiB of data in base64, and 10,000 records' other members with room to spare.
 const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Pages of ListShards at most: far more than any account's shards.
 const PAGES_MAX: usize = 1_000;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A whole answer may take this many times as long as the endpoint may be silent: ten megabytes over a slow line.
-const WHOLE_ANSWER: u32 = 10;
-const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
-const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
+/// How long the names of streams are waited for that an error could mention.
+const SUGGESTION_TIMEOUT: Duration = Duration::from_millis(300);
+/// Streams that are looked at for that.
+const SUGGESTIONS_FROM: u32 = 1_000;
 
 /// A Kinesis endpoint over HTTP.
 #[derive(Debug)]
 pub struct HttpClient {
     http: reqwest::Client,
-    target: Target,
+    signer: Signer,
     retry: RetryPolicy,
+    dialect: Dialect,
+    gates: Gates,
+    /// How far the endpoint's clock is ahead of this machine's where it refused a signature for that, milliseconds.
+    clock_ahead_ms: AtomicI64,
 }
 
-/// A failed request, and whether it is worth another.
-struct Failure {
-    error: Error,
-    again: bool,
+/// A successful answer.
+struct Answer {
+    body: Bytes,
+    /// The server's clock, milliseconds since 1970.
+    date_ms: Option<u64>,
+}
+
+/// What was tried of one call.
+#[derive(Default)]
+struct Tries {
+    failed: u32,
+    throttled: u32,
+    /// Credentials or clock were put right.
+    mended: bool,
 }
 
 impl HttpClient {
     /// A client for `endpoint` in `region`, both completed from the environment: `AWS_ENDPOINT_URL_KINESIS`, `AWS_ENDPOINT_URL`,
     /// `AWS_REGION`, `AWS_DEFAULT_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`. An endpoint of one's own
-    /// without credentials gets the access key and secret `millstream`.
+    /// without credentials gets the access key and secret `millstream`. [`HttpClient::builder`] has more.
     ///
     /// # Errors
     /// `Configuration` when a setting is missing or senseless.
@@ -55,185 +79,289 @@ impl HttpClient {
         stream: &str,
         request_timeout: Duration,
     ) -> Result<HttpClient, Error> {
-        let target = Target::resolve(endpoint, region, stream, &|name| std::env::var(name).ok())?;
-        HttpClient::to_target(target, request_timeout)
+        let mut builder = HttpClient::builder(stream).request_timeout(request_timeout);
+        if let Some(endpoint) = endpoint {
+            builder = builder.endpoint(endpoint);
+        }
+        if let Some(region) = region {
+            builder = builder.region(region);
+        }
+        builder.build()
     }
 
     /// The region that requests are signed for.
     pub(crate) fn region(&self) -> &str {
-        &self.target.region
+        &self.signer.place().region
     }
 
-    fn to_target(target: Target, request_timeout: Duration) -> Result<HttpClient, Error> {
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT.min(request_timeout))
-            .read_timeout(request_timeout)
-            .timeout(request_timeout.saturating_mul(WHOLE_ANSWER))
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never());
-        if target.is_loopback() {
-            builder = builder.no_proxy();
-        }
-        let http = builder.build().map_err(|error| {
-            Error::with_source(
-                ErrorKind::Configuration,
-                "no HTTP client can be made",
-                error,
-            )
-        })?;
-        Ok(HttpClient {
-            http,
-            target,
-            retry: RetryPolicy::default(),
-        })
-    }
-
-    /// Sends a call until it succeeds, fails for good, or the attempts are used up.
+    /// Sends a call in JSON until it succeeds, fails for good, or the attempts are used up; gives the server's clock as well.
     async fn call<A: DeserializeOwned>(
         &self,
         operation: Operation,
         request: &(impl Serialize + Sync),
     ) -> Result<(A, Option<u64>), Error> {
-        let body = Bytes::from(serde_json::to_vec(request).map_err(|error| {
-            Error::with_source(
-                ErrorKind::Protocol,
-                "a request cannot be written as JSON",
-                error,
-            )
-        })?);
-        let mut attempt = 1;
+        let body = json(request)?;
+        let sent = self.exchange(operation, Encoding::Json, body).await;
+        let answer = sent.map_err(|failure| failure.error)?;
+        let read = serde_json::from_slice(&answer.body);
+        let read = read.map_err(|error| self.unreadable(operation, error))?;
+        Ok((read, answer.date_ms))
+    }
+
+    async fn exchange(
+        &self,
+        operation: Operation,
+        encoding: Encoding,
+        body: Bytes,
+    ) -> Result<Answer, Failure> {
+        let mut tries = Tries::default();
         loop {
-            let failure = match self.send(operation, body.clone()).await {
-                Ok((answer, date)) => return Ok((read(operation, &answer)?, date)),
+            self.gates.pass(operation).await;
+            let target = self.signer.target().await;
+            let target = target.map_err(|error| Failure {
+                error,
+                remedy: Remedy::Never,
+            })?;
+            let failure = match self.send(&target, operation, encoding, &body).await {
+                Ok(answer) => {
+                    if tries.throttled > 0 {
+                        self.gates.accepted(operation);
+                    }
+                    return Ok(answer);
+                }
                 Err(failure) => failure,
             };
-            let pause = self.retry.pause(attempt).filter(|_| failure.again);
-            let Some(pause) = pause else {
-                return Err(failure.error);
-            };
-            tracing::debug!(error = %failure.error, %operation, attempt, "request is repeated");
-            tokio::time::sleep(pause).await;
-            attempt += 1;
+            let remedy = failure.remedy;
+            if !self
+                .may_repeat(operation, &target, remedy, &mut tries)
+                .await
+            {
+                return Err(failure);
+            }
+            tracing::debug!(error = %failure.error, %operation, ?remedy, "the request is repeated");
         }
     }
 
-    /// Sends one request; gives the body and the server's clock.
-    async fn send(
+    /// Waits, or puts right what the request failed for; `false` if there is nothing to be done.
+    async fn may_repeat(
         &self,
         operation: Operation,
-        body: Bytes,
-    ) -> Result<(Bytes, Option<u64>), Failure> {
-        let target = format!("{TARGET_PREFIX}.{operation}");
+        target: &Arc<Target>,
+        remedy: Remedy,
+        tries: &mut Tries,
+    ) -> bool {
+        let mended = std::mem::replace(&mut tries.mended, true);
+        match remedy {
+            Remedy::Credentials => return !mended && self.signer.renew(target).await,
+            Remedy::Clock(ahead_ms) => {
+                if !mended {
+                    tracing::warn!(
+                        ahead_ms,
+                        "the endpoint's clock differs from this machine's: requests are signed by the endpoint's"
+                    );
+                    self.clock_ahead_ms.fetch_add(ahead_ms, Ordering::Relaxed);
+                }
+                return !mended;
+            }
+            _ => tries.mended = mended,
+        }
+        match remedy {
+            Remedy::Slower => {
+                tries.throttled += 1;
+                self.gates.refused(operation, tries.throttled)
+            }
+            Remedy::Encoding if !self.dialect.is_decided() => false,
+            // A gateway's answer to what was understood before.
+            Remedy::Encoding | Remedy::Wait => {
+                tries.failed += 1;
+                let pause = self.retry.pause(tries.failed);
+                if let Some(pause) = pause {
+                    tokio::time::sleep(pause).await;
+                }
+                pause.is_some()
+            }
+            Remedy::Never | Remedy::Credentials | Remedy::Clock(_) => false,
+        }
+    }
+
+    /// The clock that requests are signed by.
+    fn signing_time(&self) -> SystemTime {
+        let ahead_ms = self.clock_ahead_ms.load(Ordering::Relaxed);
+        let ahead = Duration::from_millis(ahead_ms.unsigned_abs());
+        let now = clock::wall();
+        let set = if ahead_ms < 0 {
+            now.checked_sub(ahead)
+        } else {
+            now.checked_add(ahead)
+        };
+        set.unwrap_or(now)
+    }
+
+    /// Sends one request.
+    async fn send(
+        &self,
+        target: &Target,
+        operation: Operation,
+        encoding: Encoding,
+        body: &Bytes,
+    ) -> Result<Answer, Failure> {
+        let name = format!("{TARGET_PREFIX}.{operation}");
         let headers = [
-            ("content-type", CONTENT_TYPE),
-            ("x-amz-target", target.as_str()),
+            ("content-type", encoding.content_type()),
+            ("x-amz-target", name.as_str()),
         ];
-        let signed =
-            signature(&self.target, &headers, &body, clock::wall()).map_err(|error| Failure {
-                error,
-                again: false,
-            })?;
-        let mut request = self.http.post(self.target.endpoint.clone()).body(body);
+        let time = self.signing_time();
+        let signed = signature(target, &headers, body, time).map_err(|error| Failure {
+            error,
+            remedy: Remedy::Never,
+        })?;
+        let mut request = self.http.post(target.endpoint.clone()).body(body.clone());
         for (name, value) in headers {
             request = request.header(name, value);
         }
         for (name, value) in &signed {
             request = request.header(name, value);
         }
-        let mut answer = request
-            .send()
-            .await
-            .map_err(|error| self.unreached(operation, error))?;
-        let status = answer.status();
-        let date = answer
-            .headers()
-            .get("date")
+        let unreached = |error| unreached(target, operation, error);
+        let mut response = request.send().await.map_err(unreached)?;
+        let status = response.status();
+        let date = response.headers().get("date");
+        let date_ms = date
             .and_then(|value| value.to_str().ok())
             .and_then(http_date_ms);
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = answer
-            .chunk()
-            .await
-            .map_err(|error| self.unreached(operation, error))?
-        {
-            if bytes.len() + chunk.len() > ANSWER_MAX_BYTES {
-                let message =
-                    format!("the answer to {operation} is longer than {ANSWER_MAX_BYTES} bytes");
-                return Err(Failure {
-                    error: Error::new(ErrorKind::Protocol, message),
-                    again: false,
-                });
-            }
-            bytes.extend_from_slice(&chunk);
-        }
+        let answer = collect(&mut response, target, operation).await?;
         if status.is_success() {
-            return Ok((bytes.freeze(), date));
+            return Ok(Answer {
+                body: answer,
+                date_ms,
+            });
         }
-        Err(refusal(operation, status.as_u16(), &bytes))
-    }
-
-    fn unreached(&self, operation: Operation, error: reqwest::Error) -> Failure {
-        let endpoint = &self.target.endpoint;
-        let what = if error.is_timeout() {
-            "did not answer in time"
-        } else {
-            "could not be reached"
+        let refused = Refused {
+            operation,
+            status: status.as_u16(),
+            body: &answer,
+            request: (encoding, body),
+            clock_ahead_ms: date_ms.and_then(|date| ahead_of(time, date)),
         };
-        Failure {
-            error: Error::with_source(
-                ErrorKind::Unavailable,
-                format!("{endpoint} {what} for {operation}"),
-                deepest(error),
-            ),
-            again: true,
-        }
+        Err(refused.failure(target))
     }
-}
 
-/// The innermost cause as text: "connection refused" rather than "error sending request".
-fn deepest(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
-}
-
-fn read<A: DeserializeOwned>(operation: Operation, body: &[u8]) -> Result<A, Error> {
-    serde_json::from_slice(body).map_err(|error| {
+    fn unreadable(
+        &self,
+        operation: Operation,
+        error: impl std::error::Error + Send + Sync + 'static,
+    ) -> Error {
+        let endpoint = &self.signer.place().endpoint;
         Error::with_source(
             ErrorKind::Protocol,
-            format!("the answer to {operation} is not what the API says"),
+            format!(
+                "the answer to {operation} is not what the API says; is {endpoint} an endpoint of Kinesis?"
+            ),
             error,
         )
-    })
+    }
+
+    /// Records in the encoding that the endpoint speaks; which it is shows at the first page.
+    async fn page(&self, request: &RecordsRequest<'_>) -> Result<RecordsPage, Error> {
+        let operation = Operation::GetRecords;
+        if self.dialect.preferred() == Encoding::Cbor {
+            let body = Bytes::from(cbor::records_request(request)?);
+            match self.exchange(operation, Encoding::Cbor, body).await {
+                Ok(answer) => match self.read_page(&answer.body) {
+                    Ok(page) => {
+                        self.dialect.decide(encoding_of(&answer.body));
+                        return Ok(page);
+                    }
+                    Err(error) if self.dialect.is_decided() => return Err(error),
+                    Err(_) => {}
+                },
+                Err(failure)
+                    if failure.remedy == Remedy::Encoding && !self.dialect.is_decided() => {}
+                Err(failure) => return Err(failure.error),
+            }
+        }
+        let body = json(request)?;
+        let sent = self.exchange(operation, Encoding::Json, body).await;
+        let page = self.read_page(&sent.map_err(|failure| failure.error)?.body)?;
+        self.dialect.decide(Encoding::Json);
+        Ok(page)
+    }
+
+    fn read_page(&self, body: &Bytes) -> Result<RecordsPage, Error> {
+        match encoding_of(body) {
+            Encoding::Cbor => cbor::records_page(body),
+            Encoding::Json => {
+                let read = serde_json::from_slice::<RecordsAnswer<'_>>(body);
+                read.map_err(|error| self.unreadable(Operation::GetRecords, error))?
+                    .page()
+            }
+        }
+    }
+
+    /// Says which stream may have been meant by one that is not there, if the endpoint tells quickly.
+    async fn with_suggestion(&self, stream: &str, error: Error) -> Error {
+        let request = StreamsRequest {
+            limit: SUGGESTIONS_FROM,
+        };
+        let call = self.call::<StreamsAnswer>(Operation::ListStreams, &request);
+        let Ok(Ok((answer, _))) = tokio::time::timeout(SUGGESTION_TIMEOUT, call).await else {
+            return error;
+        };
+        let name = stream
+            .rsplit_once("stream/")
+            .map_or(stream, |(_, name)| name);
+        let text = crate::client::suggest::suggestion(name, &answer.stream_names);
+        Error::new(error.kind(), format!("{error}; {text}"))
+    }
 }
 
-/// An error answer as an error. A throttled read or put is left to the caller, who knows how urgent the shard is.
-fn refusal(operation: Operation, status: u16, body: &[u8]) -> Failure {
-    let answer: ErrorAnswer = serde_json::from_slice(body).unwrap_or_default();
-    let code = ErrorCode::from_name(&answer.code);
-    let (kind, again) = match code {
-        Some(code @ ErrorCode::ProvisionedThroughputExceeded) => (kind_of(code), false),
-        Some(code) => (kind_of(code), code.is_retryable()),
-        None if status >= 500 || status == 429 => (ErrorKind::Unavailable, true),
-        None if status == 403 => (ErrorKind::AccessDenied, false),
-        None => (ErrorKind::Protocol, false),
+fn json(request: &impl Serialize) -> Result<Bytes, Error> {
+    let body = serde_json::to_vec(request).map_err(|error| {
+        let message = "a request cannot be written as JSON";
+        Error::with_source(ErrorKind::Protocol, message, error)
+    })?;
+    Ok(Bytes::from(body))
+}
+
+/// How far an endpoint's clock is ahead of one that shows `time`, milliseconds.
+fn ahead_of(time: SystemTime, date_ms: u64) -> Option<i64> {
+    let ours = time.duration_since(UNIX_EPOCH).ok()?.as_millis();
+    let ours = i64::try_from(ours).ok()?;
+    i64::try_from(date_ms).ok()?.checked_sub(ours)
+}
+
+/// The whole body in one piece: in one allocation where its length is announced, and without a copy where it comes in one piece.
+async fn collect(
+    response: &mut reqwest::Response,
+    target: &Target,
+    operation: Operation,
+) -> Result<Bytes, Failure> {
+    let too_long = || {
+        let message = format!("the answer to {operation} is longer than {ANSWER_MAX_BYTES} bytes");
+        Err(Failure::lasting(ErrorKind::Protocol, message))
     };
-    let name = if answer.code.is_empty() {
-        "no error code"
-    } else {
-        answer.code.as_str()
-    };
-    let message = format!(
-        "{operation} was refused with status {status}, {name}: {}",
-        answer.message
-    );
-    Failure {
-        error: Error::new(kind, message),
-        again,
+    let announced = response.content_length().unwrap_or(0);
+    let announced = usize::try_from(announced).unwrap_or(usize::MAX);
+    if announced > ANSWER_MAX_BYTES {
+        return too_long();
+    }
+    let mut whole = BytesMut::new();
+    loop {
+        let chunk = response.chunk().await;
+        let chunk = chunk.map_err(|error| unreached(target, operation, error))?;
+        let Some(chunk) = chunk else {
+            return Ok(whole.freeze());
+        };
+        if whole.is_empty() {
+            if chunk.len() == announced {
+                return Ok(chunk);
+            }
+            whole.reserve(announced.max(chunk.len()));
+        }
+        if whole.len() + chunk.len() > ANSWER_MAX_BYTES {
+            return too_long();
+        }
+        whole.extend_from_slice(&chunk);
     }
 }
 
@@ -241,9 +369,13 @@ fn refusal(operation: Operation, status: u16, body: &[u8]) -> Failure {
 impl KinesisApi for HttpClient {
     async fn describe_stream(&self, stream: &str) -> Result<StreamSummary, Error> {
         let request = StreamRequest::of(stream);
-        let (answer, date): (SummaryAnswer, _) = self
-            .call(Operation::DescribeStreamSummary, &request)
-            .await?;
+        let call = self.call(Operation::DescribeStreamSummary, &request).await;
+        let (answer, date): (SummaryAnswer, _) = match call {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(self.with_suggestion(stream, error).await);
+            }
+            call => call?,
+        };
         let server_time_ms = date.ok_or_else(|| {
             Error::new(
                 ErrorKind::Protocol,
@@ -293,8 +425,7 @@ impl KinesisApi for HttpClient {
             shard_iterator: iterator,
             limit,
         };
-        let (answer, _): (RecordsAnswer, _) = self.call(Operation::GetRecords, &request).await?;
-        answer.page()
+        self.page(&request).await
     }
 
     async fn put_record(&self, record: PutRecord<'_>) -> Result<SequenceNumber, Error> {
@@ -304,5 +435,7 @@ impl KinesisApi for HttpClient {
     }
 }
 
+#[cfg(test)]
+mod startup;
 #[cfg(test)]
 mod tests;

@@ -3,12 +3,14 @@
 
 use crate::client::{IteratorStart, PutRecord, RecordsPage, Shard, StreamSummary};
 use crate::error::{Error, ErrorKind};
+use crate::key::Key;
 use crate::processor::Record;
 use bytes::Bytes;
+use millstream_wire::limits::GET_RECORDS_MAX_COUNT;
 use millstream_wire::{ErrorCode, HashKeyRange, SequenceNumber};
-use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::borrow::Cow;
+use std::ops::Range;
 
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -78,8 +80,20 @@ fn seconds(ms: u64) -> f64 {
     clippy::cast_sign_loss,
     reason = "the cast saturates, and a time before 1970 is as good as 1970"
 )]
-fn milliseconds(seconds: f64) -> u64 {
+pub(super) fn milliseconds(seconds: f64) -> u64 {
     (seconds * 1000.0).round() as u64
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct StreamsRequest {
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct StreamsAnswer {
+    pub(crate) stream_names: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -170,13 +184,13 @@ pub(crate) struct ListedShard {
     shard_id: String,
     parent_shard_id: Option<String>,
     adjacent_parent_shard_id: Option<String>,
-    hash_key_range: Range,
+    hash_key_range: HashKeys,
     sequence_number_range: Option<SequenceRange>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Range {
+struct HashKeys {
     starting_hash_key: String,
     ending_hash_key: String,
 }
@@ -187,7 +201,7 @@ struct SequenceRange {
     ending_sequence_number: Option<String>,
 }
 
-impl Range {
+impl HashKeys {
     fn parse(&self) -> Result<HashKeyRange, Error> {
         let key = |text: &str| text.parse().map_err(|error| senseless("a hash key", error));
         Ok(HashKeyRange {
@@ -221,11 +235,12 @@ pub(crate) struct IteratorAnswer {
     pub(crate) shard_iterator: String,
 }
 
+/// The answer to `GetRecords`. Its texts are read where they lie, and each is copied once: see [`RecordsAnswer::page`].
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct RecordsAnswer {
-    #[serde(default)]
-    records: Vec<ReadRecord>,
+pub(crate) struct RecordsAnswer<'a> {
+    #[serde(default, borrow)]
+    records: Vec<ReadRecord<'a>>,
     millis_behind_latest: Option<u64>,
     next_shard_iterator: Option<String>,
     child_shards: Option<Vec<ChildShard>>,
@@ -233,10 +248,14 @@ pub(crate) struct RecordsAnswer {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct ReadRecord {
-    sequence_number: String,
-    partition_key: String,
-    data: Base64,
+struct ReadRecord<'a> {
+    #[serde(borrow)]
+    sequence_number: Cow<'a, str>,
+    /// A stream may be without partition keys.
+    #[serde(default, borrow)]
+    partition_key: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Cow<'a, str>,
     approximate_arrival_timestamp: Option<f64>,
 }
 
@@ -246,20 +265,11 @@ struct ChildShard {
     shard_id: String,
     #[serde(default)]
     parent_shards: Vec<String>,
-    hash_key_range: Range,
+    hash_key_range: HashKeys,
 }
 
-impl RecordsAnswer {
+impl RecordsAnswer<'_> {
     pub(crate) fn page(self) -> Result<RecordsPage, Error> {
-        let record = |read: ReadRecord| {
-            let sequence_number: SequenceNumber = read
-                .sequence_number
-                .parse()
-                .map_err(|error| senseless("a sequence number", error))?;
-            let arrival_ms = read.approximate_arrival_timestamp.map_or(0, milliseconds);
-            let (key, data) = (read.partition_key, read.data.0);
-            Ok(Record::stored(sequence_number, key, data, arrival_ms))
-        };
         let child = |child: ChildShard| {
             Ok(Shard {
                 hash_key_range: child.hash_key_range.parse()?,
@@ -269,11 +279,7 @@ impl RecordsAnswer {
             })
         };
         Ok(RecordsPage {
-            records: self
-                .records
-                .into_iter()
-                .map(record)
-                .collect::<Result<_, Error>>()?,
+            records: records(&self.records)?,
             millis_behind_latest: self.millis_behind_latest.unwrap_or(0),
             next_iterator: self.next_shard_iterator,
             children: self
@@ -286,35 +292,50 @@ impl RecordsAnswer {
     }
 }
 
-fn senseless(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+/// The records of an answer: payloads and keys are decoded one after the other into one buffer, of which each record has its slices.
+fn records(read: &[ReadRecord<'_>]) -> Result<Vec<Record>, Error> {
+    if read.len() > GET_RECORDS_MAX_COUNT {
+        return Err(too_many("records"));
+    }
+    let bytes = |record: &ReadRecord<'_>| record.data.len() / 4 * 3 + record.partition_key.len();
+    let mut page = Vec::with_capacity(read.iter().map(bytes).sum());
+    let mut places: Vec<(Range<usize>, Range<usize>)> = Vec::with_capacity(read.len());
+    for record in read {
+        let begin = page.len();
+        base64_simd::STANDARD
+            .decode_append(&*record.data, &mut page)
+            .map_err(|_| Error::new(ErrorKind::Protocol, "a record's data are not Base64"))?;
+        let middle = page.len();
+        page.extend_from_slice(record.partition_key.as_bytes());
+        places.push((begin..middle, middle..page.len()));
+    }
+    let page = Bytes::from(page);
+    let record = |(read, (data, key)): (&ReadRecord<'_>, (Range<usize>, Range<usize>))| {
+        let number = read.sequence_number.parse();
+        let number = number.map_err(|error| senseless("a sequence number", error))?;
+        let arrival_ms = read.approximate_arrival_timestamp.map_or(0, milliseconds);
+        let key = Key::slice(page.slice(key));
+        Ok(Record::stored(number, key, page.slice(data), arrival_ms))
+    };
+    read.iter().zip(places).map(record).collect()
+}
+
+pub(super) fn too_many(what: &str) -> Error {
+    let message = format!(
+        "the endpoint answered with more than {GET_RECORDS_MAX_COUNT} {what}, which is the most that GetRecords gives"
+    );
+    Error::new(ErrorKind::Protocol, message)
+}
+
+pub(super) fn senseless(
+    what: &str,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> Error {
     Error::with_source(
         ErrorKind::Protocol,
         format!("the endpoint answered with {what} that is none"),
         error,
     )
-}
-
-/// Record data: base64 text decoded straight into the buffer that is handed out.
-#[derive(Debug)]
-struct Base64(Bytes);
-
-impl<'de> Deserialize<'de> for Base64 {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Base64;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("base64 text")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Base64, E> {
-                base64_simd::STANDARD
-                    .decode_to_vec(text)
-                    .map(|data| Base64(Bytes::from(data)))
-                    .map_err(|_| E::custom("record data is not base64"))
-            }
-        }
-        deserializer.deserialize_str(Text)
-    }
 }
 
 /// An error answer.
@@ -403,7 +424,7 @@ mod tests {
             "ApproximateArrivalTimestamp":1.700000001234E9,"EncryptionType":"NONE","New":{"a":[1]}}],
             "MillisBehindLatest":7,"NextShardIterator":null,"Other":1,"ChildShards":[{"ShardId":"c",
             "ParentShards":["a","b"],"HashKeyRange":{"StartingHashKey":"0","EndingHashKey":"9"}}]}"#;
-        let page = serde_json::from_str::<RecordsAnswer>(text)
+        let page = serde_json::from_str::<RecordsAnswer<'_>>(text)
             .unwrap()
             .page()
             .unwrap();
@@ -420,8 +441,19 @@ mod tests {
                 r#"{{"Records":[{{"SequenceNumber":"{sequence}","PartitionKey":"k","Data":"{data}"}}]}}"#
             )
         };
-        assert!(serde_json::from_str::<RecordsAnswer>(&record("!", "5")).is_err());
-        let answer: RecordsAnswer = serde_json::from_str(&record("", "-5")).unwrap();
+        for (data, sequence) in [("!", "5"), ("AA=", "5"), ("", "-5")] {
+            let text = record(data, sequence);
+            let answer: RecordsAnswer<'_> = serde_json::from_str(&text).unwrap();
+            assert_eq!(answer.page().unwrap_err().kind(), ErrorKind::Protocol);
+        }
+        let many = vec![
+            record("", "5")
+                .replace(r#"{"Records":["#, "")
+                .replace("]}", "");
+            10_001
+        ];
+        let many = format!(r#"{{"Records":[{}]}}"#, many.join(","));
+        let answer: RecordsAnswer<'_> = serde_json::from_str(&many).unwrap();
         assert_eq!(answer.page().unwrap_err().kind(), ErrorKind::Protocol);
     }
 

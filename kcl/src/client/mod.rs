@@ -1,13 +1,20 @@
 //! The calls a worker makes to a Kinesis endpoint.
 
+mod cbor;
+mod credentials;
+mod dialect;
+mod endpoint;
+mod gate;
 pub mod http;
 pub(crate) mod json;
+mod refusal;
 pub(crate) mod retry;
 pub(crate) mod same_stream;
 pub(crate) mod sign;
+mod suggest;
 pub(crate) mod target;
 
-pub use http::HttpClient;
+pub use http::{HttpClient, HttpClientBuilder};
 
 use crate::error::Error;
 use crate::processor::Record;

@@ -1,8 +1,8 @@
 //! Where requests go and who signs them: endpoint, region and credentials from the builder and the environment.
 
+use crate::client::endpoint::{Variant, aws_endpoint};
 use crate::error::{Error, ErrorKind};
 use aws_credential_types::Credentials;
-use millstream_wire::StreamArn;
 
 /// Reads an environment variable; a parameter so that tests need not change the process's environment.
 pub(crate) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -19,48 +19,73 @@ pub(crate) struct Target {
 const PLACEHOLDER: &str = "millstream";
 
 impl Target {
-    /// The endpoint: `endpoint`, else `AWS_ENDPOINT_URL_KINESIS`, else `AWS_ENDPOINT_URL` (both unless
-    /// `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS` is true), else AWS in the region. The region: `region`, else the stream's ARN, else
-    /// `AWS_REGION`, else `AWS_DEFAULT_REGION`; `us-east-1` for an endpoint of one's own.
+    /// Where requests go, and the credentials of the environment; an endpoint of one's own needs none.
     pub(crate) fn resolve(
         endpoint: Option<&str>,
         region: Option<&str>,
         stream: &str,
         env: Env<'_>,
     ) -> Result<Target, Error> {
-        let set = |name: &str| env(name).filter(|value| !value.is_empty());
-        let ignore = set("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
-            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let (place, is_own) = Target::place(endpoint, region, stream, env)?;
+        Ok(Target {
+            credentials: credentials(&set(env), is_own)?,
+            ..place
+        })
+    }
+
+    /// The same with credentials that stand for none yet, and whether the endpoint is one's own.
+    ///
+    /// The endpoint: `endpoint`, else `AWS_ENDPOINT_URL_KINESIS`, else `AWS_ENDPOINT_URL` (both unless
+    /// `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS` is true), else AWS in the region: the ordinary one, or what `AWS_USE_FIPS_ENDPOINT` and
+    /// `AWS_USE_DUALSTACK_ENDPOINT` ask for. The region: `region`, else the stream's ARN, else
+    /// `AWS_REGION`, else `AWS_DEFAULT_REGION`; `us-east-1` for an endpoint of one's own.
+    pub(crate) fn place(
+        endpoint: Option<&str>,
+        region: Option<&str>,
+        stream: &str,
+        env: Env<'_>,
+    ) -> Result<(Target, bool), Error> {
+        let set = set(env);
+        let is_true =
+            |name: &str| set(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let ignore = is_true("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
         let configured = |name| if ignore { None } else { set(name) };
         let custom = endpoint
             .map(str::to_owned)
             .or_else(|| configured("AWS_ENDPOINT_URL_KINESIS"))
             .or_else(|| configured("AWS_ENDPOINT_URL"));
+        let of_stream = region_of(stream);
+        if let (Some(given), Some(of_stream), None) = (region, of_stream, &custom)
+            && given != of_stream
+        {
+            return Err(refused(&format!(
+                "the region is {given}, but the stream {stream} is in {of_stream}: leave the region out"
+            )));
+        }
         let region = region
+            .or(of_stream)
             .map(str::to_owned)
-            .or_else(|| {
-                stream
-                    .parse::<StreamArn>()
-                    .ok()
-                    .map(|arn| arn.region.to_string())
-            })
             .or_else(|| set("AWS_REGION"))
             .or_else(|| set("AWS_DEFAULT_REGION"))
             .or_else(|| custom.is_some().then(|| "us-east-1".to_owned()))
             .ok_or_else(|| refused("no region: set AWS_REGION or call .region(\"...\")"))?;
-        let credentials = credentials(&set, custom.is_some())?;
+        let is_own = custom.is_some();
         let url = match custom {
             Some(url) => url,
-            None if region.starts_with("cn-") => {
-                format!("https://kinesis.{region}.amazonaws.com.cn")
-            }
-            None => format!("https://kinesis.{region}.amazonaws.com"),
+            None => aws_endpoint(
+                &region,
+                Variant {
+                    fips: is_true("AWS_USE_FIPS_ENDPOINT"),
+                    dual_stack: is_true("AWS_USE_DUALSTACK_ENDPOINT"),
+                },
+            )?,
         };
-        Ok(Target {
+        let target = Target {
             endpoint: parse(&url)?,
             region,
-            credentials,
-        })
+            credentials: placeholder(),
+        };
+        Ok((target, is_own))
     }
 
     /// Whether the endpoint is on this machine; it is never reached through a proxy.
@@ -78,6 +103,21 @@ impl Target {
     }
 }
 
+/// What a variable is set to, unless that is nothing.
+fn set(env: Env<'_>) -> impl Fn(&str) -> Option<String> + '_ {
+    move |name| env(name).filter(|value| !value.is_empty())
+}
+
+/// The region in a stream's ARN, in whatever partition: `arn:PARTITION:kinesis:REGION:ACCOUNT:stream/NAME`.
+fn region_of(stream: &str) -> Option<&str> {
+    let region = stream.strip_prefix("arn:")?.split(':').nth(2)?;
+    (!region.is_empty()).then_some(region)
+}
+
+fn placeholder() -> Credentials {
+    Credentials::new(PLACEHOLDER, PLACEHOLDER, None, None, "placeholder")
+}
+
 fn credentials(
     set: &dyn Fn(&str) -> Option<String>,
     custom_endpoint: bool,
@@ -90,13 +130,7 @@ fn credentials(
             None,
             "environment",
         )),
-        (None, None) if custom_endpoint => Ok(Credentials::new(
-            PLACEHOLDER,
-            PLACEHOLDER,
-            None,
-            None,
-            "placeholder",
-        )),
+        (None, None) if custom_endpoint => Ok(placeholder()),
         (None, None) => Err(refused(
             "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or an endpoint of your own",
         )),
@@ -164,8 +198,26 @@ mod tests {
             url(resolve(None, "s", &aws)),
             "https://kinesis.eu-west-1.amazonaws.com/"
         );
-        let arn = "arn:aws:kinesis:ap-south-1:000000000000:stream/s";
-        assert_eq!(resolve(None, arn, &aws).unwrap().region, "ap-south-1");
+        for (arn, region) in [
+            (
+                "arn:aws:kinesis:ap-south-1:000000000000:stream/s",
+                "ap-south-1",
+            ),
+            (
+                "arn:aws-cn:kinesis:cn-north-1:000000000000:stream/s",
+                "cn-north-1",
+            ),
+        ] {
+            assert_eq!(resolve(None, arn, &aws).unwrap().region, region);
+            let env = |_: &str| None;
+            let other = Target::place(None, Some("eu-west-1"), arn, &env).unwrap_err();
+            assert!(other.to_string().contains(region), "{other}");
+        }
+        aws.push(("AWS_USE_FIPS_ENDPOINT", "true"));
+        assert_eq!(
+            url(resolve(None, "s", &aws)),
+            "https://kinesis-fips.eu-west-1.amazonaws.com/"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use crate::checkpoint::Position;
 use crate::processor::{Part, Record};
-use millstream_wire::aggregation::{Decoded, Flaw, UserRecord, decode};
+use millstream_wire::aggregation::{Decoded, Flaw, MAGIC, UserRecord, decode};
 use millstream_wire::{HashKeyRange, SequenceNumber};
 use std::vec::IntoIter;
 
@@ -67,6 +67,17 @@ impl Batches {
         std::mem::take(&mut self.findings)
     }
 
+    /// All that is left of the page, where it is a batch as it lies there: no record has to be touched then.
+    fn whole(&mut self) -> Option<Vec<Record>> {
+        let left = self.stored.as_slice();
+        let is_new = left
+            .first()
+            .is_some_and(|first| self.selection.done < first.position());
+        let fits = left.len() <= self.selection.most && self.open.as_slice().is_empty();
+        let whole = is_new && fits && left.iter().all(is_plain);
+        whole.then(|| std::mem::take(&mut self.stored).collect())
+    }
+
     fn next_record(&mut self) -> Option<Record> {
         loop {
             if let Some(record) = self.open.next() {
@@ -75,6 +86,9 @@ impl Batches {
             let stored = self.stored.next()?;
             if stored.position() <= self.selection.done {
                 continue;
+            }
+            if is_plain(&stored) {
+                return Some(stored);
             }
             match decode(stored.data.clone()) {
                 Decoded::Plain { flaw, .. } => {
@@ -109,7 +123,7 @@ impl Batches {
             records.push(Record {
                 sequence_number,
                 sub_sequence_number,
-                partition_key: user.partition_key,
+                partition_key: user.partition_key.into(),
                 explicit_hash_key: user.explicit_hash_key,
                 data: user.data,
                 arrival_ms: stored.arrival_ms,
@@ -121,6 +135,11 @@ impl Batches {
         }
         records
     }
+}
+
+/// Whether it cannot be an aggregate, by its first bytes.
+fn is_plain(stored: &Record) -> bool {
+    !stored.data.starts_with(&MAGIC)
 }
 
 impl Selection {
@@ -136,7 +155,15 @@ impl Iterator for Batches {
 
     fn next(&mut self) -> Option<Batch> {
         let page_end = self.end?;
-        let mut records = Vec::new();
+        if let Some(records) = self.whole() {
+            self.end = None;
+            return Some(Batch {
+                records,
+                end: page_end,
+            });
+        }
+        let expected = self.stored.len().max(self.open.len());
+        let mut records = Vec::with_capacity(expected.min(self.selection.most));
         while records.len() < self.selection.most {
             let Some(record) = self.next_record() else {
                 // What was dropped after the last record is done with it.

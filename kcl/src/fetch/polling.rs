@@ -9,6 +9,7 @@ use crate::client::{IteratorStart, KinesisApi, RecordsPage, Shard};
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
+use crate::metrics::ShardMetrics;
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
 use millstream_wire::SequenceNumber;
@@ -34,6 +35,7 @@ pub(crate) struct Poller {
     iterator: Option<String>,
     failures: u32,
     pace: Pace,
+    metrics: ShardMetrics,
 }
 
 /// What one request brought.
@@ -52,6 +54,10 @@ const PACE_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the pace is kept after the first refusal; doubled whenever going fast is refused again.
 const FIRST_PACE: Duration = Duration::from_secs(5);
 const LONGEST_PACE: Duration = Duration::from_mins(5);
+/// The slowest pace: with as many applications on a shard as share five reads a second at one in two seconds each.
+const SLOWEST_PACE: Duration = Duration::from_secs(2);
+/// The part of the interval by which a page makes it shorter: of some fifty reads one is refused to find out that more are not allowed.
+const PACE_RECOVERY: u32 = 100;
 /// Refusals in a row that are routine; more have a reason worth telling.
 const ROUTINE_REFUSALS: u32 = 8;
 const EMPTY_PAGE_PAUSE: Duration = Duration::from_millis(10);
@@ -73,7 +79,13 @@ impl Poller {
             iterator: None,
             failures: 0,
             pace: Pace::default(),
+            metrics: ShardMetrics::default(),
         }
+    }
+
+    /// Counts its reads.
+    pub(crate) fn measured(self, metrics: ShardMetrics) -> Self {
+        Poller { metrics, ..self }
     }
 
     /// Sends one request for records, with a new iterator if there is none.
@@ -117,6 +129,9 @@ impl Poller {
             }
             last = Some(record.sequence_number);
         }
+        self.metrics
+            .read(page.records.len(), page.millis_behind_latest);
+        self.pace.allowed();
         self.last_read = last;
         self.iterator = page.next_iterator;
         let end = self
@@ -161,6 +176,10 @@ impl Poller {
 
     fn failed(&mut self, error: Error) -> Polled {
         self.failures = self.failures.saturating_add(1);
+        match error.kind() {
+            ErrorKind::Throttled => self.metrics.throttled_reads.increment(1),
+            _ => self.metrics.read_failures.increment(1),
+        }
         if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Throttled) {
             self.iterator = None;
         }
@@ -171,7 +190,7 @@ impl Poller {
         let pause = backoff(FIRST_BACKOFF, LONGEST_BACKOFF, self.failures)
             .mul_f64(0.5 + 0.5 * fastrand::f64());
         if error.kind() == ErrorKind::Throttled {
-            self.pace.refused();
+            self.pace.refused(self.failures);
             let pause = pause.max(self.pace.pause(self.settings.poll_interval));
             if self.failures <= ROUTINE_REFUSALS {
                 let shard = &self.settings.shard_id;
@@ -185,29 +204,56 @@ impl Poller {
 }
 
 /// How fast a backlog is read: without pauses until the server refuses that, then at its limit for a while, then without
-/// pauses again. What other applications read, and a server without limits, are found out by trying.
-#[derive(Debug, Default)]
+/// pauses again. What other applications read, and a server without limits, are found out by trying: refused at its pace, a shard is read
+/// half as fast again, and a little faster after every page.
+#[derive(Debug)]
 struct Pace {
     /// The last refusal, and how long the pace is kept for it.
     kept: Option<(Instant, Duration)>,
+    /// The least time between two reads while it is kept.
+    interval: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace {
+            kept: None,
+            interval: PACE_INTERVAL,
+        }
+    }
 }
 
 impl Pace {
-    fn refused(&mut self) {
+    /// A read was refused, as so many in a row.
+    fn refused(&mut self, in_a_row: u32) {
         let now = clock::now();
         let span = match self.kept {
-            Some((since, span)) if now < since + span => span,
+            Some((since, span)) if now < since + span => {
+                // Those that follow say nothing about the pace, only about the second that is not over.
+                if in_a_row == 1 {
+                    self.interval = (self.interval * 3 / 2).min(SLOWEST_PACE);
+                }
+                span
+            }
             // Refused soon after going fast again: the limit is there to stay.
             Some((since, span)) if now < since + span * 2 => (span * 2).min(LONGEST_PACE),
-            Some(_) | None => FIRST_PACE,
+            Some(_) | None => {
+                self.interval = PACE_INTERVAL;
+                FIRST_PACE
+            }
         };
         self.kept = Some((now, span));
+    }
+
+    /// A page came.
+    fn allowed(&mut self) {
+        self.interval = (self.interval - self.interval / PACE_RECOVERY).max(PACE_INTERVAL);
     }
 
     /// The least pause between two reads.
     fn pause(&self, poll_interval: Duration) -> Duration {
         match self.kept {
-            Some((since, span)) if clock::now() < since + span => poll_interval.max(PACE_INTERVAL),
+            Some((since, span)) if clock::now() < since + span => poll_interval.max(self.interval),
             Some(_) | None => Duration::ZERO,
         }
     }

@@ -289,6 +289,29 @@ mod tests {
         assert!(throttled <= 10, "{throttled} reads refused in 100 s");
     }
 
+    /// Goal: applications that share a shard's reads learn to, so that few of their calls are refused. Method: two and four readers at the tip of one
+    /// shard that gives five reads a second; the last two of three minutes count.
+    #[tokio::test(start_paused = true)]
+    async fn applications_that_share_a_shard_find_their_pace() {
+        for applications in [2, 4] {
+            let kinesis = FakeKinesis::new(1);
+            kinesis.limit_reads(true);
+            let budget = Arc::new(Semaphore::new(permits(PAGE_RESERVATION_BYTES)));
+            let mut readers = tokio::task::JoinSet::new();
+            for _ in 0..applications {
+                let mut reader = reader(&kinesis, 0, &budget);
+                readers.spawn(async move { while reader.next().await.is_ok() {} });
+            }
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            let before = (kinesis.reads(), kinesis.throttled());
+            tokio::time::sleep(Duration::from_mins(2)).await;
+            let reads = kinesis.reads() - before.0;
+            let refused = kinesis.throttled() - before.1;
+            assert!(refused * 100 <= reads * 8, "{refused} of {reads} refused");
+            assert!(reads >= 300, "{reads} reads, 600 are allowed");
+        }
+    }
+
     /// Goal: the pace is not kept for ever: when the limits are lifted, a backlog is read without pauses again.
     #[tokio::test(start_paused = true)]
     async fn reading_goes_fast_again_when_the_server_allows() {

@@ -6,6 +6,7 @@
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::lease::{LeaseStore, Registration};
+use crate::metrics::WorkerMetrics;
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
 use crate::shard::meter::Meters;
@@ -104,10 +105,12 @@ impl OwnerWindow {
         }
     }
 
-    /// A renewal sent at `sent` has succeeded.
-    fn renewed(&self, sent: Instant) {
+    /// A renewal sent at `sent` has succeeded; gives for how many milliseconds none was valid.
+    fn renewed(&self, sent: Instant) -> u64 {
         let now = clock::now();
+        let mut closed = Duration::ZERO;
         self.change(|state| {
+            closed = now.saturating_duration_since(state.valid_until);
             let lapsed = now >= state.valid_until;
             #[cfg(test)]
             let lapsed = lapsed && !made(Bug::NoVerification);
@@ -116,6 +119,7 @@ impl OwnerWindow {
             }
             state.valid_until = state.valid_until.max(sent + self.length);
         });
+        u64::try_from(closed.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// To be called before the leases are read.
@@ -151,6 +155,7 @@ pub(crate) async fn keep_alive(
     failover_time: Duration,
     signs: Signs,
 ) -> Error {
+    let metrics = WorkerMetrics::new(&application);
     let interval = failover_time / 3;
     let mut failures = 0u32;
     loop {
@@ -171,7 +176,8 @@ pub(crate) async fn keep_alive(
                 } else {
                     sent
                 };
-                window.renewed(sent);
+                metrics.heartbeats.increment(1);
+                metrics.window_closed_ms.increment(window.renewed(sent));
             }
             Err(error) if error.kind() == ErrorKind::WorkerReplaced => {
                 window.close();
@@ -179,6 +185,7 @@ pub(crate) async fn keep_alive(
             }
             Err(error) => {
                 failures = failures.saturating_add(1);
+                metrics.heartbeat_failures.increment(1);
                 tracing::warn!(%error, failures, "heartbeat failed, it is repeated");
             }
         }

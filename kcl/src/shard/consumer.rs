@@ -13,6 +13,7 @@ use crate::fetch::polling::{PollSettings, Poller};
 use crate::fetch::reader::Reader;
 use crate::lease::renew::{OwnerWindow, bounded};
 use crate::lease::{LeaseKey, LeaseStore, LeaseToken, NewLease, Release};
+use crate::metrics::ShardMetrics;
 use crate::policy::Callback;
 use crate::processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
@@ -30,6 +31,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
+use tracing::Instrument;
 
 /// What the worker wants of a shard consumer; only ever moves down this list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,8 +104,23 @@ pub(super) struct Consumer<P> {
     pub(super) posted: Posted,
 }
 
-/// Processes one shard until its tenure ends.
+/// Processes one shard until its tenure ends, in a span that says which: what the user's code logs carries it.
 pub(crate) async fn run<F: RecordProcessorFactory>(
+    shared: Arc<Shared>,
+    factory: Arc<F>,
+    tenure: Tenure,
+) -> Outcome {
+    let span = tracing::info_span!(
+        "shard",
+        application = %shared.application,
+        stream = %tenure.shard.stream_name,
+        shard = %tenure.shard.shard_id,
+        counter = tenure.token.counter,
+    );
+    serve(shared, factory, tenure).instrument(span).await
+}
+
+async fn serve<F: RecordProcessorFactory>(
     shared: Arc<Shared>,
     factory: Arc<F>,
     tenure: Tenure,
@@ -119,7 +136,9 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         checkpoint: None,
         to,
     };
+    let metrics = ShardMetrics::new(&shared.application, &token.key);
     let posted = shared.board.post(&stream.name, &token.key, shard.position);
+    let posted = posted.measured(metrics.clone());
     let making = Making {
         handling: &stream.failures,
         shard: &shard,
@@ -138,7 +157,8 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         token.clone(),
         shard.position,
         shared.window.clone(),
-    );
+    )
+    .measured(&metrics);
     let reading = &stream.reading;
     let selection = Selection {
         done: shard.position,
@@ -154,7 +174,7 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         poll_interval: reading.poll_interval,
         max_records: reading.max_records,
     };
-    let poller = Poller::new(Arc::clone(&stream.client), poll, shard.position);
+    let poller = Poller::new(Arc::clone(&stream.client), poll, shard.position).measured(metrics);
     let reader = Reader::new(poller, Arc::clone(&shared.read_ahead));
     let consumer = Consumer {
         shared,

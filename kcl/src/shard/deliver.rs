@@ -7,6 +7,7 @@ use super::bisect::Plan;
 use super::callback::{Panicked, guarded};
 use super::consumer::{Consumer, Stop};
 use crate::checkpoint::{Position, Settled};
+use crate::clock;
 use crate::dead_letter::{DeadLetter, DeadLetterQueue, ERROR_MAX_CHARS};
 use crate::error::{Error, ErrorKind};
 use crate::policy::{Callback, ErrorAction, ErrorPolicy, Failure, describe, is_blameless};
@@ -17,6 +18,7 @@ use crate::status::Activity;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tracing::Instrument;
 
 /// What a worker does about failures of its processors.
 pub(crate) struct FailureHandling {
@@ -183,14 +185,26 @@ impl<P: RecordProcessor> Consumer<P> {
     ) -> Result<Result<(), ProcessorError>, Stop> {
         self.may_act().await?;
         let records = part.records().len();
+        let bytes = part.records().iter().map(|record| record.data.len()).sum();
+        let (first, last) = (part.records().first(), part.records().last());
+        let span = tracing::info_span!(
+            "batch",
+            first = first.map(Record::place),
+            last = last.map(Record::place),
+            records,
+        );
         self.posted.note(Activity::Processing { records });
         self.checkpointer.begin_batch(end);
+        let began = clock::now();
         let work = self.processor.process_records(part, &self.checkpointer);
         let answer = tokio::select! {
             biased;
             () = self.reader.ahead() => Err("reading ahead never ends".into()),
-            answer = guarded(work) => answer,
+            answer = guarded(work).instrument(span) => answer,
         };
+        let took = clock::now().saturating_duration_since(began);
+        let metrics = &self.posted.metrics;
+        metrics.processed(records, bytes, took, answer.is_ok());
         if self.checkpointer.is_over() {
             return Err(Stop::Lost);
         }
@@ -267,9 +281,11 @@ impl<P: RecordProcessor> Consumer<P> {
                 };
                 self.put(&**queue, &letter).await?;
                 given_up.dead_lettered.fetch_add(1, Ordering::Relaxed);
+                self.posted.metrics.dead_letters.increment(1);
             }
             _ => {
                 given_up.skipped.fetch_add(1, Ordering::Relaxed);
+                self.posted.metrics.skipped.increment(1);
             }
         }
         let (lease, record_at) = (&self.token.key, record.place());

@@ -4,6 +4,7 @@ use crate::checkpoint::Position;
 use crate::error::Error;
 use crate::lease::expiry::Expired;
 use crate::lease::{Lease, LeaseKey, LeaseToken, Release, Snapshot};
+use crate::metrics::{self, WorkerMetrics};
 use crate::processor::{RecordProcessorFactory, ShardInfo};
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
@@ -32,6 +33,7 @@ pub(super) struct Held<F> {
     failure: Option<Error>,
     /// Whether a consumer panicked since it was last asked.
     died: bool,
+    pub(super) metrics: WorkerMetrics,
 }
 
 struct Running {
@@ -41,7 +43,9 @@ struct Running {
 
 impl<F: RecordProcessorFactory> Held<F> {
     pub(super) fn new(shared: Arc<Shared>, factory: Arc<F>, me: &str) -> Self {
+        metrics::describe();
         Held {
+            metrics: WorkerMetrics::new(&shared.application),
             shared,
             factory,
             streams: BTreeMap::new(),
@@ -132,6 +136,8 @@ impl<F: RecordProcessorFactory> Held<F> {
         self.keys.insert(id, lease.key.clone());
         self.running
             .insert(lease.key.clone(), Running { token, directive });
+        self.metrics.leases_taken.increment(1);
+        self.metrics.leases_held.increment(1);
     }
 
     /// Gives up a lease that is ours and has no consumer.
@@ -241,6 +247,7 @@ impl<F: RecordProcessorFactory> Held<F> {
             return;
         };
         self.running.remove(&key);
+        self.metrics.leases_held.decrement(1);
         match outcome {
             Some(Outcome::GiveUp(release)) => {
                 self.releases.insert(key, release);
@@ -251,7 +258,10 @@ impl<F: RecordProcessorFactory> Held<F> {
                 self.failure.get_or_insert(error);
             }
             Some(Outcome::Ended) => tracing::info!(lease = %key, "the shard has ended"),
-            Some(Outcome::Lost) => tracing::info!(lease = %key, "the lease is lost"),
+            Some(Outcome::Lost) => {
+                self.metrics.leases_lost.increment(1);
+                tracing::info!(lease = %key, "the lease is lost");
+            }
             None => {}
         }
     }

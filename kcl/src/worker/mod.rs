@@ -17,6 +17,7 @@ pub use stream_config::StreamConfig;
 pub use streams::{StreamState, StreamStatus};
 
 use crate::error::{Error, ErrorKind};
+use crate::health::Health;
 use crate::processor::RecordProcessorFactory;
 use crate::shard::deliver::GivenUp;
 use crate::status::{Board, ShardStatus};
@@ -196,6 +197,12 @@ impl WorkerHandle {
     /// does not hold, [`why`](crate::lease::why::why) tells.
     pub fn shards(&self) -> Vec<ShardStatus> {
         self.board.read()
+    }
+
+    /// Whether the worker does its work: for probes, and for people.
+    pub fn health(&self) -> Health {
+        let stopped = self.done.is_cancelled();
+        self.board.vitals.health(&self.board.read(), stopped)
     }
 
     /// Asks for a graceful shutdown and waits until the worker is gone.

@@ -13,6 +13,7 @@ use crate::policy::ErrorPolicy;
 use crate::shard::deliver::{FailureHandling, GivenUp};
 use crate::shard::served::{Reading, ServedStream};
 use crate::shard::sync::{SyncReport, Syncer};
+use crate::status::Board;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -257,7 +258,9 @@ pub(super) async fn keep_synced(
     nudge: Arc<Notify>,
     interval: Duration,
     mut shards: usize,
+    board: Arc<Board>,
 ) -> Error {
+    let listing = format!("the shards of {} cannot be listed", syncer.stream);
     let mut failures = 0u32;
     loop {
         let usual = interval.mul_f64(0.9 + 0.2 * fastrand::f64());
@@ -274,14 +277,19 @@ pub(super) async fn keep_synced(
         match syncer.sync().await {
             Ok(report) => {
                 failures = 0;
+                board.vitals.well(&listing);
                 shards = report.shards;
                 for lease in &report.vanished {
                     tracing::error!(%lease, "the shard is not listed any more, though its lease has not ended: its records outlived the retention");
                 }
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => return error,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                board.vitals.well(&listing);
+                return error;
+            }
             Err(error) => {
                 failures = failures.saturating_add(1);
+                board.vitals.trouble(&listing, &error);
                 tracing::warn!(%error, failures, "the shards cannot be listed, it is tried again");
             }
         }

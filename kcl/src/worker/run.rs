@@ -27,6 +27,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+/// What a worker's health names.
+const LOOKING: &str = "the leases cannot be managed";
+const ENDING: &str = "the worker cannot go on";
 /// The leases are read anew after this, also where the store says that they are as they were.
 const READ_ANEW_AFTER: Duration = Duration::from_secs(5);
 const LONGEST_LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -131,6 +134,8 @@ impl<F: RecordProcessorFactory> Run<F> {
                 return Err(error);
             }
         };
+        let window = shared.window.clone();
+        shared.board.vitals.begin(window, config.failover_time);
         let mut run = Run {
             held: Held::new(Arc::clone(&shared), factory, &config.worker_id),
             observer: Observer::new(config.failover_time),
@@ -165,12 +170,19 @@ impl<F: RecordProcessorFactory> Run<F> {
         } = opened;
         let identity = stream.identity.clone();
         let interval = self.config.shard_sync_interval;
-        let listing = keep_synced(syncer, Arc::clone(&stream.sync), interval, shards);
+        let listing = keep_synced(
+            syncer,
+            Arc::clone(&stream.sync),
+            interval,
+            shards,
+            Arc::clone(&self.shared.board),
+        );
         let listed = identity.clone();
         let listing = self
             .background
             .spawn(async move { Ended::Listing(listed, listing.await) });
         self.shown.serving(&stream);
+        self.shared.board.vitals.well(&gone(&stream.name));
         self.held.serve(Arc::clone(&stream));
         let serving = Serving {
             stream,
@@ -288,6 +300,10 @@ impl<F: RecordProcessorFactory> Run<F> {
         if self.serving.len() == 1 {
             return Err(error);
         }
+        if let Some(serving) = self.serving.get(&identity) {
+            let gone = gone(&serving.stream.name);
+            self.shared.board.vitals.trouble(&gone, &error);
+        }
         tracing::error!(stream = %identity, %error, "the stream is gone, the others go on");
         self.cease(identity, None);
         if let Err(error) = self.announce(self.held.served()).await {
@@ -301,6 +317,7 @@ impl<F: RecordProcessorFactory> Run<F> {
     pub(super) async fn until(mut self, asked: CancellationToken) -> Result<(), Error> {
         let mut look_at = clock::now();
         loop {
+            self.shared.board.vitals.turned();
             tokio::select! {
                 biased;
                 () = asked.cancelled() => return self.shut_down().await,
@@ -341,11 +358,15 @@ impl<F: RecordProcessorFactory> Run<F> {
     async fn look(&mut self) -> Result<Duration, Error> {
         let pause = LONGEST_LOOK_PAUSE.min(self.config.failover_time / 4);
         match self.step().await {
-            Ok(()) => self.failed_looks = 0,
+            Ok(()) => {
+                self.failed_looks = 0;
+                self.shared.board.vitals.well(LOOKING);
+            }
             Err(error) if error.kind() == ErrorKind::WorkerReplaced => return Err(error),
             Err(error) => {
                 self.failed_looks = self.failed_looks.saturating_add(1);
                 let failures = self.failed_looks;
+                self.shared.board.vitals.trouble(LOOKING, &error);
                 tracing::warn!(%error, failures, "the leases cannot be managed, it is tried again");
                 return Ok(backoff(pause, self.config.failover_time / 4, failures)
                     .mul_f64(0.5 + 0.5 * fastrand::f64()));
@@ -364,6 +385,11 @@ impl<F: RecordProcessorFactory> Run<F> {
             read_at,
         } = self.read_leases().await?;
         self.observer.observe(&snapshot, clock::now());
+        self.shared.board.vitals.turned();
+        let free = self.shared.read_ahead.available_permits();
+        let used = self.config.read_ahead_bytes.saturating_sub(free);
+        let used = u32::try_from(used).unwrap_or(u32::MAX);
+        self.held.metrics.read_ahead.set(used);
         for (identity, serving) in &mut self.serving {
             for hole in serving.audit.look(&snapshot.leases, identity) {
                 tracing::warn!(stream = %identity, from = %hole.start, to = %hole.end, "no lease covers these hash keys, the shards are listed again");
@@ -542,6 +568,8 @@ impl<F: RecordProcessorFactory> Run<F> {
 
     /// Ends in order with the error that the worker cannot survive.
     async fn give_in(mut self, error: Error) -> Result<(), Error> {
+        self.shared.board.vitals.trouble(ENDING, &error);
+        self.shared.board.vitals.stopping();
         if error.kind() == ErrorKind::WorkerReplaced {
             self.held.lose_all();
             self.drain().await;
@@ -554,6 +582,7 @@ impl<F: RecordProcessorFactory> Run<F> {
     /// Every consumer finishes its batch, the leases are released, the worker's row goes. An error is one that a processor's last
     /// batch ended with.
     async fn shut_down(mut self) -> Result<(), Error> {
+        self.shared.board.vitals.stopping();
         self.held.give_up_all();
         self.drain().await;
         #[cfg(test)]
@@ -620,6 +649,11 @@ impl<F: RecordProcessorFactory> Run<F> {
             }
         }
     }
+}
+
+/// What a worker's health names when one of its streams is gone.
+fn gone(stream: &str) -> String {
+    format!("stream {stream} is gone")
 }
 
 /// What the worker says of itself.

@@ -6,19 +6,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A listener that gives one answer after the other, the last one for ever, and keeps the requests.
-struct Canned {
-    url: String,
+pub(super) struct Canned {
+    pub(super) url: String,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
-fn answer(status: &str, body: &str) -> String {
+pub(super) fn answer(status: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status}\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
 }
 
-async fn read_request(socket: &mut TcpStream) -> Option<String> {
+pub(super) async fn read_request(socket: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     loop {
         let mut chunk = [0; 4096];
@@ -36,12 +36,16 @@ async fn read_request(socket: &mut TcpStream) -> Option<String> {
             .lines()
             .find_map(|line| line.strip_prefix("content-length: "));
         if length.is_none_or(|length| length.trim().parse::<usize>().unwrap() <= body.len()) {
-            return Some(String::from_utf8(bytes).unwrap());
+            return Some(String::from_utf8_lossy(&bytes).into_owned());
         }
     }
 }
 
-async fn serve(answers: Vec<String>) -> Canned {
+pub(super) async fn serve(answers: Vec<String>) -> Canned {
+    serve_bytes(answers.into_iter().map(String::into_bytes).collect()).await
+}
+
+async fn serve_bytes(answers: Vec<Vec<u8>>) -> Canned {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let requests = Arc::new(Mutex::new(Vec::new()));
@@ -56,7 +60,7 @@ async fn serve(answers: Vec<String>) -> Canned {
                     kept.len() - 1
                 };
                 let reply = &answers[number.min(answers.len() - 1)];
-                if reply.is_empty() || socket.write_all(reply.as_bytes()).await.is_err() {
+                if reply.is_empty() || socket.write_all(reply).await.is_err() {
                     break;
                 }
             }
@@ -72,7 +76,7 @@ fn client(url: &str) -> HttpClient {
     client
 }
 
-const SUMMARY: &str = r#"{"StreamDescriptionSummary":{"StreamARN":"arn:x","StreamName":"orders",
+pub(super) const SUMMARY: &str = r#"{"StreamDescriptionSummary":{"StreamARN":"arn:x","StreamName":"orders",
     "StreamStatus":"ACTIVE","StreamCreationTimestamp":1.7E9,"OpenShardCount":1,"Later":{}}}"#;
 
 #[tokio::test]
@@ -213,7 +217,9 @@ async fn repeats_what_may_succeed_and_nothing_else() {
             expected,
             "{shown}: {ended:?}"
         );
-        assert_eq!(canned.requests.lock().unwrap().len(), count, "{shown}");
+        let requests = canned.requests.lock().unwrap();
+        let is_call = |request: &&String| request.contains("DescribeStreamSummary");
+        assert_eq!(requests.iter().filter(is_call).count(), count, "{shown}");
     }
 }
 
@@ -275,4 +281,94 @@ async fn k10_a_slow_answer_that_goes_on_is_waited_for() {
     let mut client = HttpClient::to_target(target, Duration::from_millis(400)).unwrap();
     client.retry.attempts = 1;
     client.describe_stream("orders").await.unwrap();
+}
+
+/// An answer in CBOR: a page without records.
+fn cbor_page() -> Vec<u8> {
+    let body = b"\xbf\x67Records\x80\x72MillisBehindLatest\x07\x71NextShardIterator\x61i\xff";
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+const PAGE: &str = r#"{"Records":[],"MillisBehindLatest":7,"NextShardIterator":"i"}"#;
+const IN_CBOR: &str = "content-type: application/x-amz-cbor-1.1";
+
+/// Goal: an endpoint that speaks CBOR is asked for records in CBOR, and one that does not in JSON, from the second request on. Method: each case
+/// gives what it answers to the first request, and how many of three calls are sent in CBOR.
+#[tokio::test]
+async fn records_are_asked_for_in_cbor_until_the_endpoint_shows_that_it_does_not_speak_it() {
+    let refuse = |status: &str, body: &str| answer(status, body).into_bytes();
+    let unknown = r#"{"__type":"UnknownOperationException"}"#;
+    let json = || answer("200 OK", PAGE).into_bytes();
+    let cases = [
+        (vec![cbor_page()], 3),
+        (vec![json()], 1),
+        (vec![refuse("415 X", ""), json()], 1),
+        (
+            vec![refuse("404 X", "<UnknownOperationException/>"), json()],
+            1,
+        ),
+        (vec![refuse("400 X", unknown), json()], 1),
+        (vec![refuse("500 X", "<html>"), json()], 1),
+        (vec![refuse("200 X", "\u{1}"), json()], 1),
+    ];
+    for (answers, in_cbor) in cases {
+        let shown = String::from_utf8_lossy(&answers[0]).into_owned();
+        let canned = serve_bytes(answers).await;
+        let client = client(&canned.url);
+        for _ in 0..3 {
+            let page = client.get_records("i", 10).await.unwrap();
+            assert_eq!(page.millis_behind_latest, 7, "{shown}");
+        }
+        let requests = canned.requests.lock().unwrap();
+        let is_cbor = |request: &&String| request.to_ascii_lowercase().contains(IN_CBOR);
+        assert_eq!(requests.iter().filter(is_cbor).count(), in_cbor, "{shown}");
+        assert!(requests.len() <= 4, "{shown}");
+    }
+}
+
+/// Goal: what is wrong with a request in CBOR is told once, and nothing is decided by it.
+#[tokio::test]
+async fn an_error_in_cbor_is_an_answer() {
+    let body = b"\xa2\x66__type\x78\x18ExpiredIteratorException\x67message\x61x";
+    let head = format!("HTTP/1.1 400 X\r\nContent-Length: {}\r\n\r\n", body.len());
+    let canned = serve_bytes(vec![[head.as_bytes(), body].concat(), cbor_page()]).await;
+    let client = client(&canned.url);
+    let error = client.get_records("i", 10).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Expired, "{error}");
+    client.get_records("i", 10).await.unwrap();
+    assert_eq!(canned.requests.lock().unwrap().len(), 2);
+}
+
+/// Goal: a machine whose clock is wrong works all the same. Method: the endpoint refuses the first signature, and its `Date` is of 2023.
+#[tokio::test]
+async fn a_clock_that_is_wrong_is_put_right_for_signatures() {
+    let refusal = r#"{"__type":"InvalidSignatureException","message":"Signature not yet current"}"#;
+    let canned = serve(vec![answer("400 X", refusal), answer("200 OK", SUMMARY)]).await;
+    client(&canned.url).describe_stream("orders").await.unwrap();
+    let requests = canned.requests.lock().unwrap();
+    assert_eq!(requests.len(), 2);
+    assert!(
+        requests[1].contains("x-amz-date: 20231114T22132"),
+        "{}",
+        requests[1]
+    );
+}
+
+/// Goal: throttled control calls are repeated though other attempts are used up; reads are not, whose pace the shard's reader sets.
+#[tokio::test]
+async fn throttled_calls_are_repeated_more_slowly() {
+    let refuse = |code: &str| answer("400 X", &format!(r#"{{"__type":"{code}"}}"#));
+    let mut answers = vec![refuse("ThrottlingException"); 2];
+    answers.push(answer("200 OK", SUMMARY));
+    let canned = serve(answers).await;
+    let mut client = client(&canned.url);
+    client.retry.attempts = 1;
+    client.describe_stream("orders").await.unwrap();
+    assert_eq!(canned.requests.lock().unwrap().len(), 3);
+    let canned = serve(vec![refuse("ThrottlingException")]).await;
+    let client = self::client(&canned.url);
+    let refused = client.get_records("i", 10).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Throttled);
+    assert_eq!(canned.requests.lock().unwrap().len(), 1);
 }

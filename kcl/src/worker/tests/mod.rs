@@ -5,6 +5,7 @@ mod balance;
 mod dead_letters;
 mod failover;
 mod loss;
+mod observed;
 mod policy;
 mod policy_in_transactions;
 mod regressions;
