@@ -90,6 +90,11 @@
 //! only looks like an aggregate is delivered as it is. After a reshard user records may arrive on a shard that they do not
 //! belong to; [`WorkerConfig::foreign_records`] says what becomes of them.
 //!
+//! # Enhanced fan-out
+//!
+//! [`Retrieval::FanOut`] has records pushed by the server as they arrive, over HTTP/2, each shard with a throughput of its own. What it promises is the
+//! same; a shard that cannot be subscribed to is polled meanwhile ([`ShardStatus::retrieving`]).
+//!
 //! # When something is out of reach
 //!
 //! The start fails with a clear error after a few attempts. Later, a stream or lease store that does not answer is waited for: delivery pauses
@@ -127,7 +132,7 @@ pub mod status;
 pub mod worker;
 
 pub use checkpoint::{Checkpointer, Position, PreparedCheckpoint};
-pub use config::{ForeignRecords, InitialPosition, WorkerConfig};
+pub use config::{ForeignRecords, InitialPosition, Retrieval, WorkerConfig};
 pub use dead_letter::{DeadLetter, DeadLetterQueue, DeadLetterStream};
 pub use error::{Error, ErrorKind};
 #[cfg(feature = "postgres")]
@@ -137,7 +142,7 @@ pub use policy::{ErrorAction, ErrorPolicy, Failure};
 pub use processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
-pub use status::{Activity, ShardStatus};
+pub use status::{Activity, Retrieving, ShardStatus};
 pub use worker::{Counts, Worker, WorkerBuilder, WorkerHandle};
 
 /// The SQL library whose transactions [`Checkpointer::checkpoint_in`] takes.

@@ -6,8 +6,14 @@ use crate::client::json::{
 };
 use crate::client::retry::RetryPolicy;
 use crate::client::sign::signature;
+use crate::client::subscribe::{
+    Connections, ConsumerRequest, DescribedConsumer, RegisteredConsumer,
+};
 use crate::client::target::Target;
-use crate::client::{IteratorStart, KinesisApi, PutRecord, RecordsPage, Shard, StreamSummary};
+use crate::client::{
+    IteratorStart, KinesisApi, PutRecord, RecordsPage, Shard, StreamConsumer, StreamSummary,
+    SubscribeRequest, Subscription,
+};
 use crate::clock;
 use crate::error::{Error, ErrorKind};
 use async_trait::async_trait;
@@ -34,11 +40,12 @@ pub struct HttpClient {
     http: reqwest::Client,
     target: Target,
     retry: RetryPolicy,
+    subscriptions: Connections,
 }
 
 /// A failed request, and whether it is worth another.
-struct Failure {
-    error: Error,
+pub(super) struct Failure {
+    pub(super) error: Error,
     again: bool,
 }
 
@@ -79,6 +86,7 @@ impl HttpClient {
         })?;
         Ok(HttpClient {
             http,
+            subscriptions: Connections::new(target.is_loopback(), request_timeout),
             target,
             retry: RetryPolicy::default(),
         })
@@ -187,7 +195,7 @@ impl HttpClient {
 }
 
 /// The innermost cause as text: "connection refused" rather than "error sending request".
-fn deepest(error: reqwest::Error) -> String {
+pub(super) fn deepest(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut cause: &dyn std::error::Error = &error;
     while let Some(source) = cause.source() {
@@ -207,7 +215,7 @@ fn read<A: DeserializeOwned>(operation: Operation, body: &[u8]) -> Result<A, Err
 }
 
 /// An error answer as an error. A throttled read or put is left to the caller, who knows how urgent the shard is.
-fn refusal(operation: Operation, status: u16, body: &[u8]) -> Failure {
+pub(super) fn refusal(operation: Operation, status: u16, body: &[u8]) -> Failure {
     let answer: ErrorAnswer = serde_json::from_slice(body).unwrap_or_default();
     let code = ErrorCode::from_name(&answer.code);
     let (kind, again) = match code {
@@ -296,6 +304,41 @@ impl KinesisApi for HttpClient {
         let request = PutRequest::of(record);
         let (answer, _): (PutAnswer, _) = self.call(Operation::PutRecord, &request).await?;
         answer.sequence_number()
+    }
+
+    /// Asks for it first: most workers are not the first of their application, and may be asked for more often.
+    async fn register_consumer(
+        &self,
+        stream_arn: &str,
+        name: &str,
+    ) -> Result<StreamConsumer, Error> {
+        let request = ConsumerRequest::named(stream_arn, name);
+        let described: Result<(DescribedConsumer, _), _> =
+            self.call(Operation::DescribeStreamConsumer, &request).await;
+        match described {
+            Ok((found, _)) => return Ok(found.consumer()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let (answer, _): (RegisteredConsumer, _) = self
+            .call(Operation::RegisterStreamConsumer, &request)
+            .await?;
+        Ok(answer.consumer())
+    }
+
+    async fn describe_consumer(&self, consumer_arn: &str) -> Result<StreamConsumer, Error> {
+        let request = ConsumerRequest::of(consumer_arn);
+        let (answer, _): (DescribedConsumer, _) = self
+            .call(Operation::DescribeStreamConsumer, &request)
+            .await?;
+        Ok(answer.consumer())
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequest<'_>,
+    ) -> Result<Box<dyn Subscription>, Error> {
+        self.subscriptions.subscribe(&self.target, request).await
     }
 }
 

@@ -1,7 +1,9 @@
 //! The JSON of the five calls: what is sent, and what is read of the answers. Members this library does not need, or does not
 //! know, are ignored, so that newer servers are understood.
 
-use crate::client::{IteratorStart, PutRecord, RecordsPage, Shard, StreamSummary};
+use crate::client::{
+    IteratorStart, PutRecord, RecordsPage, Shard, StreamSummary, SubscriptionEvent,
+};
 use crate::error::{Error, ErrorKind};
 use crate::processor::Record;
 use bytes::Bytes;
@@ -229,6 +231,8 @@ pub(crate) struct RecordsAnswer {
     millis_behind_latest: Option<u64>,
     next_shard_iterator: Option<String>,
     child_shards: Option<Vec<ChildShard>>,
+    /// In the events of a subscription only.
+    continuation_sequence_number: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -282,6 +286,23 @@ impl RecordsAnswer {
                 .into_iter()
                 .map(child)
                 .collect::<Result<_, Error>>()?,
+        })
+    }
+}
+
+impl RecordsAnswer {
+    /// The same as an event of a subscription.
+    pub(crate) fn event(mut self) -> Result<SubscriptionEvent, Error> {
+        let continuation = self.continuation_sequence_number.take();
+        let parse = |text: String| text.parse();
+        let continuation = continuation.map(parse).transpose();
+        let continuation = continuation.map_err(|error| senseless("a sequence number", error))?;
+        let page = self.page()?;
+        Ok(SubscriptionEvent {
+            records: page.records,
+            continuation,
+            millis_behind_latest: page.millis_behind_latest,
+            children: page.children,
         })
     }
 }

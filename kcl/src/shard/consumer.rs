@@ -9,8 +9,9 @@ use crate::config::{ForeignRecords, InitialPosition};
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
 use crate::fetch::expand::{Batch, Batches, Selection};
-use crate::fetch::polling::{PollSettings, Poller};
+use crate::fetch::polling::PollSettings;
 use crate::fetch::reader::Reader;
+use crate::fetch::source::Source;
 use crate::lease::renew::{OwnerWindow, bounded};
 use crate::lease::{LeaseKey, LeaseStore, LeaseToken, NewLease, Release};
 use crate::policy::Callback;
@@ -153,8 +154,9 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         },
         most: usize::try_from(poll.max_records).unwrap_or(usize::MAX),
     };
-    let poller = Poller::new(Arc::clone(&shared.client), poll, shard.position);
-    let reader = Reader::new(poller, Arc::clone(&shared.read_ahead));
+    let source = Source::new(Arc::clone(&shared.client), poll, shard.position);
+    posted.follow(source.standing());
+    let reader = Reader::new(source, Arc::clone(&shared.read_ahead));
     let consumer = Consumer {
         shared,
         processor,

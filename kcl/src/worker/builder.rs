@@ -2,7 +2,7 @@
 
 use super::{Beginning, Components, Worker, WorkerHandle};
 use crate::client::{HttpClient, KinesisApi};
-use crate::config::{ForeignRecords, InitialPosition, WorkerConfig};
+use crate::config::{ForeignRecords, InitialPosition, Retrieval, WorkerConfig};
 use crate::dead_letter::DeadLetterQueue;
 use crate::error::{Error, ErrorKind};
 use crate::lease::LeaseStore;
@@ -61,6 +61,8 @@ impl WorkerBuilder {
         initial_position: InitialPosition;
         /// A worker that showed no life for this long loses its shards; default 10 s.
         failover_time: Duration;
+        /// Polling or enhanced fan-out; default polling.
+        retrieval: Retrieval;
         /// Pause at the tip of a shard; default 200 ms.
         poll_interval: Duration;
         /// Records asked for in one read and handed over in one batch; default 10,000.
@@ -133,7 +135,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// Checks the settings and finds the stream, and the dead letter stream.
+    /// Checks the settings and finds the stream, and the dead letter stream. Under enhanced fan-out it registers the consumer; where that
+    /// fails, the worker polls and tries again later.
     ///
     /// # Errors
     /// `Configuration`: a setting is missing or out of range. `NotFound`: there is no such stream. `Unavailable`: the
@@ -166,7 +169,7 @@ impl WorkerBuilder {
                 config.effective_request_timeout(),
             )?),
         };
-        let beginning = Beginning::of(&*client, &config).await?;
+        let beginning = Beginning::of(&client, &config).await?;
         if let Some(queue) = &dead_letters {
             queue.open(&client, &beginning.stream).await?;
         }

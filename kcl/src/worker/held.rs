@@ -4,6 +4,7 @@ use crate::checkpoint::Position;
 use crate::config::WorkerConfig;
 use crate::error::Error;
 use crate::fetch::polling::PollSettings;
+use crate::fetch::registration::Consumer;
 use crate::lease::expiry::Expired;
 use crate::lease::{Lease, LeaseKey, LeaseToken, Release, Snapshot};
 use crate::processor::{RecordProcessorFactory, ShardInfo};
@@ -47,6 +48,8 @@ pub(super) struct Work<'a> {
     pub(super) stream_name: String,
     /// `ARN@creation-milliseconds`.
     pub(super) stream: String,
+    /// Reads the shards by enhanced fan-out, where that is chosen.
+    pub(super) consumer: Option<Arc<Consumer>>,
 }
 
 impl<F: RecordProcessorFactory> Held<F> {
@@ -55,6 +58,7 @@ impl<F: RecordProcessorFactory> Held<F> {
             config,
             stream_name,
             stream,
+            consumer,
         } = work;
         Held {
             shared,
@@ -64,6 +68,7 @@ impl<F: RecordProcessorFactory> Held<F> {
                 shard_id: String::new(),
                 poll_interval: config.poll_interval,
                 max_records: config.max_records,
+                consumer,
             },
             stream_name,
             stream,

@@ -14,6 +14,7 @@ pub use builder::WorkerBuilder;
 use crate::client::{KinesisApi, StreamSummary};
 use crate::config::{InitialPosition, WorkerConfig};
 use crate::error::Error;
+use crate::fetch::registration::Consumer;
 use crate::lease::LeaseStore;
 use crate::processor::RecordProcessorFactory;
 use crate::shard::deliver::{FailureHandling, GivenUp};
@@ -49,20 +50,34 @@ struct Beginning {
     /// Under LATEST the shards that were open before `stream.server_time_ms`: each may hold records that came after it,
     /// even if it is closed by the time the shards are listed (K4).
     open: BTreeSet<String>,
+    /// The consumer to read by, under enhanced fan-out.
+    consumer: Option<Arc<Consumer>>,
 }
 
 impl Beginning {
-    async fn of(client: &dyn KinesisApi, config: &WorkerConfig) -> Result<Self, Error> {
+    async fn of(client: &Arc<dyn KinesisApi>, config: &WorkerConfig) -> Result<Self, Error> {
         let stream = client.describe_stream(&config.stream).await?;
+        let consumer = match config.consumer_name() {
+            Some(name) => Some(Consumer::register(client, &stream, name).await),
+            None => None,
+        };
         if config.initial_position != InitialPosition::Latest || stream.status == "CREATING" {
             let open = BTreeSet::new();
-            return Ok(Beginning { stream, open });
+            return Ok(Beginning {
+                stream,
+                open,
+                consumer,
+            });
         }
         let shards = client.list_shards(&config.stream).await?;
         let open = shards.into_iter().filter(|shard| !shard.closed);
         let open = open.map(|shard| shard.shard_id).collect();
         let stream = client.describe_stream(&config.stream).await?;
-        Ok(Beginning { stream, open })
+        Ok(Beginning {
+            stream,
+            open,
+            consumer,
+        })
     }
 }
 

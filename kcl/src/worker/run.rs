@@ -55,6 +55,7 @@ impl<F: RecordProcessorFactory> Run<F> {
         beginning: Beginning,
     ) -> Result<Self, Error> {
         let stream = beginning.stream.clone();
+        let consumer = beginning.consumer.clone();
         let Components {
             client,
             store,
@@ -109,6 +110,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             config: &config,
             stream: identity.clone(),
             stream_name: stream.name,
+            consumer,
         };
         Ok(Run {
             held: Held::new(Arc::clone(&shared), factory, work),
