@@ -106,3 +106,9 @@ async fn error_policies_retry_the_flaky_and_put_the_poison_aside() {
     let expected = "result: 99 of 100 amounts processed, 1 dead letter";
     assert_eq!(result("error_policies").await, expected);
 }
+
+#[tokio::test]
+async fn fan_out_pushes_every_record() {
+    let expected = "result: 50 records pushed as they arrived";
+    assert_eq!(result("fan_out").await, expected);
+}

@@ -168,6 +168,37 @@ mod tests {
         }
     }
 
+    /// Goal: no subscription to another stream of the same name, and no consumer registered with it is used. Method: a stream created
+    /// anew, whose consumer happens to have the same ARN.
+    #[tokio::test(start_paused = true)]
+    async fn k13_no_subscription_to_a_stream_created_anew() {
+        let kinesis = FakeKinesis::new(1);
+        let stream = of_now(&kinesis).await;
+        let summary = kinesis.describe_stream("orders").await.unwrap();
+        let consumer = stream.register_consumer(&summary.arn, "app").await.unwrap();
+        let shard_id = shard_id(0);
+        let request = SubscribeRequest {
+            consumer_arn: &consumer.arn,
+            shard_id: &shard_id,
+            start: BEGINNING,
+        };
+        stream.subscribe(request).await.unwrap();
+        kinesis.recreate();
+        let refused = stream.register_consumer(&summary.arn, "app").await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
+        let consumer = kinesis
+            .register_consumer(&summary.arn, "app")
+            .await
+            .unwrap();
+        let request = SubscribeRequest {
+            consumer_arn: &consumer.arn,
+            ..request
+        };
+        kinesis.subscribe(request).await.unwrap();
+        let refused = stream.subscribe(request).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
     /// Goal: a thousand shards that begin at once do not ask a thousand times. Method: every call takes a millisecond.
     #[tokio::test(start_paused = true)]
     async fn one_description_serves_all_that_wait() {

@@ -135,9 +135,13 @@ impl FakeKinesis {
         self.lock().pushing.refused_registration = refused;
     }
 
-    /// Sets how every subscription is refused, if it is; and ends those there are.
+    /// Sets how every subscription is refused, if it is, and ends those there are; or refuses none any more.
     pub(crate) fn refuse_subscriptions(&self, refused: Option<ErrorKind>) {
-        self.lock().pushing.refused = refused;
+        {
+            let pushing = &mut self.lock().pushing;
+            pushing.refused = refused;
+            pushing.refusals.clear();
+        }
         if refused.is_some() {
             self.cut_subscriptions();
         }
