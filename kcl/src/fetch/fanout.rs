@@ -27,6 +27,10 @@ const SOUND: Duration = Duration::from_secs(30);
 const ROUTINE_FAILURES: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_ROUTINE_PAUSE: Duration = Duration::from_secs(5);
+/// A pause so short is not worth a poll.
+const BRIEF: Duration = Duration::from_millis(250);
+/// A poll that takes longer, on a connection that is half-open perhaps, keeps the shard from no subscription.
+const POLL_TIMEOUT: Duration = Duration::from_secs(3);
 /// The pause after more failures than that, or after one that trying again does not mend; doubled for every one after it.
 const FALL_BACK_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_mins(10);
@@ -117,7 +121,15 @@ impl FanOut {
     }
 
     async fn poll_instead(&mut self) -> Polled {
-        let polled = self.poller.poll().await;
+        let left = self.retry_at.saturating_duration_since(clock::now());
+        if left <= BRIEF {
+            return Polled::Nothing(left);
+        }
+        // A poll that is given up has changed nothing.
+        let poll = tokio::time::timeout(left.max(POLL_TIMEOUT), self.poller.poll());
+        let Ok(polled) = poll.await else {
+            return Polled::Nothing(Duration::ZERO);
+        };
         let left = self.retry_at.saturating_duration_since(clock::now());
         match polled {
             // The pause at the tip may be longer than that before a subscription is worth a try.

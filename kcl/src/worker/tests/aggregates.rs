@@ -297,10 +297,12 @@ async fn k4_the_test_catches_a_reader_that_restarts_after_the_aggregate() {
     let undisturbed = change_of_owner(MIXED, 3, Trouble::None).await;
     let expired = change_of_owner(MIXED, 3, Trouble::ExpiredIterators).await;
     let failed = change_of_owner(MIXED, 3, Trouble::Failures).await;
+    let pushed = change_of_owner(MIXED, 3, Trouble::PushedLate).await;
     drop(making);
     undisturbed.unwrap();
     assert!(expired.unwrap_err().starts_with("expected"));
     assert!(failed.unwrap_err().starts_with("expected"));
+    assert!(pushed.unwrap_err().starts_with("expected"));
 }
 
 /// Goal: the same when every owner dies after one user record.
