@@ -216,11 +216,11 @@ async fn records_are_at_their_processor_in_milliseconds() {
 /// connection takes for a subscription, holds up no other.
 #[tokio::test(flavor = "multi_thread")]
 async fn k10_a_stuck_processor_among_many_shards_holds_up_no_other() {
-    const SHARDS: u32 = 120;
     let _alone = support::alone().await;
     let server = ServerProcess::start(SERVER).await;
     let client = server.client();
-    client.create_stream(STREAM, SHARDS).await;
+    let count = u32::try_from(support::scaled(120, 1000)).unwrap();
+    client.create_stream(STREAM, count).await;
     let shards = client.list_shards(STREAM).await.unwrap();
     let arrivals = Arrivals::default();
     arrivals
@@ -318,6 +318,17 @@ async fn k10_a_half_open_connection_is_noticed_within_15_seconds() {
     let arrivals = Arrivals::default();
     let worker = Pushed::start(&way.url, &arrivals).await;
     worker.subscribed(2).await;
+    for n in 0..20 {
+        let payload = format!("before {n}");
+        client
+            .put(STREAM, &payload, payload.as_bytes())
+            .await
+            .unwrap();
+    }
+    wait_until("the first come", PATIENCE, || async {
+        (arrivals.count() == 20).then_some(())
+    })
+    .await;
     // A subscription as young as that would be in the way of the next.
     tokio::time::sleep(Duration::from_secs(6)).await;
     way.frozen.store(true, Ordering::SeqCst);
@@ -332,7 +343,7 @@ async fn k10_a_half_open_connection_is_noticed_within_15_seconds() {
     wait_until(
         "everything comes by another connection",
         PATIENCE,
-        || async { (arrivals.count() == 40).then_some(()) },
+        || async { (arrivals.count() == 60).then_some(()) },
     )
     .await;
     let took = Duration::from_micros(now_us() - cut_us);

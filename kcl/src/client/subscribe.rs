@@ -314,7 +314,7 @@ struct HttpSubscription {
     /// Bytes not yet taken apart: a frame, and less than one in flight behind it.
     received: BytesMut,
     /// Nothing more comes: in order, or for this reason.
-    over: Option<Option<Error>>,
+    over: Option<Result<(), Error>>,
     /// An event that came before it was asked for.
     first: Option<SubscriptionEvent>,
     _place: Arc<()>,
@@ -383,8 +383,7 @@ impl HttpSubscription {
                 }
             }
             match self.over.take() {
-                Some(None) => return Ok(None),
-                Some(Some(error)) => return Err(error),
+                Some(over) => return over.map(|()| None),
                 None if self.more().await? => {}
                 None => return Ok(None),
             }
@@ -403,10 +402,10 @@ impl Subscription for HttpSubscription {
                 Ok(Some(length)) => return length,
                 Ok(None) => match self.more().await {
                     Ok(true) => {}
-                    Ok(false) => self.over = Some(None),
-                    Err(error) => self.over = Some(Some(error)),
+                    Ok(false) => self.over = Some(Ok(())),
+                    Err(error) => self.over = Some(Err(error)),
                 },
-                Err(error) => self.over = Some(Some(error)),
+                Err(error) => self.over = Some(Err(error)),
             }
         }
         0
@@ -459,7 +458,7 @@ fn exception(message: &Message) -> Error {
 fn header<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
     let mut headers = message.headers().iter();
     let found = headers.find(|header| header.name().as_str() == name)?;
-    found.value().as_string().ok().map(|text| text.as_str())
+    Some(found.value().as_string().ok()?.as_str())
 }
 
 #[cfg(test)]

@@ -209,18 +209,18 @@ struct FakeSubscription {
 
 impl FakeSubscription {
     /// Why it is over, if it is.
-    fn end(&self, state: &State) -> Option<Option<Error>> {
+    fn end(&self, state: &State) -> Option<Result<(), Error>> {
         let is_held = |held: &Held| held.id == self.id;
         let is_held = state.pushing.held.get(&self.key).is_some_and(is_held);
-        let gone = |text: &str| Some(Some(Error::new(ErrorKind::Unavailable, text.to_owned())));
+        let gone = |text: &str| Some(Err(Error::new(ErrorKind::Unavailable, text.to_owned())));
         if state.missing || state.created_ms != self.created_ms {
-            return Some(Some(not_found("stream")));
+            return Some(Err(not_found("stream")));
         }
         if !state.pushing.consumers.contains_key(&self.key.0) {
-            return Some(Some(not_found("consumer")));
+            return Some(Err(not_found("consumer")));
         }
         if state.shards[self.key.1].outlived {
-            return Some(Some(not_found("shard")));
+            return Some(Err(not_found("shard")));
         }
         if state.pushing.cut.contains(&self.id) {
             return gone("the connection broke");
@@ -228,7 +228,7 @@ impl FakeSubscription {
         if !is_held {
             return gone("another subscription took over");
         }
-        (self.ends_at <= clock::now()).then_some(None)
+        (self.ends_at <= clock::now()).then_some(Ok(()))
     }
 
     /// Whether there is something to say.
@@ -246,8 +246,8 @@ impl FakeSubscription {
         let mut state = self.kinesis.lock();
         match self.end(&state) {
             None => {}
-            Some(None) => return None,
-            Some(Some(error)) => return Some(Err(error)),
+            Some(Ok(())) => return None,
+            Some(Err(error)) => return Some(Err(error)),
         }
         let shard = self.key.1;
         let found = &state.shards[shard];

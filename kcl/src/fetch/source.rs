@@ -12,13 +12,13 @@ use std::sync::Arc;
 /// The source of one shard's pages.
 #[derive(Debug)]
 pub(crate) enum Source {
-    Polling(Poller),
+    Polling(Box<Poller>),
     FanOut(Box<FanOut>),
 }
 
 impl From<Poller> for Source {
     fn from(poller: Poller) -> Self {
-        Source::Polling(poller)
+        Source::Polling(Box::new(poller))
     }
 }
 
@@ -30,7 +30,7 @@ impl Source {
         start: Position,
     ) -> Self {
         match settings.consumer.clone() {
-            None => Source::Polling(Poller::new(client, settings, start)),
+            None => Poller::new(client, settings, start).into(),
             Some(consumer) => {
                 let fan_out = FanOut::new(client, settings, start, consumer);
                 Source::FanOut(Box::new(fan_out))

@@ -136,7 +136,8 @@ pub(super) struct SimSubscription {
     place: Place,
     /// When the last event was taken.
     heard: Instant,
-    ready: Option<Option<Result<SubscriptionEvent, Error>>>,
+    /// What is to be told; no event at the end.
+    ready: Option<Result<Option<SubscriptionEvent>, Error>>,
 }
 
 impl SimSubscription {
@@ -149,7 +150,7 @@ impl SimSubscription {
         }
     }
 
-    async fn look(&mut self) -> Option<Option<Result<SubscriptionEvent, Error>>> {
+    async fn look(&mut self) -> Option<Result<Option<SubscriptionEvent>, Error>> {
         let place = self.place.clone();
         let pushed = self
             .link
@@ -157,15 +158,15 @@ impl SimSubscription {
             .await;
         let (page, at) = match pushed {
             Ok(Some(pushed)) => pushed,
-            Ok(None) => return Some(None),
-            Err(error) => return Some(Some(Err(error))),
+            Ok(None) => return Some(Ok(None)),
+            Err(error) => return Some(Err(error)),
         };
         let goes_on = page.next_iterator.is_some();
         if page.records.is_empty() && goes_on && clock::now() < self.heard + EVENT_INTERVAL {
             return None;
         }
         self.place.at = at;
-        Some(Some(Ok(SubscriptionEvent {
+        Some(Ok(Some(SubscriptionEvent {
             records: page.records,
             continuation: goes_on.then(|| "1".parse().unwrap()),
             millis_behind_latest: page.millis_behind_latest,
@@ -189,6 +190,6 @@ impl Subscription for SimSubscription {
     async fn next(&mut self) -> Option<Result<SubscriptionEvent, Error>> {
         self.begun().await;
         self.heard = clock::now();
-        self.ready.take()?
+        self.ready.take()?.transpose()
     }
 }

@@ -54,8 +54,7 @@ impl<F: RecordProcessorFactory> Run<F> {
         factory: Arc<F>,
         beginning: Beginning,
     ) -> Result<Self, Error> {
-        let stream = beginning.stream.clone();
-        let consumer = beginning.consumer.clone();
+        let (stream, consumer) = (beginning.stream.clone(), beginning.consumer.clone());
         let Components {
             client,
             store,
