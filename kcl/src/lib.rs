@@ -95,6 +95,19 @@
 //! [`Retrieval::FanOut`] has records pushed by the server as they arrive, over HTTP/2, each shard with a throughput of its own. What it promises is the
 //! same; a shard that cannot be subscribed to is polled meanwhile ([`ShardStatus::retrieving`]).
 //!
+//! ```no_run
+//! # async fn example<P: kcl::RecordProcessor>(processor: fn(&kcl::ShardInfo) -> P) -> Result<(), kcl::Error> {
+//! use kcl::{Retrieval, SqliteLeaseStore, Worker};
+//!
+//! let worker = Worker::builder("my-app", "orders")
+//!     .lease_store(SqliteLeaseStore::open("leases.db").await?)
+//!     .retrieval(Retrieval::FanOut { consumer_name: None }) // registered as "my-app"
+//!     .build(processor)
+//!     .await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # When something is out of reach
 //!
 //! The start fails with a clear error after a few attempts. Later, a stream or lease store that does not answer is waited for: delivery pauses

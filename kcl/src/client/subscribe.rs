@@ -32,8 +32,8 @@ const SUBSCRIPTION_WINDOW_BYTES: u32 = 256 * 1024;
 /// The windows of all subscriptions of a connection together.
 const CONNECTION_WINDOW_BYTES: u32 =
     SUBSCRIPTION_WINDOW_BYTES * SUBSCRIPTIONS_PER_CONNECTION as u32;
-/// A connection is asked so often whether it lives, and given up when it has not answered for as long again.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// A connection that was quiet for so long is asked whether it lives, and given up when it has not answered for as long again.
+const PING_INTERVAL: Duration = Duration::from_secs(4);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The rest of a frame that has begun may pause for so long.

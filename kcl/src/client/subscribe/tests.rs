@@ -3,6 +3,7 @@
 use super::*;
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue};
+use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 fn frame(headers: &[(&'static str, &'static str)], payload: &str) -> Vec<u8> {
@@ -121,6 +122,43 @@ async fn senseless_frames_are_errors() {
     }
     let ended = subscription(Vec::new()).settle().await.unwrap_err();
     assert_eq!(ended.kind(), ErrorKind::Unavailable);
+}
+
+proptest! {
+    /// Goal: no bytes make it panic or go on for ever, and what it gives before them is not touched. Method: whole events, then bytes of any kind,
+    /// or an event with a byte of it changed.
+    #[test]
+    fn any_bytes_end_in_an_event_or_an_error(
+        whole in 0..3usize,
+        rest in prop::collection::vec(any::<u8>(), 0..200),
+        damage in prop::option::of((any::<prop::sample::Index>(), 1..=255u8)),
+    ) {
+        let mut bytes = initial();
+        for _ in 0..whole {
+            bytes.extend(event(r#"{"MillisBehindLatest":7}"#));
+        }
+        match damage {
+            None => bytes.extend(rest),
+            Some((at, by)) => {
+                let mut damaged = event(r#"{"MillisBehindLatest":8}"#);
+                let at = at.index(damaged.len());
+                damaged[at] ^= by;
+                bytes.extend(damaged);
+            }
+        }
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let mut subscription = subscription(bytes);
+            subscription.settle().await.unwrap();
+            let mut sound = 0;
+            while let Some(Ok(event)) = subscription.next().await {
+                assert_eq!(event.millis_behind_latest, 7);
+                sound += 1;
+            }
+            assert_eq!(sound, whole);
+        });
+    }
 }
 
 /// Goal: a thousand shards have connections enough, and no connection more than it can carry; what ends makes room.
