@@ -108,6 +108,14 @@ async fn error_policies_retry_the_flaky_and_put_the_poison_aside() {
 }
 
 #[tokio::test]
+async fn many_streams_are_processed_by_one_worker() {
+    assert_eq!(
+        result("many_streams").await,
+        "result: {\"clicks\": 5, \"orders\": 10, \"returns\": 7}, and clicks and orders are left"
+    );
+}
+
+#[tokio::test]
 async fn fan_out_pushes_every_record() {
     let expected = "result: 50 records pushed as they arrived";
     assert_eq!(result("fan_out").await, expected);

@@ -134,6 +134,7 @@ pub mod error;
 mod fake;
 mod fetch;
 pub mod lease;
+pub mod ops;
 pub mod policy;
 pub mod processor;
 #[cfg(test)]
@@ -156,7 +157,9 @@ pub use processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 pub use status::{Activity, Retrieving, ShardStatus};
-pub use worker::{Counts, Worker, WorkerBuilder, WorkerHandle};
+pub use worker::{
+    Counts, StreamConfig, StreamState, StreamStatus, Worker, WorkerBuilder, WorkerHandle,
+};
 
 /// The SQL library whose transactions [`Checkpointer::checkpoint_in`] takes.
 pub use sqlx;

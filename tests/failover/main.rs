@@ -7,6 +7,7 @@ mod exactly_once;
 mod fan_out;
 mod full_disk;
 mod kills;
+mod operations;
 mod postgres;
 mod refusals;
 mod scene;

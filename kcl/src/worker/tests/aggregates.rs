@@ -227,7 +227,8 @@ impl Trouble {
     fn befall(self, kinesis: &FakeKinesis) {
         use ErrorKind::{AccessDenied, Expired, NotFound, Protocol, Throttled, Unavailable};
         if self == Trouble::PushedLate {
-            kinesis.refuse_next(&[Unavailable, Throttled, Unavailable]);
+            // For long enough that the shard is polled meanwhile.
+            kinesis.refuse_next(&[Unavailable; 6]);
         }
         kinesis.fail(match self {
             Trouble::None | Trouble::Pushed => &[],
