@@ -28,7 +28,7 @@ const ROUTINE_FAILURES: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_ROUTINE_PAUSE: Duration = Duration::from_secs(5);
 /// A pause so short is not worth a poll.
-const BRIEF: Duration = Duration::from_millis(250);
+const BRIEF: Duration = Duration::from_millis(200);
 /// A poll that takes longer, on a connection that is half-open perhaps, keeps the shard from no subscription.
 const POLL_TIMEOUT: Duration = Duration::from_secs(3);
 /// The pause after more failures than that, or after one that trying again does not mend; doubled for every one after it.
@@ -122,7 +122,7 @@ impl FanOut {
 
     async fn poll_instead(&mut self) -> Polled {
         let left = self.retry_at.saturating_duration_since(clock::now());
-        if left <= BRIEF {
+        if left < BRIEF {
             return Polled::Nothing(left);
         }
         // A poll that is given up has changed nothing.
