@@ -120,3 +120,9 @@ async fn health_and_metrics_tell_what_happened() {
     let expected = "result: ready true, 10 records delivered, 2 batches failed once";
     assert_eq!(result("health_and_metrics").await, expected);
 }
+
+#[tokio::test]
+async fn fan_out_pushes_every_record() {
+    let expected = "result: 50 records pushed as they arrived";
+    assert_eq!(result("fan_out").await, expected);
+}

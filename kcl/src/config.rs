@@ -1,6 +1,7 @@
 //! Every setting of a worker, once: name, unit, default and allowed range. Components (lease store, client, clock) are not settings.
 
 use crate::error::{Error, ErrorKind};
+use millstream_wire::ConsumerName;
 use std::time::Duration;
 
 /// Where an application starts that has no leases for the stream yet.
@@ -14,6 +15,26 @@ pub enum InitialPosition {
     Latest,
     /// The first record that arrived at or after this time, milliseconds since 1970 by the stream server's clock.
     AtTimestamp(u64),
+}
+
+/// How the records of a shard get to the worker.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Retrieval {
+    /// The worker asks for records, five times a second at most; all applications of a stream share what a shard gives, 2 MB a second.
+    #[default]
+    Polling,
+    /// Enhanced fan-out: the server pushes records as they arrive, over HTTP/2, to a registered consumer, which has 2 MB a second of each shard
+    /// to itself. Choose it for latency, or where several applications read one stream; AWS charges for it.
+    ///
+    /// The worker registers the consumer when it is built and never deregisters it: other workers of the application use it, and
+    /// a restart finds it again. Whoever retires the application calls `DeregisterStreamConsumer`. For as long as a shard has no
+    /// subscription, because the consumer is still being created, may not be registered or used, or the connection does
+    /// not work, the shard is polled, and a subscription is tried for again, at least every ten minutes.
+    FanOut {
+        /// The consumer's name, `[a-zA-Z0-9_.-]` and up to 128 characters; the same for all workers of an application and for none of
+        /// another, which would take its subscriptions. Default: the application's name.
+        consumer_name: Option<String>,
+    },
 }
 
 /// What becomes of a user record inside an aggregated record that belongs to another shard by its hash key.
@@ -51,6 +72,8 @@ pub struct WorkerConfig {
     /// lease store (three per period and worker), less patience with pauses. The same for all workers of an application: each
     /// judges the others by its own.
     pub failover_time: Duration,
+    /// How records get here. Default: by polling.
+    pub retrieval: Retrieval,
     /// Pause before reading again at the tip of a shard. Default 200 ms, the five reads a second that Kinesis allows; 1 ms to 1 min.
     /// A backlog is read without pauses, until the endpoint refuses that.
     pub poll_interval: Duration,
@@ -90,6 +113,7 @@ impl WorkerConfig {
             region: None,
             initial_position: InitialPosition::TrimHorizon,
             failover_time: Duration::from_secs(10),
+            retrieval: Retrieval::Polling,
             poll_interval: Duration::from_millis(200),
             max_records: 10_000,
             foreign_records: ForeignRecords::Deliver,
@@ -122,6 +146,9 @@ impl WorkerConfig {
             ms,
             Duration::from_mins(1),
         )?;
+        if let Some(name) = self.consumer_name() {
+            consumer_name(name)?;
+        }
         range("max_records", self.max_records, 1, 10_000)?;
         range("max_leases", self.max_leases, 1, usize::MAX)?;
         let (least, most) = (PAGE_RESERVATION_BYTES, u32::MAX);
@@ -145,12 +172,32 @@ impl WorkerConfig {
         range("shutdown_grace", self.shutdown_grace, Duration::ZERO, hour)
     }
 
+    /// The consumer to read by, under enhanced fan-out.
+    pub(crate) fn consumer_name(&self) -> Option<&str> {
+        match &self.retrieval {
+            Retrieval::Polling => None,
+            Retrieval::FanOut { consumer_name } => {
+                Some(consumer_name.as_deref().unwrap_or(&self.application))
+            }
+        }
+    }
+
     /// The limit on one request: by default 10 s, or a tenth less than the fail-over time, but no less than 2 s.
     pub(crate) fn effective_request_timeout(&self) -> Duration {
         let below_failover = (self.failover_time * 9 / 10).max(Duration::from_secs(2));
         self.request_timeout
             .unwrap_or(below_failover.min(Duration::from_secs(10)))
     }
+}
+
+fn consumer_name(name: &str) -> Result<(), Error> {
+    let parsed: Result<ConsumerName, _> = name.parse();
+    parsed.map(drop).map_err(|error| {
+        let message = format!(
+            "consumer_name is {name:?}; it is the application's name unless Retrieval::FanOut gives another"
+        );
+        Error::with_source(ErrorKind::Configuration, message, error)
+    })
 }
 
 fn default_worker_id() -> String {
@@ -208,7 +255,7 @@ mod tests {
     #[test]
     fn every_setting_out_of_range_is_named() {
         type Change = fn(&mut WorkerConfig);
-        let changes: [(&str, Change); 10] = [
+        let changes: [(&str, Change); 11] = [
             ("application", |c| c.application = String::new()),
             ("stream", |c| c.stream = "a\nb".into()),
             ("worker_id", |c| c.worker_id = "x".repeat(257)),
@@ -216,6 +263,12 @@ mod tests {
                 c.failover_time = Duration::from_millis(999);
             }),
             ("poll_interval", |c| c.poll_interval = Duration::ZERO),
+            ("consumer_name", |c| {
+                c.application = "my app".into();
+                c.retrieval = Retrieval::FanOut {
+                    consumer_name: None,
+                };
+            }),
             ("max_records", |c| c.max_records = 10_001),
             ("max_leases", |c| c.max_leases = 0),
             ("read_ahead_bytes", |c| c.read_ahead_bytes = 1024),

@@ -293,6 +293,7 @@ mod tests {
             for_how_long: Duration::from_secs(seconds),
             handled: Position::TrimHorizon,
             behind_latest: Duration::ZERO,
+            retrieving: crate::status::Retrieving::default(),
         };
         let vitals = begun();
         let health = vitals.health(&[status(0, 29)], false);

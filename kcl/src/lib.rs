@@ -90,6 +90,24 @@
 //! only looks like an aggregate is delivered as it is. After a reshard user records may arrive on a shard that they do not
 //! belong to; [`WorkerConfig::foreign_records`] says what becomes of them.
 //!
+//! # Enhanced fan-out
+//!
+//! [`Retrieval::FanOut`] has records pushed by the server as they arrive, over HTTP/2, each shard with a throughput of its own. What it promises is the
+//! same; a shard that cannot be subscribed to is polled meanwhile ([`ShardStatus::retrieving`]).
+//!
+//! ```no_run
+//! # async fn example<P: kcl::RecordProcessor>(processor: fn(&kcl::ShardInfo) -> P) -> Result<(), kcl::Error> {
+//! use kcl::{Retrieval, SqliteLeaseStore, Worker};
+//!
+//! let worker = Worker::builder("my-app", "orders")
+//!     .lease_store(SqliteLeaseStore::open("leases.db").await?)
+//!     .retrieval(Retrieval::FanOut { consumer_name: None }) // registered as "my-app"
+//!     .build(processor)
+//!     .await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # When something is out of reach
 //!
 //! The start fails with a clear error after a few attempts. Later, a stream or lease store that does not answer is waited for: delivery pauses
@@ -131,7 +149,7 @@ pub mod status;
 pub mod worker;
 
 pub use checkpoint::{Checkpointer, Position, PreparedCheckpoint};
-pub use config::{ForeignRecords, InitialPosition, WorkerConfig};
+pub use config::{ForeignRecords, InitialPosition, Retrieval, WorkerConfig};
 pub use dead_letter::{DeadLetter, DeadLetterQueue, DeadLetterStream};
 pub use error::{Error, ErrorKind};
 pub use health::{Health, HealthState};
@@ -142,7 +160,7 @@ pub use policy::{ErrorAction, ErrorPolicy, Failure};
 pub use processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
-pub use status::{Activity, ShardStatus};
+pub use status::{Activity, Retrieving, ShardStatus};
 pub use worker::{
     Counts, StreamConfig, StreamState, StreamStatus, Worker, WorkerBuilder, WorkerHandle,
 };

@@ -63,6 +63,49 @@ impl fmt::Display for Activity {
     }
 }
 
+/// How a shard is read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Retrieving {
+    /// By polling, as [`Retrieval`](crate::Retrieval) says.
+    #[default]
+    Polling,
+    /// By a subscription of the registered consumer.
+    FanOut,
+    /// By polling, for as long as there is no subscription: one is tried for again and again.
+    PollingInstead {
+        /// Why there is none.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Retrieving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Retrieving::Polling => f.write_str("polling"),
+            Retrieving::FanOut => f.write_str("enhanced fan-out"),
+            Retrieving::PollingInstead { reason } => {
+                write!(f, "polling, without enhanced fan-out: {reason}")
+            }
+        }
+    }
+}
+
+/// How a shard is read just now, as its source tells.
+#[derive(Debug, Default)]
+pub(crate) struct Standing(Mutex<Retrieving>);
+
+impl Standing {
+    pub(crate) fn set(&self, retrieving: Retrieving) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = retrieving;
+    }
+
+    pub(crate) fn get(&self) -> Retrieving {
+        let standing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        standing.clone()
+    }
+}
+
 /// A shard that this worker holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardStatus {
@@ -78,6 +121,8 @@ pub struct ShardStatus {
     pub handled: Position,
     /// How far the last page was behind the tip of the shard.
     pub behind_latest: Duration,
+    /// How it is read.
+    pub retrieving: Retrieving,
 }
 
 /// Trouble that is over sooner is told to nobody else.
@@ -130,6 +175,15 @@ impl Posted {
         });
     }
 
+    /// How the shard is read is to be seen here.
+    pub(crate) fn follow(&self, standing: Arc<Standing>) {
+        self.board.with(|shards| {
+            if let Some(entry) = shards.get_mut(&self.shard) {
+                entry.standing = standing;
+            }
+        });
+    }
+
     /// Where the shard has got to.
     pub(crate) fn progress(&self, handled: Position, behind_ms: u64) {
         self.metrics.behind(behind_ms);
@@ -169,6 +223,7 @@ struct Entry {
     failing: Option<(Activity, Instant)>,
     handled: Position,
     behind_ms: u64,
+    standing: Arc<Standing>,
 }
 
 impl Entry {
@@ -209,6 +264,7 @@ impl Board {
             failing: None,
             handled,
             behind_ms: 0,
+            standing: Arc::default(),
         };
         self.with(|shards| shards.insert(shard.clone(), entry));
         Posted {
@@ -281,6 +337,7 @@ impl Board {
             for_how_long: now.saturating_duration_since(entry.since),
             handled: entry.handled,
             behind_latest: Duration::from_millis(entry.behind_ms),
+            retrieving: entry.standing.get(),
         };
         self.with(|shards| shards.iter().map(status).collect())
     }

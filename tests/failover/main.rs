@@ -4,6 +4,7 @@
 mod aggregates;
 mod books;
 mod exactly_once;
+mod fan_out;
 mod full_disk;
 mod kills;
 mod limits;

@@ -23,7 +23,7 @@ pub(crate) struct Scene {
     load: Option<Load>,
     acked: Vec<Acked>,
     watcher: Watcher,
-    _server: ServerProcess,
+    pub(crate) server: ServerProcess,
 }
 
 /// What differs from scene to scene.
@@ -36,6 +36,8 @@ pub(crate) struct Setup {
     pub(crate) store: Option<Store>,
     /// How long each of sixteen writers waits from one put to the next.
     pub(crate) pause: Duration,
+    /// Workers read by enhanced fan-out.
+    pub(crate) fan_out: bool,
 }
 
 impl Default for Setup {
@@ -45,6 +47,7 @@ impl Default for Setup {
             failover: FAILOVER,
             store: None,
             pause: Duration::from_millis(50),
+            fan_out: false,
         }
     }
 }
@@ -69,10 +72,13 @@ impl Scene {
             batch: 2,
         };
         let load = Some(Load::start(&client, STREAM, shape));
+        // Who polls although records should be pushed is slow.
+        let poll_ms = if setup.fan_out { 10_000 } else { 50 };
         let mut fleet = Fleet::new(WORKER, &server.url(), STREAM, setup.failover)
             .with("--delay-ms", &setup.delay.as_millis())
             .with("--max-records", &500)
-            .with("--poll-ms", &50);
+            .with("--fan-out", &u8::from(setup.fan_out))
+            .with("--poll-ms", &poll_ms);
         if let Some(store) = setup.store {
             fleet = fleet.on(store);
         }
@@ -83,7 +89,7 @@ impl Scene {
             load,
             acked: Vec::new(),
             watcher,
-            _server: server,
+            server,
         }
     }
 

@@ -12,11 +12,17 @@ use crate::client::json::{
     IteratorAnswer, PutAnswer, PutRequest, RecordsAnswer, RecordsRequest, ShardsAnswer,
     StreamRequest, StreamsAnswer, StreamsRequest, SummaryAnswer, http_date_ms,
 };
-use crate::client::refusal::{Failure, Refused, Remedy, unreached};
+use crate::client::refusal::{Failure, Refused, Remedy, ahead_of, unreached};
 use crate::client::retry::RetryPolicy;
 use crate::client::sign::signature;
+use crate::client::subscribe::{
+    Connections, ConsumerRequest, DescribedConsumer, RegisteredConsumer,
+};
 use crate::client::target::Target;
-use crate::client::{IteratorStart, KinesisApi, PutRecord, RecordsPage, Shard, StreamSummary};
+use crate::client::{
+    IteratorStart, KinesisApi, PutRecord, RecordsPage, Shard, StreamConsumer, StreamSummary,
+    SubscribeRequest, Subscription,
+};
 use crate::clock;
 use crate::error::{Error, ErrorKind};
 use async_trait::async_trait;
@@ -27,7 +33,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 /// Bytes of an answer at most: 10 MiB of data in base64, and 10,000 records' other members with room to spare.
 const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -44,6 +50,7 @@ pub struct HttpClient {
     http: reqwest::Client,
     signer: Signer,
     retry: RetryPolicy,
+    subscriptions: Connections,
     dialect: Dialect,
     gates: Gates,
     /// How far the endpoint's clock is ahead of this machine's where it refused a signature for that, milliseconds.
@@ -323,13 +330,6 @@ fn json(request: &impl Serialize) -> Result<Bytes, Error> {
     Ok(Bytes::from(body))
 }
 
-/// How far an endpoint's clock is ahead of one that shows `time`, milliseconds.
-fn ahead_of(time: SystemTime, date_ms: u64) -> Option<i64> {
-    let ours = time.duration_since(UNIX_EPOCH).ok()?.as_millis();
-    let ours = i64::try_from(ours).ok()?;
-    i64::try_from(date_ms).ok()?.checked_sub(ours)
-}
-
 /// The whole body in one piece: in one allocation where its length is announced, and without a copy where it comes in one piece.
 async fn collect(
     response: &mut reqwest::Response,
@@ -432,6 +432,59 @@ impl KinesisApi for HttpClient {
         let request = PutRequest::of(record);
         let (answer, _): (PutAnswer, _) = self.call(Operation::PutRecord, &request).await?;
         answer.sequence_number()
+    }
+
+    /// Asks for it first: most workers are not the first of their application, and may be asked for more often.
+    async fn register_consumer(
+        &self,
+        stream_arn: &str,
+        name: &str,
+    ) -> Result<StreamConsumer, Error> {
+        let request = ConsumerRequest::named(stream_arn, name);
+        let described: Result<(DescribedConsumer, _), _> =
+            self.call(Operation::DescribeStreamConsumer, &request).await;
+        match described {
+            Ok((found, _)) => return Ok(found.consumer()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let (answer, _): (RegisteredConsumer, _) = self
+            .call(Operation::RegisterStreamConsumer, &request)
+            .await?;
+        Ok(answer.consumer())
+    }
+
+    async fn describe_consumer(&self, consumer_arn: &str) -> Result<StreamConsumer, Error> {
+        let request = ConsumerRequest::of(consumer_arn);
+        let (answer, _): (DescribedConsumer, _) = self
+            .call(Operation::DescribeStreamConsumer, &request)
+            .await?;
+        Ok(answer.consumer())
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequest<'_>,
+    ) -> Result<Box<dyn Subscription>, Error> {
+        let operation = Operation::SubscribeToShard;
+        let mut tries = Tries::default();
+        loop {
+            let target = self.signer.target().await?;
+            let (time, connections) = (self.signing_time(), &self.subscriptions);
+            let failure = match connections.subscribe(&target, time, request).await {
+                Ok(subscription) => return Ok(subscription),
+                Err(failure) => failure,
+            };
+            // Anything else is left to the caller, who has another way to read the shard.
+            let remedy = failure.remedy;
+            let is_mended = matches!(remedy, Remedy::Credentials | Remedy::Clock(_))
+                && self
+                    .may_repeat(operation, &target, remedy, &mut tries)
+                    .await;
+            if !is_mended {
+                return Err(failure.error);
+            }
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! The JSON of the five calls: what is sent, and what is read of the answers. Members this library does not need, or does not
 //! know, are ignored, so that newer servers are understood.
 
-use crate::client::{IteratorStart, PutRecord, RecordsPage, Shard, StreamSummary};
+use crate::client::{
+    IteratorStart, PutRecord, RecordsPage, Shard, StreamSummary, SubscriptionEvent,
+};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::processor::Record;
@@ -244,6 +246,8 @@ pub(crate) struct RecordsAnswer<'a> {
     millis_behind_latest: Option<u64>,
     next_shard_iterator: Option<String>,
     child_shards: Option<Vec<ChildShard>>,
+    /// In the events of a subscription only.
+    continuation_sequence_number: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -288,6 +292,23 @@ impl RecordsAnswer<'_> {
                 .into_iter()
                 .map(child)
                 .collect::<Result<_, Error>>()?,
+        })
+    }
+}
+
+impl RecordsAnswer<'_> {
+    /// The same as an event of a subscription.
+    pub(crate) fn event(mut self) -> Result<SubscriptionEvent, Error> {
+        let continuation = self.continuation_sequence_number.take();
+        let parse = |text: String| text.parse();
+        let continuation = continuation.map(parse).transpose();
+        let continuation = continuation.map_err(|error| senseless("a sequence number", error))?;
+        let page = self.page()?;
+        Ok(SubscriptionEvent {
+            records: page.records,
+            continuation,
+            millis_behind_latest: page.millis_behind_latest,
+            children: page.children,
         })
     }
 }

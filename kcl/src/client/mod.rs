@@ -11,12 +11,13 @@ mod refusal;
 pub(crate) mod retry;
 pub(crate) mod same_stream;
 pub(crate) mod sign;
+pub(crate) mod subscribe;
 mod suggest;
 pub(crate) mod target;
 
 pub use http::{HttpClient, HttpClientBuilder};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::processor::Record;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -97,6 +98,69 @@ pub struct PutRecord<'a> {
     pub data: &'a Bytes,
 }
 
+/// A consumer that is registered with a stream, for enhanced fan-out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamConsumer {
+    /// Its ARN, which holds the stream's and when it was registered.
+    pub arn: String,
+    /// `CREATING`, `ACTIVE` or `DELETING`; only an active one can subscribe.
+    pub status: String,
+}
+
+impl StreamConsumer {
+    /// Whether it can subscribe.
+    pub fn is_active(&self) -> bool {
+        self.status == "ACTIVE"
+    }
+}
+
+/// What to subscribe to.
+#[derive(Debug, Clone, Copy)]
+pub struct SubscribeRequest<'a> {
+    /// The registered consumer's ARN.
+    pub consumer_arn: &'a str,
+    /// A shard of its stream.
+    pub shard_id: &'a str,
+    /// Where it starts.
+    pub start: IteratorStart,
+}
+
+/// What a subscription pushes.
+#[derive(Debug, Clone, Default)]
+pub struct SubscriptionEvent {
+    /// Records in order; none when the event only says that the subscription lives.
+    pub records: Vec<Record>,
+    /// Where another subscription could go on; `None` at the end of a closed shard.
+    pub continuation: Option<SequenceNumber>,
+    /// How far the end of the event is behind the tip, milliseconds.
+    pub millis_behind_latest: u64,
+    /// The children of a closed shard, at its end.
+    pub children: Vec<Shard>,
+}
+
+/// A subscription to a shard; dropping it ends it.
+///
+/// What has not been asked for stays with the server, apart from a bounded amount: who takes no events holds up nobody
+/// else.
+#[async_trait]
+pub trait Subscription: Send + fmt::Debug {
+    /// Waits until the next event begins to arrive, or there is an end to tell; gives the bytes that the event takes, about.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    async fn begun(&mut self) -> usize;
+    /// The next event; an error ends the subscription. `None` when it is over, as each is after five minutes.
+    async fn next(&mut self) -> Option<Result<SubscriptionEvent, Error>>;
+}
+
+/// What a client says that has no enhanced fan-out.
+fn no_fan_out<T>() -> Result<T, Error> {
+    Err(Error::new(
+        ErrorKind::Configuration,
+        "this client has no enhanced fan-out: its KinesisApi has register_consumer, describe_consumer and subscribe left out; set Retrieval::Polling",
+    ))
+}
+
 /// A Kinesis endpoint, as far as a worker needs it.
 #[async_trait]
 pub trait KinesisApi: Send + Sync + fmt::Debug + 'static {
@@ -115,4 +179,32 @@ pub trait KinesisApi: Send + Sync + fmt::Debug + 'static {
     async fn get_records(&self, iterator: &str, limit: u32) -> Result<RecordsPage, Error>;
     /// `PutRecord`, repeated where that may help; so a record may be put twice when replies are lost.
     async fn put_record(&self, record: PutRecord<'_>) -> Result<SequenceNumber, Error>;
+    /// Registers a consumer with the stream of this ARN, or finds the one of this name that is registered.
+    ///
+    /// # Errors
+    /// By default `Configuration`: the client has no enhanced fan-out, and workers read by polling.
+    async fn register_consumer(
+        &self,
+        _stream_arn: &str,
+        _name: &str,
+    ) -> Result<StreamConsumer, Error> {
+        no_fan_out()
+    }
+    /// `DescribeStreamConsumer`.
+    ///
+    /// # Errors
+    /// As [`register_consumer`](KinesisApi::register_consumer).
+    async fn describe_consumer(&self, _consumer_arn: &str) -> Result<StreamConsumer, Error> {
+        no_fan_out()
+    }
+    /// `SubscribeToShard`.
+    ///
+    /// # Errors
+    /// As [`register_consumer`](KinesisApi::register_consumer).
+    async fn subscribe(
+        &self,
+        _request: SubscribeRequest<'_>,
+    ) -> Result<Box<dyn Subscription>, Error> {
+        no_fan_out()
+    }
 }

@@ -7,6 +7,7 @@ use crate::client::target::Target;
 use crate::error::{Error, ErrorKind};
 use millstream_wire::{Encoding, ErrorCode, Operation};
 use serde::Deserialize;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A clock that differs by less is not what a signature was refused for: AWS allows five minutes.
 const SKEW_MIN_MS: i64 = 240_000;
@@ -242,6 +243,13 @@ fn error_answer(body: &[u8]) -> ErrorAnswer {
     }
 }
 
+/// How far an endpoint's clock is ahead of one that shows `time`, milliseconds.
+pub(super) fn ahead_of(time: SystemTime, date_ms: u64) -> Option<i64> {
+    let ours = time.duration_since(UNIX_EPOCH).ok()?.as_millis();
+    let ours = i64::try_from(ours).ok()?;
+    i64::try_from(date_ms).ok()?.checked_sub(ours)
+}
+
 /// An endpoint that gave no answer.
 pub(super) fn unreached(target: &Target, operation: Operation, error: reqwest::Error) -> Failure {
     let Target {
@@ -281,7 +289,7 @@ pub(super) fn unreached(target: &Target, operation: Operation, error: reqwest::E
 }
 
 /// The texts of an error and its causes, outermost first: the innermost says "connection refused" rather than "error sending request".
-fn causes(error: &dyn std::error::Error) -> Vec<String> {
+pub(super) fn causes(error: &dyn std::error::Error) -> Vec<String> {
     let mut causes = vec![error.to_string()];
     let mut next = error.source();
     while let Some(error) = next {

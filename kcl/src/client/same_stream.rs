@@ -5,7 +5,10 @@
 //! is given out only once a description *asked for after it was made* still shows the stream that the worker is there for. One description serves
 //! all that wait for one.
 
-use super::{IteratorStart, KinesisApi, PutRecord, RecordsPage, Shard, StreamSummary};
+use super::{
+    IteratorStart, KinesisApi, PutRecord, RecordsPage, Shard, StreamConsumer, StreamSummary,
+    SubscribeRequest, Subscription,
+};
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
 #[cfg(test)]
@@ -52,6 +55,24 @@ impl SameStream {
         *seen = Some(asked);
         Ok(())
     }
+
+    /// The same where the start does not tell streams apart.
+    async fn confirm_start(&self, stream: &str, start: IteratorStart) -> Result<(), Error> {
+        match start {
+            IteratorStart::TrimHorizon | IteratorStart::AtTimestamp(_) => {
+                self.confirm(stream).await
+            }
+            IteratorStart::AtSequence(_) | IteratorStart::AfterSequence(_) => Ok(()),
+        }
+    }
+
+    fn arn(&self) -> &str {
+        let (arn, _) = self
+            .identity
+            .rsplit_once('@')
+            .unwrap_or((&self.identity, ""));
+        arn
+    }
 }
 
 /// The stream of this name is another one by now.
@@ -81,12 +102,7 @@ impl KinesisApi for SameStream {
         start: IteratorStart,
     ) -> Result<String, Error> {
         let iterator = self.inner.shard_iterator(stream, shard_id, start).await?;
-        match start {
-            IteratorStart::TrimHorizon | IteratorStart::AtTimestamp(_) => {
-                self.confirm(stream).await?;
-            }
-            IteratorStart::AtSequence(_) | IteratorStart::AfterSequence(_) => {}
-        }
+        self.confirm_start(stream, start).await?;
         Ok(iterator)
     }
 
@@ -96,6 +112,31 @@ impl KinesisApi for SameStream {
 
     async fn put_record(&self, record: PutRecord<'_>) -> Result<SequenceNumber, Error> {
         self.inner.put_record(record).await
+    }
+
+    /// A consumer's ARN holds when it was registered, so it names none of a later stream; but it must not be that stream's itself.
+    async fn register_consumer(
+        &self,
+        stream_arn: &str,
+        name: &str,
+    ) -> Result<StreamConsumer, Error> {
+        let consumer = self.inner.register_consumer(stream_arn, name).await?;
+        self.confirm(stream_arn).await?;
+        Ok(consumer)
+    }
+
+    async fn describe_consumer(&self, consumer_arn: &str) -> Result<StreamConsumer, Error> {
+        self.inner.describe_consumer(consumer_arn).await
+    }
+
+    /// Consumers of both streams that were registered within one second have the same ARN.
+    async fn subscribe(
+        &self,
+        request: SubscribeRequest<'_>,
+    ) -> Result<Box<dyn Subscription>, Error> {
+        let subscription = self.inner.subscribe(request).await?;
+        self.confirm_start(self.arn(), request.start).await?;
+        Ok(subscription)
     }
 }
 
@@ -125,6 +166,37 @@ mod tests {
             let iterator = stream.shard_iterator("orders", &shard_id(0), start).await;
             assert_eq!(iterator.unwrap_err().kind(), ErrorKind::NotFound);
         }
+    }
+
+    /// Goal: no subscription to another stream of the same name, and no consumer registered with it is used. Method: a stream created
+    /// anew, whose consumer happens to have the same ARN.
+    #[tokio::test(start_paused = true)]
+    async fn k13_no_subscription_to_a_stream_created_anew() {
+        let kinesis = FakeKinesis::new(1);
+        let stream = of_now(&kinesis).await;
+        let summary = kinesis.describe_stream("orders").await.unwrap();
+        let consumer = stream.register_consumer(&summary.arn, "app").await.unwrap();
+        let shard_id = shard_id(0);
+        let request = SubscribeRequest {
+            consumer_arn: &consumer.arn,
+            shard_id: &shard_id,
+            start: BEGINNING,
+        };
+        stream.subscribe(request).await.unwrap();
+        kinesis.recreate();
+        let refused = stream.register_consumer(&summary.arn, "app").await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
+        let consumer = kinesis
+            .register_consumer(&summary.arn, "app")
+            .await
+            .unwrap();
+        let request = SubscribeRequest {
+            consumer_arn: &consumer.arn,
+            ..request
+        };
+        kinesis.subscribe(request).await.unwrap();
+        let refused = stream.subscribe(request).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     /// Goal: a thousand shards that begin at once do not ask a thousand times. Method: every call takes a millisecond.

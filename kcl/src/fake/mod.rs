@@ -2,9 +2,13 @@
 
 pub(crate) mod recorder;
 pub(crate) mod store;
+pub(crate) mod subscription;
 mod trouble;
 
-use crate::client::{IteratorStart, KinesisApi, PutRecord, RecordsPage, Shard, StreamSummary};
+use crate::client::{
+    IteratorStart, KinesisApi, PutRecord, RecordsPage, Shard, StreamConsumer, StreamSummary,
+    SubscribeRequest, Subscription,
+};
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::processor::Record;
@@ -14,6 +18,8 @@ use millstream_wire::{HashKey, HashKeyRange, SequenceNumber};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use subscription::Pushing;
+use tokio::sync::watch;
 use trouble::Trouble;
 
 /// The server's clock when a test begins: not on a full second, as the Date header of real servers is.
@@ -56,6 +62,9 @@ struct State {
     letters: Vec<Letter>,
     /// How `PutRecord` fails.
     put_failure: Option<ErrorKind>,
+    pushing: Pushing,
+    /// Wakes subscriptions when something has changed.
+    changed: watch::Sender<u64>,
 }
 
 /// A record put by a worker.
@@ -74,6 +83,17 @@ struct FakeShard {
     outlived: bool,
     /// When it was read in the last second.
     reads: Vec<Instant>,
+}
+
+impl FakeShard {
+    fn place(&self, start: IteratorStart) -> usize {
+        self.records.partition_point(|record| match start {
+            IteratorStart::TrimHorizon => false,
+            IteratorStart::AtTimestamp(ms) => record.arrival_ms < ms,
+            IteratorStart::AtSequence(number) => record.sequence_number < number,
+            IteratorStart::AfterSequence(number) => record.sequence_number <= number,
+        })
+    }
 }
 
 pub(crate) fn shard_id(index: usize) -> String {
@@ -117,6 +137,8 @@ impl FakeKinesis {
             letters: Vec::new(),
             put_failure: None,
             trouble: Trouble::default(),
+            pushing: Pushing::default(),
+            changed: watch::Sender::new(0),
         };
         FakeKinesis {
             state: Arc::new(Mutex::new(state)),
@@ -144,6 +166,7 @@ impl FakeKinesis {
         assert!(!shard.shard.closed, "{} is closed", shard.shard.shard_id);
         let record = Record::stored(sequence_number, "key", data, arrival_ms);
         shard.records.push(record);
+        state.wake();
         sequence_number
     }
 
@@ -251,6 +274,8 @@ impl FakeKinesis {
         for shard in &mut state.shards {
             shard.records.clear();
         }
+        state.pushing.consumers.clear();
+        state.wake();
     }
 
     /// The shard and its records have outlived the retention.
@@ -276,6 +301,10 @@ impl FakeKinesis {
 }
 
 impl State {
+    fn wake(&self) {
+        self.changed.send_modify(|version| *version += 1);
+    }
+
     fn now_ms(&self) -> u64 {
         let passed = clock::now() - self.began;
         let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap();
@@ -298,6 +327,7 @@ impl State {
             outlived: false,
             reads: Vec::new(),
         });
+        self.wake();
         self.shards.len() - 1
     }
 
@@ -394,14 +424,7 @@ impl KinesisApi for FakeKinesis {
             .iter()
             .position(is_it)
             .ok_or_else(|| not_found("shard"))?;
-        let at = state.shards[index]
-            .records
-            .partition_point(|record| match start {
-                IteratorStart::TrimHorizon => false,
-                IteratorStart::AtTimestamp(ms) => record.arrival_ms < ms,
-                IteratorStart::AtSequence(number) => record.sequence_number < number,
-                IteratorStart::AfterSequence(number) => record.sequence_number <= number,
-            });
+        let at = state.shards[index].place(start);
         Ok(format!("{index}|{}|{at}", state.generation))
     }
 
@@ -426,5 +449,27 @@ impl KinesisApi for FakeKinesis {
             data: record.data.clone(),
         });
         Ok(state.letters.len().to_string().parse().unwrap())
+    }
+
+    async fn register_consumer(
+        &self,
+        stream_arn: &str,
+        name: &str,
+    ) -> Result<StreamConsumer, Error> {
+        self.called().await?;
+        self.lock().register(stream_arn, name)
+    }
+
+    async fn describe_consumer(&self, consumer_arn: &str) -> Result<StreamConsumer, Error> {
+        self.called().await?;
+        self.lock().consumer(consumer_arn)
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequest<'_>,
+    ) -> Result<Box<dyn Subscription>, Error> {
+        self.called().await?;
+        self.begin(request)
     }
 }

@@ -122,7 +122,9 @@ impl FakeKinesis {
 
     /// Closes a shard that gets no children.
     pub(crate) fn close(&self, shard: usize) {
-        self.lock().shards[shard].shard.closed = true;
+        let mut state = self.lock();
+        state.shards[shard].shard.closed = true;
+        state.wake();
     }
 
     /// The oldest records of the shard have outlived the retention.

@@ -1,9 +1,12 @@
-//! Reading a shard: one request after the other ([`polling`]), ahead of the processor within a byte budget ([`reader`]); and taking
-//! apart what was read ([`expand`]), only when its turn has come, so that aggregates read ahead take the memory they are stored with.
+//! Reading a shard: one request after the other ([`polling`]) or by subscription ([`fanout`], of a consumer in [`registration`]), ahead of the
+//! processor within a byte budget ([`reader`]); and taking apart what was read ([`expand`]), only when its turn has come, so that aggregates read ahead take the memory they are stored with.
 
 pub(crate) mod expand;
+pub(crate) mod fanout;
 pub(crate) mod polling;
 pub(crate) mod reader;
+pub(crate) mod registration;
+pub(crate) mod source;
 
 use crate::client::Shard;
 use crate::processor::Record;

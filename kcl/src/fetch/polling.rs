@@ -1,15 +1,18 @@
-//! Reads a shard with GetRecords: iterators and their expiry, the pace under throttling, the pause at the tip.
+//! Reads a shard with GetRecords: iterators and their expiry, the pace under throttling, the pause at the tip. It also keeps how far the
+//! shard was read when others read it ([`fanout`](super::fanout)), so that there is one account of it.
 //!
 //! What it gives back is in strictly increasing order with nothing left out (K4, K6): a new iterator starts after the last
 //! record *read*, or at the original position if none was.
 
 use crate::checkpoint::Position;
 use crate::client::retry::backoff;
-use crate::client::{IteratorStart, KinesisApi, RecordsPage, Shard};
+use crate::client::{IteratorStart, KinesisApi, RecordsPage, Shard, SubscriptionEvent};
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
+use crate::fetch::registration::Consumer;
 use crate::metrics::ShardMetrics;
+use crate::processor::Record;
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
 use millstream_wire::SequenceNumber;
@@ -23,6 +26,8 @@ pub(crate) struct PollSettings {
     pub(crate) shard_id: String,
     pub(crate) poll_interval: Duration,
     pub(crate) max_records: u32,
+    /// Reads by enhanced fan-out where there is one.
+    pub(crate) consumer: Option<Arc<Consumer>>,
 }
 
 /// The reading end of one shard.
@@ -104,9 +109,7 @@ impl Poller {
             iterator.clone()
         } else {
             let (stream, shard_id) = (&self.settings.stream, &self.settings.shard_id);
-            let start = iterator_start(self.start, self.last_read)?;
-            #[cfg(test)]
-            let start = mistaken(start, self.failures);
+            let start = self.place()?;
             let iterator = self.client.shard_iterator(stream, shard_id, start).await?;
             self.iterator.insert(iterator).clone()
         };
@@ -115,11 +118,20 @@ impl Poller {
             .await
     }
 
-    fn take_in(&mut self, page: RecordsPage) -> Polled {
+    /// Where to read on.
+    pub(crate) fn place(&self) -> Result<IteratorStart, Error> {
+        let start = iterator_start(self.start, self.last_read)?;
+        #[cfg(test)]
+        let start = mistaken(start, self.failures);
+        Ok(start)
+    }
+
+    /// Moves the place behind these records.
+    fn advance(&mut self, records: &[Record]) -> Result<(), Error> {
         let mut last = self.last_read;
-        for record in &page.records {
+        for record in records {
             if last.is_some_and(|last| record.sequence_number <= last) {
-                return self.failed(Error::new(
+                return Err(Error::new(
                     ErrorKind::Protocol,
                     format!(
                         "record {} came after {last:?}: the endpoint must give records in order",
@@ -129,10 +141,41 @@ impl Poller {
             }
             last = Some(record.sequence_number);
         }
-        self.metrics
-            .read(page.records.len(), page.millis_behind_latest);
-        self.pace.allowed();
         self.last_read = last;
+        Ok(())
+    }
+
+    /// Takes in what a subscription pushed from this place on. Records that were read before are dropped.
+    pub(crate) fn take_pushed(&mut self, event: SubscriptionEvent) -> Result<Option<Page>, Error> {
+        let SubscriptionEvent {
+            mut records,
+            continuation,
+            millis_behind_latest,
+            children,
+        } = event;
+        if let Some(last) = self.last_read {
+            records.retain(|record| last < record.sequence_number);
+        }
+        self.advance(&records)?;
+        self.metrics.read(records.len(), millis_behind_latest);
+        self.iterator = None;
+        self.failures = 0;
+        let end = continuation.is_none().then(|| self.true_children(children));
+        let is_page = !records.is_empty() || end.is_some();
+        Ok(is_page.then_some(Page {
+            records,
+            millis_behind_latest,
+            end,
+        }))
+    }
+
+    fn take_in(&mut self, page: RecordsPage) -> Polled {
+        if let Err(error) = self.advance(&page.records) {
+            return self.failed(error);
+        }
+        let behind_ms = page.millis_behind_latest;
+        self.metrics.read(page.records.len(), behind_ms);
+        self.pace.allowed();
         self.iterator = page.next_iterator;
         let end = self
             .iterator

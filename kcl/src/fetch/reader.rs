@@ -6,13 +6,14 @@
 use crate::config::PAGE_RESERVATION_BYTES;
 use crate::error::Error;
 use crate::fetch::Page;
-use crate::fetch::polling::{Polled, Poller};
+use crate::fetch::polling::Polled;
+use crate::fetch::source::Source;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-type Request = Pin<Box<dyn Future<Output = (Poller, Polled)> + Send>>;
+type Request = Pin<Box<dyn Future<Output = (Source, Polled)> + Send>>;
 
 /// Reads one shard, a page ahead at most.
 pub(crate) struct Reader {
@@ -25,17 +26,17 @@ pub(crate) struct Reader {
 }
 
 enum State {
-    Idle(Poller),
+    Idle(Source),
     Requested(Request),
-    Ready(Poller, Result<Page, Error>),
+    Ready(Source, Result<Page, Error>),
     /// Only while a future is being replaced.
     Moving,
 }
 
 impl Reader {
-    pub(crate) fn new(poller: Poller, budget: Arc<Semaphore>) -> Self {
+    pub(crate) fn new(source: impl Into<Source>, budget: Arc<Semaphore>) -> Self {
         Reader {
-            state: State::Idle(poller),
+            state: State::Idle(source.into()),
             budget,
             room: None,
             resume_at: crate::clock::now(),
@@ -49,8 +50,8 @@ impl Reader {
     pub(crate) async fn next(&mut self) -> Result<Page, Error> {
         loop {
             match std::mem::replace(&mut self.state, State::Moving) {
-                State::Ready(poller, page) => {
-                    self.state = State::Idle(poller);
+                State::Ready(source, page) => {
+                    self.state = State::Idle(source);
                     self.room = None;
                     return page;
                 }
@@ -66,15 +67,15 @@ impl Reader {
     /// Like [`next`](Reader::next).
     pub(crate) async fn ahead(&mut self) {
         loop {
-            match &self.state {
+            match &mut self.state {
                 State::Ready(..) | State::Moving => std::future::pending().await,
                 State::Requested(_) => {}
-                State::Idle(_) => {
+                State::Idle(source) => {
                     tokio::time::sleep_until(self.resume_at).await;
                     if self.room.is_none() {
-                        let room = Arc::clone(&self.budget)
-                            .acquire_many_owned(PAGE_RESERVATION_BYTES)
-                            .await;
+                        // Who only waits for something to come takes no room from others.
+                        let bytes = source.ready().await.min(PAGE_RESERVATION_BYTES);
+                        let room = Arc::clone(&self.budget).acquire_many_owned(bytes).await;
                         self.room = room.ok();
                     }
                 }
@@ -86,11 +87,11 @@ impl Reader {
     /// The end of the shard turned out not to be one: read on with a new iterator, after a pause.
     pub(crate) fn restart(&mut self, error: Error) {
         self.state = match std::mem::replace(&mut self.state, State::Moving) {
-            State::Idle(mut poller) => {
-                if let Polled::Failed(_, pause) | Polled::Nothing(pause) = poller.restart(error) {
+            State::Idle(mut source) => {
+                if let Polled::Failed(_, pause) | Polled::Nothing(pause) = source.restart(error) {
                     self.resume_at = crate::clock::now() + pause;
                 }
-                State::Idle(poller)
+                State::Idle(source)
             }
             other => other,
         };
@@ -100,20 +101,20 @@ impl Reader {
     async fn step(&mut self) {
         if let State::Idle(_) = self.state {
             tokio::time::sleep_until(self.resume_at).await;
-            if let State::Idle(mut poller) = std::mem::replace(&mut self.state, State::Moving) {
+            if let State::Idle(mut source) = std::mem::replace(&mut self.state, State::Moving) {
                 self.state = State::Requested(Box::pin(async move {
-                    let polled = poller.poll().await;
-                    (poller, polled)
+                    let polled = source.poll().await;
+                    (source, polled)
                 }));
             }
         }
         if let State::Requested(request) = &mut self.state {
-            let (poller, polled) = request.as_mut().await;
-            self.take_in(poller, polled);
+            let (source, polled) = request.as_mut().await;
+            self.take_in(source, polled);
         }
     }
 
-    fn take_in(&mut self, poller: Poller, polled: Polled) {
+    fn take_in(&mut self, source: Source, polled: Polled) {
         match polled {
             Polled::Page(page, pause) => {
                 self.resume_at = crate::clock::now() + pause;
@@ -121,17 +122,17 @@ impl Reader {
                 if let Some(room) = &mut self.room {
                     drop(room.split(room.num_permits().saturating_sub(size)));
                 }
-                self.state = State::Ready(poller, Ok(page));
+                self.state = State::Ready(source, Ok(page));
             }
             Polled::Nothing(pause) => {
                 self.room = None;
                 self.resume_at = crate::clock::now() + pause;
-                self.state = State::Idle(poller);
+                self.state = State::Idle(source);
             }
             Polled::Failed(error, pause) => {
                 self.room = None;
                 self.resume_at = crate::clock::now() + pause;
-                self.state = State::Ready(poller, Err(error));
+                self.state = State::Ready(source, Err(error));
             }
         }
     }
@@ -143,7 +144,7 @@ mod tests {
     use crate::checkpoint::Position;
     use crate::client::KinesisApi;
     use crate::fake::{FakeKinesis, shard_id};
-    use crate::fetch::polling::PollSettings;
+    use crate::fetch::polling::{PollSettings, Poller};
     use bytes::Bytes;
     use millstream_wire::aggregation::{UserRecord, encode};
     use std::time::Duration;
@@ -155,6 +156,7 @@ mod tests {
             shard_id: shard_id(shard),
             poll_interval: Duration::from_millis(200),
             max_records: 10,
+            consumer: None,
         };
         Reader::new(
             Poller::new(client, settings, Position::TrimHorizon),

@@ -9,8 +9,9 @@ use crate::config::{ForeignRecords, InitialPosition};
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
 use crate::fetch::expand::{Batch, Batches, Selection};
-use crate::fetch::polling::{PollSettings, Poller};
+use crate::fetch::polling::PollSettings;
 use crate::fetch::reader::Reader;
+use crate::fetch::source::Source;
 use crate::lease::renew::{OwnerWindow, bounded};
 use crate::lease::{LeaseKey, LeaseStore, LeaseToken, NewLease, Release};
 use crate::metrics::ShardMetrics;
@@ -173,9 +174,11 @@ async fn serve<F: RecordProcessorFactory>(
         shard_id: shard.shard_id.clone(),
         poll_interval: reading.poll_interval,
         max_records: reading.max_records,
+        consumer: stream.consumer.clone(),
     };
-    let poller = Poller::new(Arc::clone(&stream.client), poll, shard.position).measured(metrics);
-    let reader = Reader::new(poller, Arc::clone(&shared.read_ahead));
+    let source = Source::new(Arc::clone(&stream.client), poll, shard.position).measured(metrics);
+    posted.follow(source.standing());
+    let reader = Reader::new(source, Arc::clone(&shared.read_ahead));
     let consumer = Consumer {
         shared,
         stream,

@@ -2,6 +2,7 @@
 
 use crate::client::KinesisApi;
 use crate::config::{ForeignRecords, InitialPosition};
+use crate::fetch::registration::Consumer;
 use crate::shard::deliver::FailureHandling;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,8 @@ pub(crate) struct ServedStream {
     pub(crate) identity: String,
     /// Gives no iterator of another stream of the same name.
     pub(crate) client: Arc<dyn KinesisApi>,
+    /// The consumer to read by, under enhanced fan-out.
+    pub(crate) consumer: Option<Arc<Consumer>>,
     pub(crate) reading: Reading,
     pub(crate) failures: FailureHandling,
     /// Asks for the shards to be listed again.
@@ -28,6 +31,8 @@ pub(crate) struct ServedStream {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reading {
     pub(crate) initial: InitialPosition,
+    /// By enhanced fan-out, as this consumer.
+    pub(crate) consumer_name: Option<String>,
     pub(crate) poll_interval: Duration,
     pub(crate) max_records: u32,
     pub(crate) foreign_records: ForeignRecords,

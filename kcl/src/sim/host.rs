@@ -10,7 +10,7 @@ use super::scenario::{Policy, Scenario};
 use super::store::SimStore;
 use super::world::{APPLICATION, Link, Shared};
 use crate::clock::Instant;
-use crate::config::InitialPosition;
+use crate::config::{InitialPosition, Retrieval};
 use crate::error::{Error, ErrorKind};
 use crate::policy::ErrorPolicy;
 use crate::worker::{Worker, WorkerHandle};
@@ -25,6 +25,7 @@ pub(super) struct Settings {
     pub(super) initial: InitialPosition,
     pub(super) failover: Duration,
     pub(super) poll_interval: Duration,
+    pub(super) retrieval: Retrieval,
     pub(super) sync_interval: Duration,
     pub(super) max_records: u32,
     pub(super) shutdown_grace: Duration,
@@ -44,6 +45,13 @@ impl Settings {
             initial: scenario.initial,
             failover: scenario.failover_of(slot),
             poll_interval: scenario.poll_interval,
+            retrieval: if scenario.fan_out {
+                Retrieval::FanOut {
+                    consumer_name: None,
+                }
+            } else {
+                Retrieval::Polling
+            },
             sync_interval: scenario.sync_interval,
             max_records: scenario.max_records,
             shutdown_grace: scenario.shutdown_grace,
@@ -221,6 +229,7 @@ async fn work(
         .initial_position(settings.initial)
         .failover_time(settings.failover)
         .poll_interval(settings.poll_interval)
+        .retrieval(settings.retrieval.clone())
         .max_records(settings.max_records)
         .max_leases(settings.max_leases)
         .shard_sync_interval(settings.sync_interval)

@@ -5,8 +5,12 @@
 //! refused; a sequence number of another stream is refused; nothing of a stream that is gone can be read.
 
 use super::history::RecordId;
+use super::subscription::{SimSubscription, Subscribed};
 use crate::checkpoint::Position;
-use crate::client::{IteratorStart, KinesisApi, PutRecord, RecordsPage, Shard, StreamSummary};
+use crate::client::{
+    IteratorStart, KinesisApi, PutRecord, RecordsPage, Shard, StreamConsumer, StreamSummary,
+    SubscribeRequest, Subscription,
+};
 use crate::error::{Error, ErrorKind};
 use crate::processor::Record;
 use async_trait::async_trait;
@@ -51,6 +55,7 @@ pub(super) struct Kinesis {
     /// Iterators of earlier generations have expired.
     pub(super) generation: u64,
     next_sequence: u64,
+    pub(super) next_subscription: u64,
     pub(super) quirks: Quirks,
 }
 
@@ -58,6 +63,7 @@ pub(super) struct Kinesis {
 pub(super) struct Stream {
     pub(super) created_ms: u64,
     pub(super) shards: Vec<SimShard>,
+    pub(super) subscribed: Subscribed,
 }
 
 #[derive(Debug)]
@@ -112,7 +118,7 @@ impl Put {
     }
 }
 
-const ARN: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
+pub(super) const ARN: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
 
 impl Stream {
     /// The stream's identity for leases.
@@ -170,6 +176,7 @@ impl Kinesis {
             skew_ms: 0,
             generation: 0,
             next_sequence: 1,
+            next_subscription: 0,
             quirks,
         };
         kinesis.create(shards, Duration::ZERO, Duration::ZERO);
@@ -182,6 +189,7 @@ impl Kinesis {
         let mut stream = Stream {
             created_ms: self.now_ms(now).max(last + 1000) - 500,
             shards: Vec::new(),
+            subscribed: Subscribed::default(),
         };
         for range in HashKeyRange::divide(NonZeroU32::new(shards).unwrap()) {
             stream.add(&[], range, now);
@@ -311,6 +319,14 @@ impl Kinesis {
         stream.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no stream at {now:?}")))
     }
 
+    /// The same to be changed.
+    pub(super) fn existing(&mut self, now: Duration) -> Result<&mut Stream, Error> {
+        self.stream(now)?;
+        self.streams
+            .last_mut()
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "no stream"))
+    }
+
     fn summary(&self, now: Duration) -> Result<StreamSummary, Error> {
         let stream = self.stream(now)?;
         let status = if now < self.creating_until {
@@ -346,7 +362,7 @@ impl Kinesis {
             .collect())
     }
 
-    fn iterator(
+    pub(super) fn iterator(
         &self,
         now: Duration,
         shard_id: &str,
@@ -428,31 +444,54 @@ impl Kinesis {
             usize::try_from(at).unwrap(),
         );
         self.count_read(index, now, rng)?;
+        self.readable(index)?;
         let quirks = &self.quirks;
-        let stream = self.streams.last().unwrap();
-        let found = &stream.shards[index];
+        let most = quirks.page_records.min(usize::try_from(limit).unwrap());
+        let most = if rng.f64() < quirks.empty { 0 } else { most };
+        let page = self.page(now, index, at, most)?;
+        let next = |end: String| format!("{created}|{index}|{end}|{generation}|{now_ms}");
+        Ok(RecordsPage {
+            next_iterator: page.next_iterator.map(next),
+            ..page
+        })
+    }
+
+    fn readable(&self, index: usize) -> Result<&SimShard, Error> {
+        let found = &self.current().shards[index];
         if found.unlisted {
             return Err(Error::new(
                 ErrorKind::NotFound,
                 "the shard has outlived the retention",
             ));
         }
+        Ok(found)
+    }
+
+    /// At most so many records from a place on; the next place stands for the next iterator.
+    pub(super) fn page(
+        &self,
+        now: Duration,
+        index: usize,
+        at: usize,
+        most: usize,
+    ) -> Result<RecordsPage, Error> {
+        let found = self.readable(index)?;
+        let now_ms = self.now_ms(now);
         let from = at.max(found.trimmed);
-        let most = quirks.page_records.min(usize::try_from(limit).unwrap());
-        let most = if rng.f64() < quirks.empty { 0 } else { most };
+        let most = self.quirks.page_records.min(most);
         let end = found.records.len().min(from + most);
         let over = found.shard.closed && end == found.records.len();
         let is_child = |other: &&SimShard| other.shard.parents.contains(&found.shard.shard_id);
-        let named = over && quirks.names_children;
-        let children = stream.shards.iter().filter(is_child).filter(|_| named);
+        let named = over && self.quirks.names_children;
+        let shards = self.current().shards.iter();
+        let children = shards.filter(is_child).filter(|_| named);
         Ok(RecordsPage {
             records: found.records[from..end].iter().map(Put::record).collect(),
             millis_behind_latest: found
                 .records
                 .get(end)
                 .map_or(0, |next| now_ms.saturating_sub(next.arrival_ms).max(1)),
-            next_iterator: (!over)
-                .then(|| format!("{created}|{index}|{end}|{generation}|{now_ms}")),
+            next_iterator: (!over).then(|| end.to_string()),
             children: children.map(|child| child.shard.clone()).collect(),
         })
     }
@@ -540,5 +579,33 @@ impl KinesisApi for SimKinesis {
                     .read(world.now, &iterator, limit, &mut world.rng)
             })
             .await
+    }
+
+    async fn register_consumer(
+        &self,
+        _stream_arn: &str,
+        _name: &str,
+    ) -> Result<StreamConsumer, Error> {
+        self.0.ask(|world| world.kinesis.register(world.now)).await
+    }
+
+    async fn describe_consumer(&self, consumer_arn: &str) -> Result<StreamConsumer, Error> {
+        let arn = consumer_arn.to_owned();
+        self.0
+            .ask(move |world| world.kinesis.consumer(world.now, &arn))
+            .await
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequest<'_>,
+    ) -> Result<Box<dyn Subscription>, Error> {
+        let (arn, shard) = (request.consumer_arn.to_owned(), request.shard_id.to_owned());
+        let start = request.start;
+        let place = self
+            .0
+            .ask(move |world| world.kinesis.subscribe(world.now, &arn, (&shard, start)))
+            .await?;
+        Ok(Box::new(SimSubscription::new(self.0.clone(), place)))
     }
 }

@@ -15,6 +15,7 @@ mod processor;
 mod scenario;
 mod settled;
 mod store;
+mod subscription;
 #[cfg(test)]
 mod tests;
 mod trace;

@@ -64,6 +64,8 @@ pub(super) struct Scenario {
     /// How far hosts may be apart in time.
     pub(super) tick: Duration,
     pub(super) poll_interval: Duration,
+    /// Whether the workers read by enhanced fan-out.
+    pub(super) fan_out: bool,
     pub(super) sync_interval: Duration,
     pub(super) max_records: u32,
     pub(super) shutdown_grace: Duration,
@@ -81,6 +83,8 @@ pub(super) struct Scenario {
 
 impl Scenario {
     pub(super) fn draw(seed: u64) -> Self {
+        // By itself, so that everything else is as it is without; and such that the seeds that tests name poll.
+        let fan_out = Rng::with_seed(seed ^ 0x6661_6e5f_6f75_7543).u8(..3) == 0;
         let mut rng = Rng::with_seed(seed);
         let rng = &mut rng;
         let failover = Duration::from_millis(match rng.u8(..10) {
@@ -97,6 +101,7 @@ impl Scenario {
         let names_children = rng.u8(..4) > 0;
         Scenario {
             seed,
+            fan_out,
             hosts,
             shards: rng.u32(1..=8),
             initial,

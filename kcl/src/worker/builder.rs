@@ -4,7 +4,7 @@ use super::opening::{Clients, Opener, twice};
 use super::stream_config::StreamConfig;
 use super::{Worker, WorkerHandle};
 use crate::client::KinesisApi;
-use crate::config::{ForeignRecords, InitialPosition, STREAMS_MAX, WorkerConfig};
+use crate::config::{ForeignRecords, InitialPosition, Retrieval, STREAMS_MAX, WorkerConfig};
 use crate::dead_letter::DeadLetterQueue;
 use crate::error::{Error, ErrorKind};
 use crate::lease::LeaseStore;
@@ -70,6 +70,8 @@ impl WorkerBuilder {
         initial_position: InitialPosition;
         /// A worker that showed no life for this long loses its shards; default 10 s.
         failover_time: Duration;
+        /// Polling or enhanced fan-out; default polling.
+        retrieval: Retrieval;
         /// Pause at the tip of a shard; default 200 ms.
         poll_interval: Duration;
         /// Records asked for in one read and handed over in one batch; default 10,000.
@@ -169,7 +171,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// Checks the settings and finds the streams, and the dead letter streams.
+    /// Checks the settings and finds the streams, and the dead letter streams. Under enhanced fan-out it registers the consumer of each stream; where
+    /// that fails, its shards are polled, and it is tried again later.
     ///
     /// # Errors
     /// `Configuration`: a setting is missing or out of range, or a stream is given twice. `NotFound`: there is no such stream. `Unavailable`: the

@@ -8,6 +8,7 @@ use crate::client::{HttpClient, KinesisApi, StreamSummary};
 use crate::config::{InitialPosition, WorkerConfig};
 use crate::dead_letter::DeadLetterQueue;
 use crate::error::{Error, ErrorKind};
+use crate::fetch::registration::Consumer;
 use crate::lease::LeaseStore;
 use crate::policy::ErrorPolicy;
 use crate::shard::deliver::{FailureHandling, GivenUp};
@@ -79,6 +80,8 @@ pub(super) struct Found {
     /// even if it is closed by the time the shards are listed (K4).
     open: BTreeSet<String>,
     client: Arc<dyn KinesisApi>,
+    /// The consumer to read by, under enhanced fan-out.
+    consumer: Option<Arc<Consumer>>,
     reading: Reading,
     failures: FailureHandling,
 }
@@ -109,11 +112,16 @@ impl Opener {
         if let Some(queue) = &failures.dead_letters {
             queue.open(&client, &summary).await?;
         }
+        let consumer = match &reading.consumer_name {
+            Some(name) => Some(Consumer::register(&client, &summary, name).await),
+            None => None,
+        };
         Ok(Found {
             called,
             summary,
             open,
             client,
+            consumer,
             reading,
             failures,
         })
@@ -157,6 +165,7 @@ impl Opener {
             name: found.summary.name,
             identity,
             client,
+            consumer: found.consumer,
             reading: found.reading,
             failures: found.failures,
             sync: Arc::new(Notify::new()),

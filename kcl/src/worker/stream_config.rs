@@ -1,6 +1,6 @@
 //! What a worker is told about one of its streams. What is not said is as the worker's builder says.
 
-use crate::config::{ForeignRecords, InitialPosition, WorkerConfig};
+use crate::config::{ForeignRecords, InitialPosition, Retrieval, WorkerConfig};
 use crate::dead_letter::DeadLetterQueue;
 use crate::error::Error;
 use crate::policy::ErrorPolicy;
@@ -23,6 +23,7 @@ use std::time::Duration;
 pub struct StreamConfig {
     stream: String,
     initial_position: Option<InitialPosition>,
+    retrieval: Option<Retrieval>,
     poll_interval: Option<Duration>,
     max_records: Option<u32>,
     foreign_records: Option<ForeignRecords>,
@@ -35,6 +36,7 @@ impl fmt::Debug for StreamConfig {
         f.debug_struct("StreamConfig")
             .field("stream", &self.stream)
             .field("initial_position", &self.initial_position)
+            .field("retrieval", &self.retrieval)
             .field("poll_interval", &self.poll_interval)
             .field("max_records", &self.max_records)
             .field("foreign_records", &self.foreign_records)
@@ -60,6 +62,7 @@ impl StreamConfig {
         StreamConfig {
             stream: stream.into(),
             initial_position: None,
+            retrieval: None,
             poll_interval: None,
             max_records: None,
             foreign_records: None,
@@ -71,6 +74,8 @@ impl StreamConfig {
     settings! {
         /// Where to start without leases; see [`WorkerConfig::initial_position`].
         initial_position: InitialPosition;
+        /// Polling or enhanced fan-out; see [`WorkerConfig::retrieval`].
+        retrieval: Retrieval;
         /// Pause at the tip of a shard; see [`WorkerConfig::poll_interval`].
         poll_interval: Duration;
         /// Records asked for in one read and handed over in one batch; see [`WorkerConfig::max_records`].
@@ -106,6 +111,10 @@ impl StreamConfig {
         let with_worker = WorkerConfig {
             stream: self.stream.clone(),
             initial_position: self.initial_position.unwrap_or(worker.initial_position),
+            retrieval: self
+                .retrieval
+                .clone()
+                .unwrap_or_else(|| worker.retrieval.clone()),
             poll_interval: self.poll_interval.unwrap_or(worker.poll_interval),
             max_records: self.max_records.unwrap_or(worker.max_records),
             foreign_records: self.foreign_records.unwrap_or(worker.foreign_records),
@@ -114,6 +123,7 @@ impl StreamConfig {
         with_worker.validate()?;
         Ok(Reading {
             initial: with_worker.initial_position,
+            consumer_name: with_worker.consumer_name().map(str::to_owned),
             poll_interval: with_worker.poll_interval,
             max_records: with_worker.max_records,
             foreign_records: with_worker.foreign_records,

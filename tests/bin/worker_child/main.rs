@@ -16,8 +16,8 @@ mod voice;
 use async_trait::async_trait;
 use counter::Counter;
 use kcl::{
-    Checkpointer, PostgresLeaseStore, ProcessorError, RecordBatch, RecordProcessor, ShardInfo,
-    SqliteLeaseStore, Worker,
+    Checkpointer, PostgresLeaseStore, ProcessorError, RecordBatch, RecordProcessor, Retrieval,
+    ShardInfo, SqliteLeaseStore, Worker,
 };
 use prepared::InTwoPhases;
 use settings::Settings;
@@ -188,6 +188,12 @@ async fn run(settings: Settings) -> Result<(), ProcessorError> {
             settings.number("--failover-ms", 10_000)?,
         ))
         .poll_interval(Duration::from_millis(settings.number("--poll-ms", 100)?))
+        .retrieval(match settings.number("--fan-out", 0)? {
+            0 => Retrieval::Polling,
+            _ => Retrieval::FanOut {
+                consumer_name: None,
+            },
+        })
         .max_records(u32::try_from(settings.number("--max-records", 1000)?)?);
     let builder = match Store::parse(&settings.text("--leases")?) {
         Store::Sqlite(path) => builder.lease_store(SqliteLeaseStore::open(path).await?),

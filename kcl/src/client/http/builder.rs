@@ -3,6 +3,7 @@
 use super::HttpClient;
 use crate::client::credentials::Signer;
 use crate::client::retry::RetryPolicy;
+use crate::client::subscribe::Connections;
 use crate::client::target::{Env, Target};
 use crate::error::{Error, ErrorKind};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
@@ -52,13 +53,16 @@ impl HttpClient {
         target: Target,
         request_timeout: Duration,
     ) -> Result<HttpClient, Error> {
-        let http = connections(&target, request_timeout, None)?;
-        Ok(HttpClient::over(http, Signer::new(target, None)))
+        let http = connections(&target, request_timeout, &[])?;
+        let subscriptions = Connections::new(target.is_loopback(), request_timeout, Vec::new());
+        let signer = Signer::new(target, None);
+        Ok(HttpClient::over(http, subscriptions, signer))
     }
 
-    fn over(http: reqwest::Client, signer: Signer) -> HttpClient {
+    fn over(http: reqwest::Client, subscriptions: Connections, signer: Signer) -> HttpClient {
         HttpClient {
             http,
+            subscriptions,
             signer,
             retry: RetryPolicy::default(),
             dialect: super::Dialect::default(),
@@ -117,8 +121,13 @@ impl HttpClientBuilder {
             None => Target::resolve(endpoint, region, &self.stream, env)?,
         };
         let bundle = env("AWS_CA_BUNDLE").filter(|path| !path.is_empty());
-        let http = connections(&target, self.request_timeout, bundle.as_deref())?;
-        let mut client = HttpClient::over(http, Signer::new(target, self.provider));
+        let certificates = bundle.as_deref().map(certificates).transpose()?;
+        let certificates = certificates.unwrap_or_default();
+        let http = connections(&target, self.request_timeout, &certificates)?;
+        let is_loopback = target.is_loopback();
+        let subscriptions = Connections::new(is_loopback, self.request_timeout, certificates);
+        let signer = Signer::new(target, self.provider);
+        let mut client = HttpClient::over(http, subscriptions, signer);
         if let Some(attempts) = env("AWS_MAX_ATTEMPTS").filter(|value| !value.is_empty()) {
             client.retry.attempts = attempts_of(&attempts)?;
         }
@@ -141,7 +150,7 @@ fn attempts_of(text: &str) -> Result<u32, Error> {
 fn connections(
     target: &Target,
     request_timeout: Duration,
-    ca_bundle: Option<&str>,
+    certificates: &[reqwest::Certificate],
 ) -> Result<reqwest::Client, Error> {
     let mut builder = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT.min(request_timeout))
@@ -153,8 +162,8 @@ fn connections(
     if target.is_loopback() {
         builder = builder.no_proxy();
     }
-    if let Some(path) = ca_bundle {
-        builder = builder.tls_certs_merge(certificates(path)?);
+    if !certificates.is_empty() {
+        builder = builder.tls_certs_merge(certificates.to_vec());
     }
     builder.build().map_err(|error| {
         let message = "no HTTP client can be made";

@@ -40,8 +40,10 @@ pub(super) fn k1_tokens_grow_and_fence(facts: &Facts) -> Verdict {
     Ok(())
 }
 
-/// A checkpoint that the application was told is stored, is stored. In a shutdown it is kept for the release.
+/// A checkpoint that the application was told is stored, is stored. In a shutdown it is kept for the release. One that was deleted by hand before the
+/// answer came proves nothing.
 pub(super) fn k1_acknowledged_checkpoints_are_stored(facts: &Facts) -> Verdict {
+    let torn = facts.torn_out();
     let mut leases = Leases::default();
     let mut leaving = BTreeSet::new();
     for (index, entry) in facts.entries() {
@@ -55,7 +57,8 @@ pub(super) fn k1_acknowledged_checkpoints_are_stored(facts: &Facts) -> Verdict {
             }
             Step::Answered(position, None) if !leaving.contains(tenure) => {
                 let token = facts.history.tenures[*tenure].token.as_ref();
-                let Some(lease) = token.and_then(|token| leases.get(&token.key)) else {
+                let lease = token.and_then(|token| leases.get(&token.key));
+                let Some(lease) = lease.filter(|lease| !torn.contains(&lease.key)) else {
                     continue;
                 };
                 if !position.may_advance_to(&lease.checkpoint) {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::checkpoint::{Checkpointer, Position};
-use crate::config::ForeignRecords;
+use crate::config::{ForeignRecords, Retrieval};
 use crate::error::ErrorKind;
 use crate::lease::MemoryLeaseStore;
 use crate::processor::{ProcessorError, Record, RecordBatch, RecordProcessor, ShardInfo};
@@ -198,21 +198,41 @@ enum Trouble {
     ExpiredIterators,
     Failures,
     Throttling,
+    /// Nothing, and records are pushed.
+    Pushed,
+    /// Subscriptions are refused for a while.
+    PushedLate,
 }
 
 impl Trouble {
-    const ALL: [Trouble; 4] = [
+    const ALL: [Trouble; 6] = [
         Trouble::None,
         Trouble::ExpiredIterators,
         Trouble::Failures,
         Trouble::Throttling,
+        Trouble::Pushed,
+        Trouble::PushedLate,
     ];
+
+    fn retrieval(self) -> Retrieval {
+        match self {
+            Trouble::Pushed | Trouble::PushedLate => Retrieval::FanOut {
+                consumer_name: None,
+            },
+            _ => Retrieval::Polling,
+        }
+    }
 
     /// The last failure comes first.
     fn befall(self, kinesis: &FakeKinesis) {
         use ErrorKind::{AccessDenied, Expired, NotFound, Protocol, Throttled, Unavailable};
+        if self == Trouble::PushedLate {
+            // For long enough that the shard is polled meanwhile.
+            kinesis.refuse_next(&[Unavailable; 6]);
+        }
         kinesis.fail(match self {
-            Trouble::None => &[],
+            Trouble::None | Trouble::Pushed => &[],
+            Trouble::PushedLate => &[Unavailable, Expired],
             Trouble::ExpiredIterators => &[Expired, Expired, Unavailable, Expired],
             Trouble::Failures => &[AccessDenied, Unavailable, NotFound, Protocol, Unavailable],
             Trouble::Throttling => &[Throttled, Expired, Throttled, Throttled],
@@ -230,14 +250,18 @@ async fn change_of_owner(shape: &[usize], count: usize, trouble: Trouble) -> Res
     let places = fill(&kinesis, 0, shape);
     desk.set(|state| state.stop_after = Some(count));
     let first = desk
-        .launch(builder(&kinesis, store.clone(), "a"), "a")
+        .launch(
+            builder(&kinesis, store.clone(), "a").retrieval(trouble.retrieval()),
+            "a",
+        )
         .await;
     desk.until_acknowledged(count).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     first.task.abort();
     desk.set(|state| state.stop_after = None);
     trouble.befall(&kinesis);
-    let second = desk.launch(builder(&kinesis, store, "b"), "b").await;
+    let second = builder(&kinesis, store, "b").retrieval(trouble.retrieval());
+    let second = desk.launch(second, "b").await;
     tokio::time::sleep(SECOND * 30).await;
     second.stop().await.unwrap();
 
@@ -274,10 +298,12 @@ async fn k4_the_test_catches_a_reader_that_restarts_after_the_aggregate() {
     let undisturbed = change_of_owner(MIXED, 3, Trouble::None).await;
     let expired = change_of_owner(MIXED, 3, Trouble::ExpiredIterators).await;
     let failed = change_of_owner(MIXED, 3, Trouble::Failures).await;
+    let pushed = change_of_owner(MIXED, 3, Trouble::PushedLate).await;
     drop(making);
     undisturbed.unwrap();
     assert!(expired.unwrap_err().starts_with("expected"));
     assert!(failed.unwrap_err().starts_with("expected"));
+    assert!(pushed.unwrap_err().starts_with("expected"));
 }
 
 /// Goal: the same when every owner dies after one user record.

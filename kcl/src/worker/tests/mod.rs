@@ -4,6 +4,7 @@ mod aggregates;
 mod balance;
 mod dead_letters;
 mod failover;
+mod fan_out;
 mod loss;
 mod observed;
 mod policy;

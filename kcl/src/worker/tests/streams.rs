@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::ErrorKind;
-use crate::client::{IteratorStart, PutRecord, RecordsPage, Shard, StreamSummary};
+use crate::client::{
+    IteratorStart, PutRecord, RecordsPage, Shard, StreamConsumer, StreamSummary, SubscribeRequest,
+    Subscription,
+};
+use crate::config::Retrieval;
 use crate::fake::recorder::{Event, Recorder};
 use crate::lease::{Lease, MemoryLeaseStore};
 use crate::policy::ErrorPolicy;
@@ -20,6 +24,8 @@ struct Region(BTreeMap<String, FakeKinesis>);
 
 impl Region {
     fn stream(&self, stream: &str) -> Result<&FakeKinesis, Error> {
+        // What names a consumer names its stream before it.
+        let (stream, _) = stream.split_once("/consumer/").unwrap_or((stream, ""));
         let name = stream.rsplit('/').next().unwrap();
         let none = || Error::new(ErrorKind::NotFound, format!("no stream {name}"));
         self.0.get(name).ok_or_else(none)
@@ -56,6 +62,27 @@ impl KinesisApi for Region {
 
     async fn put_record(&self, record: PutRecord<'_>) -> Result<SequenceNumber, Error> {
         self.stream(record.stream)?.put_record(record).await
+    }
+
+    async fn register_consumer(
+        &self,
+        stream_arn: &str,
+        name: &str,
+    ) -> Result<StreamConsumer, Error> {
+        let kinesis = self.stream(stream_arn)?;
+        kinesis.register_consumer(stream_arn, name).await
+    }
+
+    async fn describe_consumer(&self, consumer_arn: &str) -> Result<StreamConsumer, Error> {
+        let kinesis = self.stream(consumer_arn)?;
+        kinesis.describe_consumer(consumer_arn).await
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequest<'_>,
+    ) -> Result<Box<dyn Subscription>, Error> {
+        self.stream(request.consumer_arn)?.subscribe(request).await
     }
 }
 
@@ -163,6 +190,32 @@ async fn every_stream_has_its_own_position_and_policy() {
     assert_eq!(counts.skipped, 1);
     let deliveries = scene.journals["clicks"].deliveries();
     assert!(poison.iter().all(|early| !deliveries.contains_key(early)));
+}
+
+/// Goal: each stream is read in its own way, by the consumer that is registered with it.
+#[tokio::test(start_paused = true)]
+async fn every_stream_has_its_own_retrieval() {
+    let scene = Scene::new(&[("clicks", 2), ("orders", 2), ("returns", 1)]);
+    let pushed = Retrieval::FanOut {
+        consumer_name: None,
+    };
+    let builder = scene
+        .builder("w", "orders")
+        .retrieval(pushed)
+        .also_stream(StreamConfig::new("clicks").retrieval(Retrieval::Polling))
+        .also_stream("returns");
+    let worker = scene.launch(builder, "w").await;
+    for _ in 0..3 {
+        scene.put(3);
+        tokio::time::sleep(SECOND * 7).await;
+    }
+    for (name, is_pushed) in [("clicks", false), ("orders", true), ("returns", true)] {
+        scene.until_processed(name).await;
+        let kinesis = &scene.region.0[name];
+        let found = (kinesis.subscriptions() > 0, kinesis.reads() == 0);
+        assert_eq!(found, (is_pushed, is_pushed), "{name}");
+    }
+    worker.stop().await.unwrap();
 }
 
 /// Goal: the shards of all streams are divided together, K4 and K5 hold for each, and who dies is replaced in all.
