@@ -148,6 +148,16 @@ impl<S: LeaseStore> LeaseStore for Counting<S> {
         inner.register(application, worker_id, profile).await
     }
 
+    async fn announce(
+        &self,
+        application: &str,
+        worker: &Registration,
+        profile: &WorkerProfile,
+    ) -> Result<(), Error> {
+        let inner = self.writes("announce").await;
+        inner.announce(application, worker, profile).await
+    }
+
     async fn heartbeat(
         &self,
         application: &str,
