@@ -1,7 +1,7 @@
 //! Settings and components in, a worker out.
 
 use super::{Beginning, Components, Worker, WorkerHandle};
-use crate::client::{HttpClient, KinesisApi};
+use crate::client::{HttpClient, HttpClientBuilder, KinesisApi};
 use crate::config::{ForeignRecords, InitialPosition, WorkerConfig};
 use crate::dead_letter::DeadLetterQueue;
 use crate::error::{Error, ErrorKind};
@@ -9,6 +9,7 @@ use crate::lease::LeaseStore;
 use crate::policy::ErrorPolicy;
 use crate::processor::RecordProcessorFactory;
 use crate::shard::deliver::FailureHandling;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ pub struct WorkerBuilder {
     config: WorkerConfig,
     store: Option<Arc<dyn LeaseStore>>,
     client: Option<Arc<dyn KinesisApi>>,
+    credentials: Option<SharedCredentialsProvider>,
     policy: ErrorPolicy,
     dead_letters: Option<Arc<dyn DeadLetterQueue>>,
 }
@@ -29,6 +31,7 @@ impl fmt::Debug for WorkerBuilder {
             .field("config", &self.config)
             .field("store", &self.store)
             .field("client", &self.client)
+            .field("credentials", &self.credentials)
             .field("policy", &self.policy)
             .field("dead_letters", &self.dead_letters.is_some())
             .finish()
@@ -51,6 +54,7 @@ impl WorkerBuilder {
             config: WorkerConfig::new(application, stream),
             store: None,
             client: None,
+            credentials: None,
             policy: ErrorPolicy::retry(),
             dead_letters: None,
         }
@@ -119,6 +123,14 @@ impl WorkerBuilder {
         self
     }
 
+    /// Where credentials come from, instead of the environment and (with the feature `aws-config`) AWS's own configuration: see
+    /// [`HttpClientBuilder::credentials_provider`]. It makes no difference to a [`client`](WorkerBuilder::client) of one's own.
+    #[must_use]
+    pub fn credentials_provider(mut self, provider: impl ProvideCredentials + 'static) -> Self {
+        self.credentials = Some(SharedCredentialsProvider::new(provider));
+        self
+    }
+
     /// What becomes of records whose processing fails; default [`ErrorPolicy::retry`], for ever.
     #[must_use]
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
@@ -143,6 +155,7 @@ impl WorkerBuilder {
             config,
             store,
             client,
+            credentials,
             policy,
             dead_letters,
         } = self;
@@ -159,12 +172,7 @@ impl WorkerBuilder {
         })?;
         let client = match client {
             Some(client) => client,
-            None => Arc::new(HttpClient::new(
-                config.endpoint.as_deref(),
-                config.region.as_deref(),
-                &config.stream,
-                config.effective_request_timeout(),
-            )?),
+            None => Arc::new(client_of(&config, credentials).await?),
         };
         let beginning = Beginning::of(&*client, &config).await?;
         if let Some(queue) = &dead_letters {
@@ -192,4 +200,35 @@ impl WorkerBuilder {
             done,
         })
     }
+}
+
+/// The client that the settings and the environment say.
+async fn client_of(
+    config: &WorkerConfig,
+    credentials: Option<SharedCredentialsProvider>,
+) -> Result<HttpClient, Error> {
+    let mut builder = HttpClient::builder(&config.stream)
+        .request_timeout(config.effective_request_timeout())
+        .shared_provider(credentials);
+    if let Some(endpoint) = &config.endpoint {
+        builder = builder.endpoint(endpoint);
+    }
+    if let Some(region) = &config.region {
+        builder = builder.region(region);
+    }
+    finish(builder).await
+}
+
+#[cfg(feature = "aws-config")]
+async fn finish(builder: HttpClientBuilder) -> Result<HttpClient, Error> {
+    builder.load().await
+}
+
+#[cfg(not(feature = "aws-config"))]
+#[expect(
+    clippy::unused_async,
+    reason = "it is awaited with the feature aws-config"
+)]
+async fn finish(builder: HttpClientBuilder) -> Result<HttpClient, Error> {
+    builder.build()
 }
