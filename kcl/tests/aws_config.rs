@@ -2,6 +2,8 @@
 //!
 //! A listener on this machine plays everybody: Kinesis, which tells by the signature who asked, the metadata of an EC2 machine, and a container's agent.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
 use kcl::client::{HttpClient, KinesisApi};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};

@@ -110,8 +110,6 @@ impl<F: RecordProcessorFactory> Run<F> {
             first.shards,
             Arc::clone(&shared.board),
         ));
-        let window = shared.window.clone();
-        shared.board.vitals.begin(window, config.failover_time);
         let identity = stream.identity();
         let work = Work {
             config: &config,
@@ -133,6 +131,9 @@ impl<F: RecordProcessorFactory> Run<F> {
 
     /// Works until asked to shut down, or until the worker cannot go on.
     pub(super) async fn until(mut self, asked: CancellationToken) -> Result<(), Error> {
+        let window = self.shared.window.clone();
+        let vitals = &self.shared.board.vitals;
+        vitals.begin(window, self.config.failover_time);
         let mut look_at = clock::now();
         loop {
             self.shared.board.vitals.turned();
