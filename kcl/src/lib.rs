@@ -113,7 +113,7 @@
 //! # What can be seen of it
 //!
 //! [`WorkerHandle::health`] is for probes: live, ready, and the reasons why not. [`WorkerHandle::shards`] tells what each shard is doing. Metrics go to
-//! whatever recorder of the `metrics` crate is installed; [`metrics`] lists them. Logs go through `tracing`: what a
+//! whatever recorder of the `metrics` crate is installed; [`kcl::metrics`](crate::metrics) lists them. Logs go through `tracing`: what a
 //! processor logs is in the spans `shard` (`application`, `stream`, `shard`, `counter`) and `batch` (`first`, `last`, `records`), and never has data in it.
 
 pub mod checkpoint;
