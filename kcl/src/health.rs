@@ -91,7 +91,7 @@ struct State {
     /// Set when the worker has started.
     beating: Option<Beating>,
     stopping: bool,
-    troubles: BTreeMap<&'static str, (Instant, String)>,
+    troubles: BTreeMap<String, (Instant, String)>,
 }
 
 #[derive(Debug)]
@@ -132,16 +132,17 @@ impl Vitals {
     }
 
     /// Something fails, perhaps not for the first time.
-    pub(crate) fn trouble(&self, what: &'static str, error: &Error) {
+    pub(crate) fn trouble(&self, what: &str, error: &Error) {
         let now = clock::now();
         self.with(|state| {
-            let trouble = state.troubles.entry(what).or_insert((now, String::new()));
+            let trouble = state.troubles.entry(what.to_owned());
+            let trouble = trouble.or_insert((now, String::new()));
             trouble.1 = error.to_string();
         });
     }
 
     /// It works.
-    pub(crate) fn well(&self, what: &'static str) {
+    pub(crate) fn well(&self, what: &str) {
         self.with(|state| state.troubles.remove(what));
     }
 
@@ -213,7 +214,13 @@ fn stalled(shards: &[ShardStatus]) -> Vec<String> {
     let mut reasons: Vec<String> = named
         .map(|status| {
             let seconds = status.for_how_long.as_secs();
-            format!("{} for {seconds} s: {}", status.shard_id, status.activity)
+            let ShardStatus {
+                shard_id,
+                stream_name,
+                activity,
+                ..
+            } = status;
+            format!("{shard_id} of {stream_name} for {seconds} s: {activity}")
         })
         .collect();
     if stalled.len() > SHARDS_NAMED {
@@ -277,6 +284,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn shards_that_are_retried_for_long_are_named_but_not_all_of_them() {
         let status = |shard: usize, seconds: u64| ShardStatus {
+            stream_name: "orders".to_owned(),
             shard_id: format!("shard-{shard}"),
             activity: Activity::Retrying {
                 what: "process_records".to_owned(),
@@ -293,7 +301,7 @@ mod tests {
         let many: Vec<ShardStatus> = (0..9).map(|shard| status(shard, 60)).collect();
         let health = vitals.health(&many, false);
         assert_eq!(health.reasons.len(), SHARDS_NAMED + 1);
-        assert!(health.reasons[0].contains("shard-0 for 60 s") && health.is_live());
+        assert!(health.reasons[0].contains("shard-0 of orders for 60 s") && health.is_live());
         let json = serde_json::to_value(&health).unwrap();
         assert_eq!(json["state"], "degraded");
         assert_eq!(

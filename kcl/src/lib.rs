@@ -129,6 +129,7 @@ pub mod health;
 mod key;
 pub mod lease;
 pub mod metrics;
+pub mod ops;
 pub mod policy;
 pub mod processor;
 #[cfg(test)]
@@ -154,7 +155,9 @@ pub use processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 pub use status::{Activity, ShardStatus};
-pub use worker::{Counts, Worker, WorkerBuilder, WorkerHandle};
+pub use worker::{
+    Counts, StreamConfig, StreamState, StreamStatus, Worker, WorkerBuilder, WorkerHandle,
+};
 
 /// The SQL library whose transactions [`Checkpointer::checkpoint_in`] takes.
 pub use sqlx;

@@ -7,6 +7,7 @@ mod exactly_once;
 mod full_disk;
 mod kills;
 mod limits;
+mod operations;
 mod postgres;
 mod refusals;
 mod scene;

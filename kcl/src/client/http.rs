@@ -89,6 +89,11 @@ impl HttpClient {
         builder.build()
     }
 
+    /// The region that requests are signed for.
+    pub(crate) fn region(&self) -> &str {
+        &self.signer.place().region
+    }
+
     /// Sends a call in JSON until it succeeds, fails for good, or the attempts are used up; gives the server's clock as well.
     async fn call<A: DeserializeOwned>(
         &self,

@@ -72,7 +72,7 @@ async fn k10_what_keeps_a_worker_from_working_is_a_reason() {
     tokio::time::sleep(SECOND * 60).await;
     let text = health().to_string();
     assert!(
-        text.starts_with("degraded, 2 shards held: shardId-000000000001 for"),
+        text.starts_with("degraded, 2 shards held: shardId-000000000001 of orders for"),
         "{text}"
     );
     journal.behave(|behaviour| behaviour.failures = 0);
