@@ -135,8 +135,10 @@ impl Vitals {
     pub(crate) fn trouble(&self, what: &str, error: &Error) {
         let now = clock::now();
         self.with(|state| {
-            let trouble = state.troubles.entry(what.to_owned());
-            let trouble = trouble.or_insert((now, String::new()));
+            let trouble = state
+                .troubles
+                .entry(what.to_owned())
+                .or_insert((now, String::new()));
             trouble.1 = error.to_string();
         });
     }
@@ -214,13 +216,10 @@ fn stalled(shards: &[ShardStatus]) -> Vec<String> {
     let mut reasons: Vec<String> = named
         .map(|status| {
             let seconds = status.for_how_long.as_secs();
-            let ShardStatus {
-                shard_id,
-                stream_name,
-                activity,
-                ..
-            } = status;
-            format!("{shard_id} of {stream_name} for {seconds} s: {activity}")
+            format!(
+                "{} of {} for {seconds} s: {}",
+                status.shard_id, status.stream_name, status.activity
+            )
         })
         .collect();
     if stalled.len() > SHARDS_NAMED {

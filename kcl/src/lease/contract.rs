@@ -130,6 +130,7 @@ contract!(
     a_departed_worker_leaves_nothing_behind,
     only_silent_workers_that_hold_nothing_are_forgotten,
     only_ended_leases_are_deleted,
+    a_mark_stands_for_the_leases_but_not_for_checkpoints,
     applications_are_named_in_order,
     k10_operators_see_since_when_a_lease_is_owned_and_what_troubles_it,
     k3_only_a_reset_lowers_a_checkpoint,

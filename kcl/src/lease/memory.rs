@@ -2,7 +2,7 @@
 
 use super::rules::{self, Outcome, Surroundings};
 use super::{
-    Ask, Claim, Inspection, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, NewLease,
+    Ask, Claim, Glance, Inspection, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, Mark, NewLease,
     PendingCheckpoint, RESETS_KEPT, Registration, Release, Reset, ResetChange, ResetNote, Snapshot,
     Trouble, WorkerProfile, WorkerRow,
 };
@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::seeded_bug::{Bug, made};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A lease store that lives and dies with the process. Clones share their content.
@@ -103,6 +104,22 @@ impl Application {
             workers: self.workers.values().map(|run| run.row.clone()).collect(),
             damaged: Vec::new(),
         }
+    }
+
+    fn mark(&self) -> Mark {
+        let mut hasher = DefaultHasher::new();
+        for lease in self.leases.values() {
+            let ended = lease.checkpoint == Position::ShardEnd;
+            (
+                &lease.key,
+                &lease.owner,
+                lease.counter,
+                &lease.wanted_by,
+                ended,
+            )
+                .hash(&mut hasher);
+        }
+        Mark::new(hasher.finish().to_string())
     }
 
     fn is_current(&self, worker: &Registration) -> bool {
@@ -274,6 +291,19 @@ impl LeaseStore for MemoryLeaseStore {
 
     async fn snapshot(&self, application: &str) -> Result<Snapshot, Error> {
         Ok(self.with(application, |app| app.snapshot()))
+    }
+
+    async fn glance(&self, application: &str, seen: Option<&Mark>) -> Result<Glance, Error> {
+        Ok(self.with(application, |app| {
+            let mark = app.mark();
+            let snapshot = app.snapshot();
+            if seen == Some(&mark) {
+                let workers = snapshot.workers;
+                return Glance::Same { workers };
+            }
+            let mark = Some(mark);
+            Glance::Changed { mark, snapshot }
+        }))
     }
 
     async fn lease(&self, application: &str, key: &LeaseKey) -> Result<Option<Lease>, Error> {

@@ -9,6 +9,7 @@ pub mod audit;
 #[cfg(test)]
 mod contract;
 pub mod expiry;
+mod glance;
 mod inspect;
 mod memory;
 #[cfg(feature = "postgres")]
@@ -28,6 +29,7 @@ use async_trait::async_trait;
 use millstream_wire::HashKeyRange;
 use std::fmt;
 
+pub use glance::{Glance, Mark};
 pub use inspect::{Inspection, TROUBLE_MAX_CHARS, TROUBLES_MAX, Trouble};
 pub use memory::MemoryLeaseStore;
 #[cfg(feature = "postgres")]
@@ -199,6 +201,16 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
 
     /// Leases and workers.
     async fn snapshot(&self, application: &str) -> Result<Snapshot, Error>;
+
+    /// The same for a worker that looks again and again: only what has changed since the look that gave `seen`. A store that cannot tell gives everything, as this
+    /// does.
+    async fn glance(&self, application: &str, _seen: Option<&Mark>) -> Result<Glance, Error> {
+        let snapshot = self.snapshot(application).await?;
+        Ok(Glance::Changed {
+            mark: None,
+            snapshot,
+        })
+    }
 
     /// One lease as it is now; `None` if there is none or its row is damaged.
     async fn lease(&self, application: &str, key: &LeaseKey) -> Result<Option<Lease>, Error>;

@@ -6,7 +6,7 @@ pub(in crate::lease) mod row;
 pub(in crate::lease) mod verbs;
 
 use super::{
-    Ask, Claim, Inspection, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, NewLease,
+    Ask, Claim, Glance, Inspection, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, Mark, NewLease,
     PendingCheckpoint, Registration, Release, Reset, ResetChange, ResetNote, Snapshot, Trouble,
     WorkerProfile, WorkerRow,
 };
@@ -43,6 +43,12 @@ pub(in crate::lease) trait Rows: Send {
         &mut self,
         keys: &BTreeSet<LeaseKey>,
     ) -> impl Future<Output = Result<BTreeSet<LeaseKey>, Error>> + Send;
+
+    /// Stands for the leases as they are now, checkpoints left out; `None` where reading them costs no more.
+    fn mark(&mut self) -> impl Future<Output = Result<Option<Mark>, Error>> + Send;
+
+    /// The workers.
+    fn workers(&mut self) -> impl Future<Output = Result<Vec<WorkerRow>, Error>> + Send;
 
     /// Leases and workers.
     fn everything(&mut self) -> impl Future<Output = Result<Snapshot, Error>> + Send;
@@ -238,6 +244,10 @@ impl<S: SqlStore> LeaseStore for S {
 
     async fn snapshot(&self, application: &str) -> Result<Snapshot, Error> {
         self.perform(application, &verbs::TakeSnapshot).await
+    }
+
+    async fn glance(&self, application: &str, seen: Option<&Mark>) -> Result<Glance, Error> {
+        self.perform(application, &verbs::TakeGlance { seen }).await
     }
 
     async fn lease(&self, application: &str, key: &LeaseKey) -> Result<Option<Lease>, Error> {

@@ -4,9 +4,9 @@ use super::world::{Link, ready};
 use crate::checkpoint::Position;
 use crate::error::Error;
 use crate::lease::{
-    Ask, Claim, Inspection, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, MemoryLeaseStore,
-    NewLease, PendingCheckpoint, Registration, Release, Reset, ResetChange, ResetNote, Snapshot,
-    Trouble, WorkerProfile, WorkerRow,
+    Ask, Claim, Glance, Inspection, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, Mark,
+    MemoryLeaseStore, NewLease, PendingCheckpoint, Registration, Release, Reset, ResetChange,
+    ResetNote, Snapshot, Trouble, WorkerProfile, WorkerRow,
 };
 use async_trait::async_trait;
 
@@ -74,6 +74,12 @@ impl LeaseStore for SimStore {
     async fn snapshot(&self, application: &str) -> Result<Snapshot, Error> {
         let app = application.to_owned();
         self.0.look(move |store| ready(store.snapshot(&app))).await
+    }
+
+    async fn glance(&self, application: &str, seen: Option<&Mark>) -> Result<Glance, Error> {
+        let (app, seen) = (application.to_owned(), seen.cloned());
+        let call = move |store: &MemoryLeaseStore| ready(store.glance(&app, seen.as_ref()));
+        self.0.look(call).await
     }
 
     async fn lease(&self, application: &str, key: &LeaseKey) -> Result<Option<Lease>, Error> {

@@ -290,7 +290,7 @@ pub(super) async fn keep_synced(
     mut shards: usize,
     board: Arc<Board>,
 ) -> Error {
-    let what = listing_of(&syncer.stream);
+    let listing = listing_of(&syncer.stream);
     let mut failures = 0u32;
     loop {
         let usual = interval.mul_f64(0.9 + 0.2 * fastrand::f64());
@@ -307,16 +307,19 @@ pub(super) async fn keep_synced(
         match syncer.sync().await {
             Ok(report) => {
                 failures = 0;
-                board.vitals.well(&what);
+                board.vitals.well(&listing);
                 shards = report.shards;
                 for lease in &report.vanished {
                     tracing::error!(%lease, "the shard is not listed any more, though its lease has not ended: its records outlived the retention");
                 }
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => return error,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                board.vitals.well(&listing);
+                return error;
+            }
             Err(error) => {
                 failures = failures.saturating_add(1);
-                board.vitals.trouble(&what, &error);
+                board.vitals.trouble(&listing, &error);
                 tracing::warn!(%error, failures, "the shards cannot be listed, it is tried again");
             }
         }

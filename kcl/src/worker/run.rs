@@ -14,7 +14,9 @@ use crate::lease::assign::{self, Situation};
 use crate::lease::audit::Audit;
 use crate::lease::expiry::{Expired, Observer};
 use crate::lease::renew::{OwnerWindow, Signs, bounded, keep_alive};
-use crate::lease::{LeaseStore, Loads, Registration, Release, Snapshot, WorkerProfile, WorkerRow};
+use crate::lease::{
+    Glance, LeaseStore, Loads, Mark, Registration, Release, Snapshot, WorkerProfile, WorkerRow,
+};
 use crate::processor::RecordProcessorFactory;
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
@@ -30,11 +32,8 @@ use tokio_util::sync::CancellationToken;
 /// What a worker's health names.
 const LOOKING: &str = "the leases cannot be managed";
 const ENDING: &str = "the worker cannot go on";
-/// What its health names while a stream is gone, until it is added again.
-fn gone(stream: &str) -> String {
-    format!("stream {stream} has been gone")
-}
-
+/// The leases are read anew after this, also where the store says that they are as they were.
+const READ_ANEW_AFTER: Duration = Duration::from_secs(5);
 const LONGEST_LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// How long a shutdown waits for more consumers to end before it releases the leases of those that have.
 const RELEASED_TOGETHER: Duration = Duration::from_millis(50);
@@ -55,6 +54,27 @@ pub(super) struct Run<F> {
     /// Heartbeat and shard listings; each ends only with what the worker, or its stream, cannot survive.
     background: JoinSet<Ended>,
     failed_looks: u32,
+    /// The last look at the leases, if it was carried through.
+    seen: Option<Seen>,
+}
+
+/// A look at the leases.
+struct Seen {
+    mark: Option<Mark>,
+    snapshot: Snapshot,
+    /// When the leases themselves were read.
+    read_at: clock::Instant,
+}
+
+impl Seen {
+    fn now(mark: Option<Mark>, snapshot: Snapshot) -> Self {
+        let read_at = clock::now();
+        Seen {
+            mark,
+            snapshot,
+            read_at,
+        }
+    }
 }
 
 /// What is kept about a stream that is served.
@@ -116,6 +136,8 @@ impl<F: RecordProcessorFactory> Run<F> {
                 return Err(error);
             }
         };
+        let window = shared.window.clone();
+        shared.board.vitals.begin(window, config.failover_time);
         let mut run = Run {
             held: Held::new(Arc::clone(&shared), factory, &config.worker_id),
             observer: Observer::new(config.failover_time),
@@ -128,6 +150,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             registration,
             background,
             failed_looks: 0,
+            seen: None,
         };
         for stream in opened {
             run.serve(stream);
@@ -149,15 +172,19 @@ impl<F: RecordProcessorFactory> Run<F> {
         } = opened;
         let identity = stream.identity.clone();
         let interval = self.config.shard_sync_interval;
-        let nudge = Arc::clone(&stream.sync);
-        let board = Arc::clone(&self.shared.board);
-        let listing = keep_synced(syncer, nudge, interval, shards, board);
-        self.shared.board.vitals.well(&gone(&stream.name));
+        let listing = keep_synced(
+            syncer,
+            Arc::clone(&stream.sync),
+            interval,
+            shards,
+            Arc::clone(&self.shared.board),
+        );
         let listed = identity.clone();
         let listing = self
             .background
             .spawn(async move { Ended::Listing(listed, listing.await) });
         self.shown.serving(&stream);
+        self.shared.board.vitals.well(&gone(&stream.name));
         self.held.serve(Arc::clone(&stream));
         let serving = Serving {
             stream,
@@ -277,11 +304,11 @@ impl<F: RecordProcessorFactory> Run<F> {
         if self.serving.len() == 1 {
             return Err(error);
         }
-        tracing::error!(stream = %identity, %error, "the stream is gone, the others go on");
         if let Some(serving) = self.serving.get(&identity) {
-            let vitals = &self.shared.board.vitals;
-            vitals.trouble(&gone(&serving.stream.name), &error);
+            let gone = gone(&serving.stream.name);
+            self.shared.board.vitals.trouble(&gone, &error);
         }
+        tracing::error!(stream = %identity, %error, "the stream is gone, the others go on");
         self.cease(identity, None);
         if let Err(error) = self.announce(self.held.served()).await {
             // Others go on counting on this worker for a stream that has no shards any more.
@@ -292,9 +319,6 @@ impl<F: RecordProcessorFactory> Run<F> {
 
     /// Works until asked to shut down, or until the worker cannot go on.
     pub(super) async fn until(mut self, asked: CancellationToken) -> Result<(), Error> {
-        let window = self.shared.window.clone();
-        let vitals = &self.shared.board.vitals;
-        vitals.begin(window, self.config.failover_time);
         let mut look_at = clock::now();
         loop {
             self.shared.board.vitals.turned();
@@ -359,8 +383,11 @@ impl<F: RecordProcessorFactory> Run<F> {
         self.release().await?;
         self.note_left();
         let begun = self.shared.window.begin_verification();
-        let call = self.shared.store.snapshot(&self.config.application);
-        let snapshot = bounded(self.config.failover_time, call).await?;
+        let Seen {
+            mark,
+            snapshot,
+            read_at,
+        } = self.read_leases().await?;
         self.observer.observe(&snapshot, clock::now());
         self.shared.board.vitals.turned();
         let free = self.shared.read_ahead.available_permits();
@@ -377,13 +404,51 @@ impl<F: RecordProcessorFactory> Run<F> {
         self.held.reconcile(&snapshot, &expired);
         self.shared.window.verified(begun);
         self.adopt(&snapshot).await?;
+        let mut staying = snapshot;
         if self.shared.window.is_open() {
-            let mut staying = snapshot;
             let is_leaving = |row: &WorkerRow| self.observer.is_leaving(&row.worker_id);
             staying.workers.retain(|row| !is_leaving(row));
             self.balance(&staying, &expired).await?;
         }
+        self.seen = Some(Seen {
+            mark,
+            snapshot: staying,
+            read_at,
+        });
         self.forget_dead().await
+    }
+
+    /// Leases and workers as they are. Of leases that are as they were in the last look the checkpoints may have moved on: where one matters, because a
+    /// consumer is to begin there, they are read anew.
+    async fn read_leases(&mut self) -> Result<Seen, Error> {
+        let fresh = |seen: &Seen| clock::now() < seen.read_at + READ_ANEW_AFTER;
+        let seen = self.seen.take().filter(fresh);
+        let mark = seen.as_ref().and_then(|seen| seen.mark.as_ref());
+        match (self.glance(mark).await?, seen) {
+            (Glance::Same { workers }, Some(mut seen))
+                if !seen
+                    .snapshot
+                    .leases
+                    .iter()
+                    .any(|lease| self.held.is_new(lease)) =>
+            {
+                seen.snapshot.workers = workers;
+                Ok(seen)
+            }
+            (Glance::Changed { mark, snapshot }, _) => Ok(Seen::now(mark, snapshot)),
+            (Glance::Same { .. }, _) => match self.glance(None).await? {
+                Glance::Changed { mark, snapshot } => Ok(Seen::now(mark, snapshot)),
+                Glance::Same { .. } => Err(Error::new(
+                    ErrorKind::Store,
+                    "the lease store says that leases are as before to a worker that has not seen any",
+                )),
+            },
+        }
+    }
+
+    async fn glance(&self, seen: Option<&Mark>) -> Result<Glance, Error> {
+        let call = self.shared.store.glance(&self.config.application, seen);
+        bounded(self.config.failover_time, call).await
     }
 
     /// Starts on leases that the snapshot shows as ours.
@@ -588,6 +653,11 @@ impl<F: RecordProcessorFactory> Run<F> {
             }
         }
     }
+}
+
+/// What a worker's health names when one of its streams is gone.
+fn gone(stream: &str) -> String {
+    format!("stream {stream} is gone")
 }
 
 /// What the worker says of itself.

@@ -288,3 +288,91 @@ pub(super) async fn only_ended_leases_are_deleted(stores: Stores) {
         ErrorKind::LeaseLost
     );
 }
+
+/// Whether a look says that the leases are those of the mark. Where it does, they must be, but for checkpoints; where it gives them, they
+/// are those of a snapshot.
+async fn same(store: &Arc<dyn LeaseStore>, seen: &mut (Option<Mark>, Snapshot)) -> bool {
+    let now = store.snapshot(APP).await.unwrap();
+    let without_checkpoints = |snapshot: &Snapshot| {
+        let leases = snapshot.leases.iter().map(|lease| Lease {
+            checkpoint: match lease.checkpoint {
+                Position::ShardEnd => Position::ShardEnd,
+                _ => Position::TrimHorizon,
+            },
+            pending: None,
+            ..lease.clone()
+        });
+        leases.collect::<Vec<_>>()
+    };
+    match store.glance(APP, seen.0.as_ref()).await.unwrap() {
+        Glance::Same { workers } => {
+            assert!(seen.0.is_some(), "the same as what?");
+            assert_eq!(without_checkpoints(&now), without_checkpoints(&seen.1));
+            assert_eq!(workers, now.workers);
+            true
+        }
+        Glance::Changed { mark, snapshot } => {
+            assert_eq!(snapshot, now);
+            *seen = (mark, snapshot);
+            false
+        }
+    }
+}
+
+/// Goal: a worker that looks again and again misses nothing: whatever happens to leases changes the mark. What is written all the time, heartbeats and
+/// checkpoints, does not, in a store that gives marks at all.
+pub(super) async fn a_mark_stands_for_the_leases_but_not_for_checkpoints(stores: Stores) {
+    let (one, other) = (&stores.one, &stores.other);
+    let mut seen = (None, Snapshot::default());
+    assert!(!same(other, &mut seen).await);
+    let owner = holder(one, "w1", &["a", "b", "c"]).await;
+    assert!(!same(other, &mut seen).await, "created and taken");
+    let knows_marks = seen.0.is_some();
+    let tokens = [lease(one, "a").await, lease(one, "b").await].map(|lease| token(&lease));
+    one.heartbeat(APP, &owner, &Loads::new(), &[])
+        .await
+        .unwrap();
+    one.checkpoint(APP, &tokens[0], &at(7)).await.unwrap();
+    let pending = PendingCheckpoint {
+        position: at(9),
+        state: vec![1],
+    };
+    one.prepare(APP, &tokens[1], &pending).await.unwrap();
+    assert_eq!(
+        same(other, &mut seen).await,
+        knows_marks,
+        "nothing but checkpoints"
+    );
+
+    let asker = join(one, "w2").await;
+    assert_eq!(
+        same(other, &mut seen).await,
+        knows_marks,
+        "a worker is no lease"
+    );
+    one.ask(APP, &asker, &[ask_for("a", 1, None)])
+        .await
+        .unwrap();
+    assert!(!same(other, &mut seen).await, "asked for");
+    let release = give_up(&tokens[0], None, Some("w2"));
+    one.release(APP, &[release]).await.unwrap();
+    assert!(!same(other, &mut seen).await, "handed over");
+    one.end_shard(APP, &tokens[1], &[]).await.unwrap();
+    assert!(!same(other, &mut seen).await, "ended");
+    one.delete_ended(APP, &[key("b")]).await.unwrap();
+    assert!(!same(other, &mut seen).await, "deleted");
+    one.create_leases(APP, &[new_lease("b", &["a"])])
+        .await
+        .unwrap();
+    assert!(!same(other, &mut seen).await, "created again");
+    one.deregister(APP, &asker).await.unwrap();
+    assert!(!same(other, &mut seen).await, "released");
+    one.create_leases("another", &[new_lease("d", &[])])
+        .await
+        .unwrap();
+    assert_eq!(
+        same(other, &mut seen).await,
+        knows_marks,
+        "another application"
+    );
+}

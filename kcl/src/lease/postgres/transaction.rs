@@ -11,8 +11,8 @@ use crate::lease::reset::changes_text;
 use crate::lease::sql::row::{self, Damaged};
 use crate::lease::sql::{Change, Details, Hold, Leases, Rows, Run, Scope, Signs};
 use crate::lease::{
-    Lease, LeaseKey, PendingCheckpoint, RESETS_KEPT, Reset, ResetChange, ResetNote, Snapshot,
-    WorkerProfile,
+    Lease, LeaseKey, Mark, PendingCheckpoint, RESETS_KEPT, Reset, ResetChange, ResetNote, Snapshot,
+    WorkerProfile, WorkerRow,
 };
 use sqlx::postgres::{PgConnection, PgRow, Postgres};
 use sqlx::{AssertSqlSafe, Connection, Row};
@@ -254,14 +254,23 @@ impl Rows for Transaction<'_> {
             .collect())
     }
 
-    async fn everything(&mut self) -> Result<Snapshot, Error> {
-        let leases = sqlx::query(select_leases!(
-            "WHERE l.application = $1 ORDER BY l.stream, l.lease_key"
-        ))
+    /// A sum of hashes, which the database works out where the rows are: a worker that looks five times a second is sent one row, and not all leases. Of a
+    /// checkpoint only whether it is the end counts. The version of the tables is part of it.
+    async fn mark(&mut self) -> Result<Option<Mark>, Error> {
+        let mark: String = sqlx::query_scalar(
+            "SELECT concat_ws(' ', (SELECT version FROM millstream.schema_version), count(*), sum(hashtextextended(
+                        jsonb_build_array(stream, lease_key, lease_owner, lease_counter, wanted_by, parents, hash_range_start,
+                                          hash_range_end, checkpoint = 'SHARD_END')::text, 0)))
+             FROM millstream.leases WHERE application = $1",
+        )
         .bind(self.application)
-        .fetch_all(&mut *self.inner)
+        .fetch_one(&mut *self.inner)
         .await
         .map_err(self.sql())?;
+        Ok(Some(Mark::new(mark)))
+    }
+
+    async fn workers(&mut self) -> Result<Vec<WorkerRow>, Error> {
         let workers = sqlx::query(
             "SELECT worker_id, heartbeat, streams, failover_ms, max_leases, loads
              FROM millstream.workers WHERE application = $1 ORDER BY worker_id",
@@ -270,11 +279,22 @@ impl Rows for Transaction<'_> {
         .fetch_all(&mut *self.inner)
         .await
         .map_err(self.sql())?;
-        let (leases, damaged) = self.read(&leases).await?;
         let workers = workers.iter().map(row::worker).collect::<Result<_, _>>();
+        workers.map_err(self.sql())
+    }
+
+    async fn everything(&mut self) -> Result<Snapshot, Error> {
+        let leases = sqlx::query(select_leases!(
+            "WHERE l.application = $1 ORDER BY l.stream, l.lease_key"
+        ))
+        .bind(self.application)
+        .fetch_all(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        let (leases, damaged) = self.read(&leases).await?;
         Ok(Snapshot {
             leases: leases.into_values().collect(),
-            workers: workers.map_err(self.sql())?,
+            workers: self.workers().await?,
             damaged,
         })
     }

@@ -1,7 +1,7 @@
 //! The verbs of [`LeaseStore`](crate::lease::LeaseStore) over rows in a database. What each does to one lease is
 //! [`rules`]'; here is what it reads and writes, in few statements however many leases it is about.
 
-use super::{Change, Hold, Leases, Rows, Run, Scope, Signs, Verb};
+use super::{Change, Glance, Hold, Leases, Mark, Rows, Run, Scope, Signs, Verb};
 use crate::checkpoint::Position;
 use crate::error::{Error, ErrorKind};
 use crate::lease::rules::{self, Outcome, Surroundings};
@@ -239,6 +239,26 @@ impl Verb for TakeSnapshot {
 
     async fn perform<R: Rows>(&self, rows: &mut R) -> Result<Snapshot, Error> {
         rows.everything().await
+    }
+}
+
+pub(in crate::lease) struct TakeGlance<'a> {
+    pub(in crate::lease) seen: Option<&'a Mark>,
+}
+
+impl Verb for TakeGlance<'_> {
+    type Answer = Glance;
+    const SCOPE: Scope = Scope::Look;
+
+    async fn perform<R: Rows>(&self, rows: &mut R) -> Result<Glance, Error> {
+        // What is read after it is no older: so the mark may stand for less than was read, never for more.
+        let mark = rows.mark().await?;
+        if mark.is_some() && mark.as_ref() == self.seen {
+            let workers = rows.workers().await?;
+            return Ok(Glance::Same { workers });
+        }
+        let snapshot = rows.everything().await?;
+        Ok(Glance::Changed { mark, snapshot })
     }
 }
 

@@ -8,8 +8,8 @@ use crate::lease::reset::changes_text;
 use crate::lease::sql::row::{self, Damaged};
 use crate::lease::sql::{Change, Details, Hold, Leases, Rows, Run, Signs};
 use crate::lease::{
-    Lease, LeaseKey, PendingCheckpoint, RESETS_KEPT, Reset, ResetChange, ResetNote, Snapshot,
-    WorkerProfile,
+    Lease, LeaseKey, Mark, PendingCheckpoint, RESETS_KEPT, Reset, ResetChange, ResetNote, Snapshot,
+    WorkerProfile, WorkerRow,
 };
 use serde_json::json;
 use sqlx::sqlite::{Sqlite, SqliteRow};
@@ -165,14 +165,12 @@ impl Rows for Transaction<'_> {
             .collect())
     }
 
-    async fn everything(&mut self) -> Result<Snapshot, Error> {
-        let leases = sqlx::query(select_leases!(
-            "FROM leases AS l WHERE l.application = ?1 ORDER BY l.stream, l.lease_key"
-        ))
-        .bind(self.application)
-        .fetch_all(&mut *self.inner)
-        .await
-        .map_err(self.sql())?;
+    /// The file is on this machine: looking whether the leases have changed costs what reading them does.
+    async fn mark(&mut self) -> Result<Option<Mark>, Error> {
+        Ok(None)
+    }
+
+    async fn workers(&mut self) -> Result<Vec<WorkerRow>, Error> {
         let workers = sqlx::query(
             "SELECT worker_id, heartbeat, streams, failover_ms, max_leases, loads
              FROM workers WHERE application = ?1 ORDER BY worker_id",
@@ -181,11 +179,22 @@ impl Rows for Transaction<'_> {
         .fetch_all(&mut *self.inner)
         .await
         .map_err(self.sql())?;
-        let (leases, damaged) = self.read(&leases);
         let workers = workers.iter().map(row::worker).collect::<Result<_, _>>();
+        workers.map_err(self.sql())
+    }
+
+    async fn everything(&mut self) -> Result<Snapshot, Error> {
+        let leases = sqlx::query(select_leases!(
+            "FROM leases AS l WHERE l.application = ?1 ORDER BY l.stream, l.lease_key"
+        ))
+        .bind(self.application)
+        .fetch_all(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        let (leases, damaged) = self.read(&leases);
         Ok(Snapshot {
             leases: leases.into_values().collect(),
-            workers: workers.map_err(self.sql())?,
+            workers: self.workers().await?,
             damaged,
         })
     }

@@ -300,6 +300,9 @@ async fn k10_k13_a_stream_that_is_gone_leaves_the_others_alone() {
         "{states:?}"
     );
     assert_eq!(scene.held("w", "b").await, 0);
+    let health = worker.handle.health();
+    assert!(health.is_live() && !health.is_ready(), "{health}");
+    assert!(health.to_string().contains("stream b is gone"), "{health}");
     scene.put_to("a", 5);
     scene.until_processed("a").await;
 
@@ -315,6 +318,7 @@ async fn k10_k13_a_stream_that_is_gone_leaves_the_others_alone() {
         2,
         "the former one is forgotten"
     );
+    assert!(worker.handle.health().is_ready());
     scene.region.0["b"].set_missing(true);
     tokio::time::sleep(SECOND * 5).await;
     scene.region.0["a"].set_missing(true);
