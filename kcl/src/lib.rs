@@ -122,7 +122,17 @@
 //! # Credentials
 //!
 //! Requests are signed with `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`. An endpoint of one's own needs none: without
-//! them, access key and secret are both `millstream`.
+//! them, access key and secret are both `millstream`. [`WorkerBuilder::credentials_provider`] takes any other source, and the feature `aws-config` adds
+//! those of AWS's own tools: profiles, SSO, web identity, containers, EC2. [`HttpClientBuilder`](client::HttpClientBuilder) lists the variables that count.
+//!
+//! Credentials are renewed five minutes before they expire, by one request while all others go on with the old ones; what is refused as expired is
+//! sent once more with new ones.
+//!
+//! # What can be seen of it
+//!
+//! [`WorkerHandle::health`] is for probes: live, ready, and the reasons why not. [`WorkerHandle::shards`] tells what each shard is doing. Metrics go to
+//! whatever recorder of the `metrics` crate is installed; [`kcl::metrics`](crate::metrics) lists them. Logs go through `tracing`: what a
+//! processor logs is in the spans `shard` (`application`, `stream`, `shard`, `counter`) and `batch` (`first`, `last`, `records`), and never has data in it.
 
 pub mod checkpoint;
 pub mod client;
@@ -148,6 +158,8 @@ mod sim;
 pub mod status;
 pub mod worker;
 
+/// The crate of [`WorkerBuilder::credentials_provider`]'s trait.
+pub use aws_credential_types;
 pub use checkpoint::{Checkpointer, Position, PreparedCheckpoint};
 pub use config::{ForeignRecords, InitialPosition, Retrieval, WorkerConfig};
 pub use dead_letter::{DeadLetter, DeadLetterQueue, DeadLetterStream};

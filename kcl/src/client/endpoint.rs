@@ -65,75 +65,77 @@ pub(super) fn aws_endpoint(region: &str, variant: Variant) -> Result<String, Err
 mod tests {
     use super::*;
 
+    /// Region, FIPS, dual stack, host.
+    const HOSTS: [(&str, bool, bool, &str); 13] = [
+        ("eu-west-1", false, false, "kinesis.eu-west-1.amazonaws.com"),
+        (
+            "us-east-1",
+            true,
+            false,
+            "kinesis-fips.us-east-1.amazonaws.com",
+        ),
+        ("us-east-1", false, true, "kinesis.us-east-1.api.aws"),
+        ("us-east-1", true, true, "kinesis-fips.us-east-1.api.aws"),
+        (
+            "cn-north-1",
+            false,
+            false,
+            "kinesis.cn-north-1.amazonaws.com.cn",
+        ),
+        (
+            "cn-north-1",
+            false,
+            true,
+            "kinesis.cn-north-1.api.amazonwebservices.com.cn",
+        ),
+        (
+            "us-gov-west-1",
+            false,
+            false,
+            "kinesis.us-gov-west-1.amazonaws.com",
+        ),
+        (
+            "us-gov-west-1",
+            true,
+            false,
+            "kinesis.us-gov-west-1.amazonaws.com",
+        ),
+        (
+            "us-iso-east-1",
+            false,
+            false,
+            "kinesis.us-iso-east-1.c2s.ic.gov",
+        ),
+        (
+            "us-isob-east-1",
+            false,
+            false,
+            "kinesis.us-isob-east-1.sc2s.sgov.gov",
+        ),
+        (
+            "us-isof-south-1",
+            true,
+            false,
+            "kinesis-fips.us-isof-south-1.csp.hci.ic.gov",
+        ),
+        (
+            "eu-isoe-west-1",
+            false,
+            false,
+            "kinesis.eu-isoe-west-1.cloud.adc-e.uk",
+        ),
+        (
+            "eusc-de-east-1",
+            false,
+            false,
+            "kinesis.eusc-de-east-1.amazonaws.eu",
+        ),
+    ];
+
     #[test]
     fn every_partition_has_its_names() {
         let variant = |fips, dual_stack| Variant { fips, dual_stack };
-        let table = [
-            ("eu-west-1", false, false, "kinesis.eu-west-1.amazonaws.com"),
-            (
-                "us-east-1",
-                true,
-                false,
-                "kinesis-fips.us-east-1.amazonaws.com",
-            ),
-            ("us-east-1", false, true, "kinesis.us-east-1.api.aws"),
-            ("us-east-1", true, true, "kinesis-fips.us-east-1.api.aws"),
-            (
-                "cn-north-1",
-                false,
-                false,
-                "kinesis.cn-north-1.amazonaws.com.cn",
-            ),
-            (
-                "cn-north-1",
-                false,
-                true,
-                "kinesis.cn-north-1.api.amazonwebservices.com.cn",
-            ),
-            (
-                "us-gov-west-1",
-                false,
-                false,
-                "kinesis.us-gov-west-1.amazonaws.com",
-            ),
-            (
-                "us-gov-west-1",
-                true,
-                false,
-                "kinesis.us-gov-west-1.amazonaws.com",
-            ),
-            (
-                "us-iso-east-1",
-                false,
-                false,
-                "kinesis.us-iso-east-1.c2s.ic.gov",
-            ),
-            (
-                "us-isob-east-1",
-                false,
-                false,
-                "kinesis.us-isob-east-1.sc2s.sgov.gov",
-            ),
-            (
-                "us-isof-south-1",
-                true,
-                false,
-                "kinesis-fips.us-isof-south-1.csp.hci.ic.gov",
-            ),
-            (
-                "eu-isoe-west-1",
-                false,
-                false,
-                "kinesis.eu-isoe-west-1.cloud.adc-e.uk",
-            ),
-            (
-                "eusc-de-east-1",
-                false,
-                false,
-                "kinesis.eusc-de-east-1.amazonaws.eu",
-            ),
-        ];
-        for (region, fips, dual_stack, host) in table {
+        for (region, fips, dual_stack, host) in HOSTS {
             let url = aws_endpoint(region, variant(fips, dual_stack)).unwrap();
             assert_eq!(url, format!("https://{host}"));
         }

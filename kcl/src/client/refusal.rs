@@ -317,11 +317,13 @@ mod tests {
         refused.failure(&target)
     }
 
-    #[test]
-    fn every_code_has_a_remedy_and_a_text_that_says_what_to_do() {
+    type Case = (&'static str, Option<i64>, ErrorKind, Remedy, &'static str);
+
+    /// Code, how far the endpoint's clock is ahead, what it is, what helps, and what the text says.
+    fn table() -> Vec<Case> {
         use Remedy::{Clock, Credentials, Never, Slower, Wait};
         let (denied, unavailable) = (ErrorKind::AccessDenied, ErrorKind::Unavailable);
-        let table = [
+        vec![
             (
                 "AccessDeniedException",
                 None,
@@ -387,8 +389,12 @@ mod tests {
                 Never,
                 "an endpoint of Kinesis?",
             ),
-        ];
-        for (code, ahead, kind, remedy, text) in table {
+        ]
+    }
+
+    #[test]
+    fn every_code_has_a_remedy_and_a_text_that_says_what_to_do() {
+        for (code, ahead, kind, remedy, text) in table() {
             let failure = refused(code, ahead);
             assert_eq!(
                 (failure.error.kind(), failure.remedy),

@@ -109,7 +109,7 @@ fn set(env: Env<'_>) -> impl Fn(&str) -> Option<String> + '_ {
 }
 
 /// The region in a stream's ARN, in whatever partition: `arn:PARTITION:kinesis:REGION:ACCOUNT:stream/NAME`.
-fn region_of(stream: &str) -> Option<&str> {
+pub(super) fn region_of(stream: &str) -> Option<&str> {
     let region = stream.strip_prefix("arn:")?.split(':').nth(2)?;
     (!region.is_empty()).then_some(region)
 }

@@ -290,7 +290,7 @@ impl Pace {
 
     /// A page came.
     fn allowed(&mut self) {
-        self.interval = (self.interval - self.interval / PACE_RECOVERY).max(PACE_INTERVAL);
+        self.interval = (self.interval * (PACE_RECOVERY - 1) / PACE_RECOVERY).max(PACE_INTERVAL);
     }
 
     /// The least pause between two reads.

@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::lease::LeaseStore;
 use crate::policy::ErrorPolicy;
 use crate::processor::RecordProcessorFactory;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,6 +27,7 @@ pub struct WorkerBuilder {
     more_streams: Vec<StreamConfig>,
     store: Option<Arc<dyn LeaseStore>>,
     client: Option<Arc<dyn KinesisApi>>,
+    credentials: Option<SharedCredentialsProvider>,
     policy: ErrorPolicy,
     dead_letters: Option<Arc<dyn DeadLetterQueue>>,
 }
@@ -37,6 +39,7 @@ impl fmt::Debug for WorkerBuilder {
             .field("more_streams", &self.more_streams)
             .field("store", &self.store)
             .field("client", &self.client)
+            .field("credentials", &self.credentials)
             .field("policy", &self.policy)
             .field("dead_letters", &self.dead_letters.is_some())
             .finish()
@@ -60,6 +63,7 @@ impl WorkerBuilder {
             more_streams: Vec::new(),
             store: None,
             client: None,
+            credentials: None,
             policy: ErrorPolicy::retry(),
             dead_letters: None,
         }
@@ -157,6 +161,14 @@ impl WorkerBuilder {
         self
     }
 
+    /// Where credentials come from, instead of the environment and (with the feature `aws-config`) AWS's own configuration: see
+    /// [`HttpClientBuilder::credentials_provider`](crate::client::HttpClientBuilder::credentials_provider). It makes no difference to a [`client`](WorkerBuilder::client) of one's own.
+    #[must_use]
+    pub fn credentials_provider(mut self, provider: impl ProvideCredentials + 'static) -> Self {
+        self.credentials = Some(SharedCredentialsProvider::new(provider));
+        self
+    }
+
     /// What becomes of records whose processing fails; default [`ErrorPolicy::retry`], for ever.
     #[must_use]
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
@@ -183,6 +195,7 @@ impl WorkerBuilder {
             more_streams,
             store,
             client,
+            credentials,
             policy,
             dead_letters,
         } = self;
@@ -196,7 +209,10 @@ impl WorkerBuilder {
                 "no lease store: call .lease_store(SqliteLeaseStore::open(\"leases.db\").await?)",
             )
         })?;
-        let clients = client.map_or_else(|| Clients::Made(Mutex::default()), Clients::Given);
+        let clients = match client {
+            Some(client) => Clients::Given(client),
+            None => Clients::Made(credentials, Mutex::default()),
+        };
         let (orders, ordered) = mpsc::channel(ORDERS_WAITING);
         let opener = Opener {
             config,

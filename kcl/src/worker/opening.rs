@@ -4,7 +4,7 @@
 use super::stream_config::StreamConfig;
 use crate::client::retry::backoff;
 use crate::client::same_stream::SameStream;
-use crate::client::{HttpClient, KinesisApi, StreamSummary};
+use crate::client::{HttpClient, HttpClientBuilder, KinesisApi, StreamSummary};
 use crate::config::{InitialPosition, WorkerConfig};
 use crate::dead_letter::DeadLetterQueue;
 use crate::error::{Error, ErrorKind};
@@ -15,6 +15,7 @@ use crate::shard::deliver::{FailureHandling, GivenUp};
 use crate::shard::served::{Reading, ServedStream};
 use crate::shard::sync::{SyncReport, Syncer};
 use crate::status::Board;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,23 +53,47 @@ impl fmt::Debug for Opener {
 /// One client for all streams, or one for each region.
 pub(super) enum Clients {
     Given(Arc<dyn KinesisApi>),
-    /// By region. A short lock around plain data, never held across an await.
-    Made(Mutex<BTreeMap<String, Arc<dyn KinesisApi>>>),
+    /// By region, with credentials of a provider where there is one. A short lock around plain data, never held across an await.
+    Made(
+        Option<SharedCredentialsProvider>,
+        Mutex<BTreeMap<String, Arc<dyn KinesisApi>>>,
+    ),
 }
 
 impl Clients {
-    fn of(&self, config: &WorkerConfig, stream: &str) -> Result<Arc<dyn KinesisApi>, Error> {
-        let made = match self {
+    async fn of(&self, config: &WorkerConfig, stream: &str) -> Result<Arc<dyn KinesisApi>, Error> {
+        let (credentials, made) = match self {
             Clients::Given(client) => return Ok(Arc::clone(client)),
-            Clients::Made(made) => made,
+            Clients::Made(credentials, made) => (credentials, made),
         };
-        let (endpoint, region) = (config.endpoint.as_deref(), config.region.as_deref());
-        let timeout = config.effective_request_timeout();
-        let client = HttpClient::new(endpoint, region, stream, timeout)?;
+        let mut builder = HttpClient::builder(stream)
+            .request_timeout(config.effective_request_timeout())
+            .shared_provider(credentials.clone());
+        if let Some(endpoint) = &config.endpoint {
+            builder = builder.endpoint(endpoint);
+        }
+        if let Some(region) = &config.region {
+            builder = builder.region(region);
+        }
+        let client = finish(builder).await?;
         let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
         let known = made.entry(client.region().to_owned());
         Ok(Arc::clone(known.or_insert_with(|| Arc::new(client))))
     }
+}
+
+#[cfg(feature = "aws-config")]
+async fn finish(builder: HttpClientBuilder) -> Result<HttpClient, Error> {
+    builder.load().await
+}
+
+#[cfg(not(feature = "aws-config"))]
+#[expect(
+    clippy::unused_async,
+    reason = "it is awaited with the feature aws-config"
+)]
+async fn finish(builder: HttpClientBuilder) -> Result<HttpClient, Error> {
+    builder.build()
 }
 
 /// A stream that is there, and what is to be done with it.
@@ -100,7 +125,7 @@ impl Opener {
         let reading = stream.reading(&self.config)?;
         let failures = self.failures(stream)?;
         let called = stream.stream().to_owned();
-        let client = self.clients.of(&self.config, &called)?;
+        let client = self.clients.of(&self.config, &called).await?;
         let mut summary = client.describe_stream(&called).await?;
         let mut open = BTreeSet::new();
         if reading.initial == InitialPosition::Latest && summary.status != "CREATING" {
@@ -261,6 +286,11 @@ async fn first_sync(syncer: &Syncer) -> Result<SyncReport, Error> {
     }
 }
 
+/// What a worker's health names when listing the shards of a stream fails.
+pub(super) fn listing_of(stream: &str) -> String {
+    format!("the shards of {stream} cannot be listed")
+}
+
 /// Lists the shards at intervals, and when nudged; ends when the stream is gone or another one.
 pub(super) async fn keep_synced(
     syncer: Syncer,
@@ -269,7 +299,7 @@ pub(super) async fn keep_synced(
     mut shards: usize,
     board: Arc<Board>,
 ) -> Error {
-    let listing = format!("the shards of {} cannot be listed", syncer.stream);
+    let listing = listing_of(&syncer.stream);
     let mut failures = 0u32;
     loop {
         let usual = interval.mul_f64(0.9 + 0.2 * fastrand::f64());

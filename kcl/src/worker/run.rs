@@ -2,7 +2,9 @@
 
 use super::Boards;
 use super::held::Held;
-use super::opening::{Found, Opened, Opener, START_ATTEMPTS, START_PAUSE, keep_synced, twice};
+use super::opening::{
+    Found, Opened, Opener, START_ATTEMPTS, START_PAUSE, keep_synced, listing_of, twice,
+};
 use super::streams::{Order, Reply, StreamBoard};
 use crate::client::retry::backoff;
 use crate::clock;
@@ -196,6 +198,8 @@ impl<F: RecordProcessorFactory> Run<F> {
     fn cease(&mut self, identity: String, reply: Option<Reply>) {
         if let Some(serving) = self.serving.remove(&identity) {
             serving.listing.abort();
+            let vitals = &self.shared.board.vitals;
+            vitals.well(&listing_of(&serving.stream.called));
         }
         self.held.cease(&identity);
         self.leaving.insert(identity, reply);

@@ -1,5 +1,8 @@
 //! Settings and the environment in, a client out.
 
+#[cfg(feature = "aws-config")]
+mod aws;
+
 use super::HttpClient;
 use crate::client::credentials::Signer;
 use crate::client::retry::RetryPolicy;

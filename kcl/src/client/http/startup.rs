@@ -93,7 +93,6 @@ async fn refusals_that_last_are_told_at_once() {
         "ResourceNotFoundException",
         "Stream ordres under account 000000000000 not found.",
     );
-    let html = |status: &str| answer(status, "<html>welcome</html>");
     let table = [
         (
             vec![refusal("AccessDeniedException", denied)],
@@ -139,10 +138,22 @@ async fn refusals_that_last_are_told_at_once() {
             ErrorKind::AccessDenied,
             &["access key millstream and its secret"],
         ),
+    ];
+    for (answers, kind, texts) in table {
+        let canned = serve(answers).await;
+        fails(at(&canned.url), kind, texts).await;
+    }
+}
+
+/// Goal: what is no endpoint of Kinesis is told to be none.
+#[tokio::test]
+async fn something_else_at_the_endpoint_is_told_at_once() {
+    let html = |status: &str| answer(status, "<html>welcome</html>");
+    let table = [
         (
             vec![html("404 Not Found")],
             ErrorKind::Protocol,
-            &["an endpoint of Kinesis?", "status 404"],
+            &["an endpoint of Kinesis?", "status 404"][..],
         ),
         (
             vec![html("403 Forbidden")],

@@ -372,3 +372,47 @@ async fn throttled_calls_are_repeated_more_slowly() {
     assert_eq!(refused.kind(), ErrorKind::Throttled);
     assert_eq!(canned.requests.lock().unwrap().len(), 1);
 }
+
+/// Goal: credentials that are refused as expired are renewed, and the request is sent once more. Method: a provider whose every key is another.
+#[tokio::test]
+async fn expired_credentials_are_renewed_once_and_the_request_repeated() {
+    #[derive(Debug, Default)]
+    struct Keys(std::sync::atomic::AtomicU32);
+    impl aws_credential_types::provider::ProvideCredentials for Keys {
+        fn provide_credentials<'a>(
+            &'a self,
+        ) -> aws_credential_types::provider::future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            let id = format!("KEY{}", self.0.fetch_add(1, Ordering::Relaxed));
+            let keys = aws_credential_types::Credentials::new(id, "s", None, None, "test");
+            aws_credential_types::provider::future::ProvideCredentials::ready(Ok(keys))
+        }
+    }
+    let expired = || answer("400 X", r#"{"__type":"ExpiredTokenException"}"#);
+    let client = |url: &str| {
+        let builder = HttpClient::builder("orders").endpoint(url);
+        let builder = builder.credentials_provider(Keys::default());
+        builder.build_with(&|_| None).unwrap()
+    };
+    let canned = serve(vec![expired(), answer("200 OK", SUMMARY)]).await;
+    client(&canned.url).describe_stream("orders").await.unwrap();
+    {
+        let requests = canned.requests.lock().unwrap();
+        let signed_by =
+            |index: usize, key: &str| requests[index].contains(&format!("Credential={key}/"));
+        assert!(signed_by(0, "KEY0") && signed_by(1, "KEY1"), "{requests:?}");
+    }
+    let canned = serve(vec![expired()]).await;
+    let refused = client(&canned.url)
+        .describe_stream("orders")
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::AccessDenied);
+    assert_eq!(
+        canned.requests.lock().unwrap().len(),
+        2,
+        "once more, not for ever"
+    );
+}
