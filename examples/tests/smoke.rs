@@ -106,3 +106,9 @@ async fn error_policies_retry_the_flaky_and_put_the_poison_aside() {
     let expected = "result: 99 of 100 amounts processed, 1 dead letter";
     assert_eq!(result("error_policies").await, expected);
 }
+
+#[tokio::test]
+async fn operations_tell_why_and_deliver_again() {
+    let expected = "result: 25 orders shipped again by 1 reset; applications: audit, shop";
+    assert_eq!(result("operations").await, expected);
+}

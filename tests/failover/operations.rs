@@ -98,7 +98,9 @@ impl Stage {
     }
 
     async fn json(&self, arguments: &[&str]) -> Value {
-        self.app(&[arguments, &["--output", "json"]].concat()).await.json()
+        self.app(&[arguments, &["--output", "json"]].concat())
+            .await
+            .json()
     }
 
     async fn why(&self, shard: &str) -> (String, String) {
@@ -121,14 +123,23 @@ impl Stage {
         for number in 0..count {
             let key = format!("key {number}");
             let data = format!("{key}:{number}");
-            let (shard, sequence) = self.client.put(STREAM, &key, data.as_bytes()).await.unwrap();
+            let (shard, sequence) = self
+                .client
+                .put(STREAM, &key, data.as_bytes())
+                .await
+                .unwrap();
             places.insert((shard, Sequence::new(&sequence)));
         }
         places
     }
 
     /// Waits until each of the records was delivered at least `times`.
-    async fn until_delivered(&self, workers: &[&WorkerProcess], places: &BTreeSet<Place>, times: usize) {
+    async fn until_delivered(
+        &self,
+        workers: &[&WorkerProcess],
+        places: &BTreeSet<Place>,
+        times: usize,
+    ) {
         wait_until("the records are delivered", PATIENCE, || async {
             let counts = deliveries(&self.fleet.history(workers.iter().copied()));
             let enough = |place: &Place| counts.get(place).is_some_and(|count| *count >= times);
@@ -140,7 +151,9 @@ impl Stage {
 
 /// The leases as they are printed, without what moves by itself.
 async fn leases(stage: &Stage, application: &str) -> Value {
-    let said = stage.app_of(application, &["leases", "--output", "json", "--watch", "0"]).await;
+    let said = stage
+        .app_of(application, &["leases", "--output", "json", "--watch", "0"])
+        .await;
     said.json()["leases"].clone()
 }
 
@@ -159,21 +172,36 @@ async fn k10_operators_are_told_why_a_shard_does_not_move() {
     let first = stage.put(50).await;
     stage.until_delivered(&[&worker], &first, 1).await;
     stage.until_why(FIRST, "keeping-up").await;
-    let names = millstream(&["applications", "--store", &format!("sqlite:{}", store.display())]).await;
+    let names = millstream(&[
+        "applications",
+        "--store",
+        &format!("sqlite:{}", store.display()),
+    ])
+    .await;
     assert_eq!(names.done(), "app\n");
     let report = stage.json(&["leases"]).await;
     assert_eq!(report["leases"].as_array().unwrap().len(), 2);
     assert_eq!(report["leases"][0]["owner"], json!(worker.id()));
     assert_eq!(report["workers"][0]["state"], json!("alive"));
     let table = stage.app(&["leases"]).await.done();
-    assert!(table.contains("LAST HEARD") && table.contains(worker.id()), "{table}");
+    assert!(
+        table.contains("LAST HEARD") && table.contains(worker.id()),
+        "{table}"
+    );
 
     std::fs::write(&stage.fails, FIRST).unwrap();
     stage.put(60).await;
     let sentence = stage.until_why(FIRST, "failing").await;
-    assert!(sentence.contains("made to fail") && sentence.contains(worker.id()), "{sentence}");
+    assert!(
+        sentence.contains("made to fail") && sentence.contains(worker.id()),
+        "{sentence}"
+    );
     let lag = stage.json(&["lag", "--count-up-to", "3"]).await;
-    assert_eq!((&lag["records"], &lag["or_more"]), (&json!(3), &json!(true)), "{lag}");
+    assert_eq!(
+        (&lag["records"], &lag["or_more"]),
+        (&json!(3), &json!(true)),
+        "{lag}"
+    );
     let table = stage.app(&["lag", "--count-up-to", "3"]).await.done();
     assert!(table.contains("3 or more"), "{table}");
     let split = json!({"StreamName": STREAM, "ShardToSplit": FIRST, "NewStartingHashKey": "1000"});
@@ -183,7 +211,10 @@ async fn k10_operators_are_told_why_a_shard_does_not_move() {
 
     worker.kill9().await;
     let (silent, _) = stage.why(FIRST).await;
-    assert!(["owner-dead", "failing"].contains(&silent.as_str()), "{silent}");
+    assert!(
+        ["owner-dead", "failing"].contains(&silent.as_str()),
+        "{silent}"
+    );
     let sentence = stage.until_why(FIRST, "owner-dead").await;
     assert!(sentence.contains("no other worker runs"), "{sentence}");
     stage.fleet.retire(&worker);
@@ -207,7 +238,9 @@ fn since(events: &[Event], before: &[Event]) -> Vec<Event> {
     let mut begun: BTreeSet<(String, String)> = BTreeSet::new();
     let mut kept = Vec::new();
     for event in events.iter().filter(|event| event.at_us > last) {
-        let Some(shard) = event.kind.shard() else { continue };
+        let Some(shard) = event.kind.shard() else {
+            continue;
+        };
         let tenure = (event.worker.clone(), shard.to_owned());
         if let EventKind::Initialized { .. } = event.kind {
             begun.insert(tenure);
@@ -227,9 +260,17 @@ async fn forced_while_workers_run(store: Option<Store>) {
     let first = stage.put(150).await;
     stage.until_delivered(&running, &first, 1).await;
     let before = leases(&stage, "app").await;
-    let refused = stage.app(&["reset", "--to", "trim-horizon"]).await.refused(1);
-    assert!(refused.contains("is at work") && refused.contains("force"), "{refused}");
-    let planned = stage.json(&["reset", "--to", "trim-horizon", "--dry-run"]).await;
+    let refused = stage
+        .app(&["reset", "--to", "trim-horizon"])
+        .await
+        .refused(1);
+    assert!(
+        refused.contains("is at work") && refused.contains("force"),
+        "{refused}"
+    );
+    let planned = stage
+        .json(&["reset", "--to", "trim-horizon", "--dry-run"])
+        .await;
     assert_eq!(planned["changes"].as_array().unwrap().len(), 3, "{planned}");
     assert!(planned["done"] == json!(false) && planned["refusal"].is_string());
     assert_eq!(leases(&stage, "app").await, before, "nothing has changed");
@@ -254,7 +295,10 @@ async fn forced_while_workers_run(store: Option<Store>) {
     wait_until("everything comes again", PATIENCE, || async {
         let events = stage.fleet.history(running.iter().copied());
         let again = deliveries(&since(&events, &history));
-        expected.iter().all(|place| again.contains_key(place)).then_some(())
+        expected
+            .iter()
+            .all(|place| again.contains_key(place))
+            .then_some(())
     })
     .await;
     let events = stage.fleet.history(running.iter().copied());
@@ -267,7 +311,10 @@ async fn forced_while_workers_run(store: Option<Store>) {
     assert_eq!(lag["not_judged"], json!(0), "{lag}");
     let notes = stage.json(&["leases", "--history"]).await;
     assert_eq!(notes.as_array().unwrap().len(), 1, "{notes}");
-    assert_eq!((&notes[0]["by"], &notes[0]["changes"][0]["to"]), (&json!("anna"), &json!("TRIM_HORIZON")));
+    assert_eq!(
+        (&notes[0]["by"], &notes[0]["changes"][0]["to"]),
+        (&json!("anna"), &json!("TRIM_HORIZON"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -289,9 +336,17 @@ async fn arrival(stage: &Stage, place: &Place) -> f64 {
         "StreamName": STREAM, "ShardId": place.0, "ShardIteratorType": "AT_SEQUENCE_NUMBER",
         "StartingSequenceNumber": place.1.as_str(),
     });
-    let iterator = text(&stage.client.must("GetShardIterator", input).await, "ShardIterator");
-    let page = stage.client.must("GetRecords", json!({"ShardIterator": iterator, "Limit": 1})).await;
-    page["Records"][0]["ApproximateArrivalTimestamp"].as_f64().unwrap()
+    let iterator = text(
+        &stage.client.must("GetShardIterator", input).await,
+        "ShardIterator",
+    );
+    let page = stage
+        .client
+        .must("GetRecords", json!({"ShardIterator": iterator, "Limit": 1}))
+        .await;
+    page["Records"][0]["ApproximateArrivalTimestamp"]
+        .as_f64()
+        .unwrap()
 }
 
 /// Goal: without workers a reset needs no force, to a time only what came then comes again, to a sequence number one shard; a replay under another
@@ -320,18 +375,29 @@ async fn k4_resets_to_a_time_and_a_number_and_replays_deliver_what_they_say() {
     worker.terminate().await;
     stage.fleet.retire(&worker);
     let counts = deliveries(&stage.fleet.history([]));
-    assert!(early.iter().all(|place| counts[place] == 1), "only what came at that time or later");
+    assert!(
+        early.iter().all(|place| counts[place] == 1),
+        "only what came at that time or later"
+    );
 
     let (_, number) = late.iter().rfind(|(shard, _)| shard == FIRST).unwrap();
     let to_number = ["reset", "--to-sequence", number.as_str(), "--shard"];
-    let strange = stage.app(&[&to_number[..], &["shardId-000000000001"]].concat()).await;
+    let strange = stage
+        .app(&[&to_number[..], &["shardId-000000000001"]].concat())
+        .await;
     assert!(strange.error.contains("none to start at"), "{strange:?}");
     stage.app(&[&to_number[..], &[FIRST]].concat()).await.done();
     let before = leases(&stage, "app").await;
-    assert_eq!(before[0]["checkpoint"], json!(format!("AT_SEQUENCE_NUMBER:{number}")));
+    assert_eq!(
+        before[0]["checkpoint"],
+        json!(format!("AT_SEQUENCE_NUMBER:{number}"))
+    );
 
     let replay = ["replay", "--as", "again", "--to", "trim-horizon"];
-    let planned = stage.app(&[&replay[..], &["--dry-run"]].concat()).await.done();
+    let planned = stage
+        .app(&[&replay[..], &["--dry-run"]].concat())
+        .await
+        .done();
     assert!(planned.contains("nothing was"), "{planned}");
     let names = millstream(&["applications", "--store", &stage.fleet.store().to_string()]).await;
     assert_eq!(names.done(), "app\n", "a plan creates nothing");
@@ -340,6 +406,11 @@ async fn k4_resets_to_a_time_and_a_number_and_replays_deliver_what_they_say() {
     assert!(again.contains("has leases already"), "{again}");
     assert_eq!(leases(&stage, "app").await, before);
     let replayed = leases(&stage, "again").await;
-    let starts: Vec<&Value> = replayed.as_array().unwrap().iter().map(|line| &line["checkpoint"]).collect();
+    let starts: Vec<&Value> = replayed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| &line["checkpoint"])
+        .collect();
     assert_eq!(starts, [&json!("TRIM_HORIZON"), &json!("TRIM_HORIZON")]);
 }

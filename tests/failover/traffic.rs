@@ -156,9 +156,7 @@ impl<S: LeaseStore> LeaseStore for Counting<S> {
         troubles: &[Trouble],
     ) -> Result<(), Error> {
         let inner = self.writes("heartbeat").await;
-        inner
-            .heartbeat(application, worker, loads, troubles)
-            .await
+        inner.heartbeat(application, worker, loads, troubles).await
     }
 
     async fn deregister(&self, application: &str, worker: &Registration) -> Result<(), Error> {

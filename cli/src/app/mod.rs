@@ -44,7 +44,12 @@ enum AppCommand {
 #[derive(Debug, Args)]
 struct Place {
     /// Lease store: sqlite:PATH, PATH, or postgres://USER:PASSWORD@HOST/DATABASE.
-    #[arg(long, env = "MILLSTREAM_LEASE_STORE", hide_env_values = true, value_name = "STORE")]
+    #[arg(
+        long,
+        env = "MILLSTREAM_LEASE_STORE",
+        hide_env_values = true,
+        value_name = "STORE"
+    )]
     store: String,
     /// How it is printed.
     #[arg(long, value_enum, default_value_t)]
@@ -173,9 +178,9 @@ fn start_at(text: &str) -> Result<StartAt, String> {
 }
 
 fn sequence(text: &str) -> Result<StartAt, String> {
-    text.parse()
-        .map(StartAt::Sequence)
-        .map_err(|_| "a sequence number is decimal, as GetRecords and the leases give it".to_owned())
+    text.parse().map(StartAt::Sequence).map_err(|_| {
+        "a sequence number is decimal, as GetRecords and the leases give it".to_owned()
+    })
 }
 
 /// Does what was asked.
@@ -230,7 +235,11 @@ async fn answer(command: &AppCommand) -> Result<String, Failure> {
             } else {
                 app.replay(name, arguments.to, &by).await
             };
-            shown(arguments.target.place.output, &report.map_err(failure)?, print::reset)
+            shown(
+                arguments.target.place.output,
+                &report.map_err(failure)?,
+                print::reset,
+            )
         }
     }
 }

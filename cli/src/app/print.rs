@@ -13,7 +13,9 @@ fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
     let headers: Vec<String> = headers.iter().map(ToString::to_string).collect();
     let width = |column: usize| {
         let all = rows.iter().chain([&headers]);
-        all.map(|row| cell(row, column).chars().count()).max().unwrap_or(0)
+        all.map(|row| cell(row, column).chars().count())
+            .max()
+            .unwrap_or(0)
     };
     let mut text = String::new();
     for row in [&headers].into_iter().chain(rows) {
@@ -32,13 +34,23 @@ fn or_none(text: Option<&String>) -> String {
 }
 
 pub(super) fn leases(report: &LeaseReport) -> String {
-    let streams: BTreeSet<&str> = report.leases.iter().map(|line| line.stream.as_str()).collect();
+    let streams: BTreeSet<&str> = report
+        .leases
+        .iter()
+        .map(|line| line.stream.as_str())
+        .collect();
     let several = streams.len() > 1;
     let row = |line: &LeaseLine| {
         vec![
-            if several { line.stream_name.clone() } else { String::new() },
+            if several {
+                line.stream_name.clone()
+            } else {
+                String::new()
+            },
             line.shard_id.clone(),
-            line.owner.clone().unwrap_or_else(|| if line.ended { "(ended)" } else { "(nobody)" }.to_owned()),
+            line.owner
+                .clone()
+                .unwrap_or_else(|| if line.ended { "(ended)" } else { "(nobody)" }.to_owned()),
             or_none(line.owned_since.as_ref()),
             line.counter.to_string(),
             line.checkpoint_readable.clone(),
@@ -49,17 +61,34 @@ pub(super) fn leases(report: &LeaseReport) -> String {
         ]
     };
     let headers = [
-        "STREAM", "SHARD", "OWNER", "SINCE", "COUNTER", "CHECKPOINT", "WANTED BY", "PARENTS", "HASH RANGE", "SWITCHES",
+        "STREAM",
+        "SHARD",
+        "OWNER",
+        "SINCE",
+        "COUNTER",
+        "CHECKPOINT",
+        "WANTED BY",
+        "PARENTS",
+        "HASH RANGE",
+        "SWITCHES",
     ];
     let mut text = match report.leases.len() {
         0 => "no leases\n".to_owned(),
         _ => table(&headers, &report.leases.iter().map(row).collect::<Vec<_>>()),
     };
     for line in report.leases.iter().filter(|line| line.trouble.is_some()) {
-        let _ = writeln!(text, "trouble in {}: {}", line.shard_id, or_none(line.trouble.as_ref()));
+        let _ = writeln!(
+            text,
+            "trouble in {}: {}",
+            line.shard_id,
+            or_none(line.trouble.as_ref())
+        );
     }
     for key in &report.damaged {
-        let _ = writeln!(text, "damaged row: {key}; nobody takes it until it is repaired or deleted");
+        let _ = writeln!(
+            text,
+            "damaged row: {key}; nobody takes it until it is repaired or deleted"
+        );
     }
     text.push('\n');
     text.push_str(&workers(report));
@@ -76,12 +105,24 @@ fn workers(report: &LeaseReport) -> String {
             worker.last_heard(),
             span(Duration::from_millis(worker.failover_ms)),
             worker.leases.to_string(),
-            worker.max_leases.map_or_else(String::new, |most| most.to_string()),
+            worker
+                .max_leases
+                .map_or_else(String::new, |most| most.to_string()),
             worker.streams.join(" "),
         ]
     };
     let rows: Vec<Vec<String>> = report.workers.iter().map(row).collect();
-    table(&["WORKER", "LAST HEARD", "FAIL-OVER TIME", "LEASES", "AT MOST", "STREAMS"], &rows)
+    table(
+        &[
+            "WORKER",
+            "LAST HEARD",
+            "FAIL-OVER TIME",
+            "LEASES",
+            "AT MOST",
+            "STREAMS",
+        ],
+        &rows,
+    )
 }
 
 /// A shard's part of the hash key space, in percent of it.
@@ -91,7 +132,10 @@ fn share(line: &LeaseLine) -> String {
         let key: u128 = key.as_ref()?.parse().ok()?;
         Some(key as f64 / u128::MAX as f64 * 100.0)
     };
-    match (percent(&line.hash_range_start), percent(&line.hash_range_end)) {
+    match (
+        percent(&line.hash_range_start),
+        percent(&line.hash_range_end),
+    ) {
         (Some(start), Some(end)) => format!("{start:.1}-{end:.1} %"),
         _ => String::new(),
     }
@@ -120,25 +164,43 @@ pub(super) fn lag(report: &LagReport) -> String {
                 .to_owned(),
                 or_none(shard.checkpoint_readable.as_ref()),
                 shard.behind_ms.map_or_else(String::new, behind),
-                shard.records.map_or_else(String::new, |records| more(records, shard.or_more)),
+                shard
+                    .records
+                    .map_or_else(String::new, |records| more(records, shard.or_more)),
                 or_none(shard.oldest.as_ref()),
                 or_none(shard.note.as_ref()),
             ]
         })
         .collect();
-    let headers = ["SHARD", "STATE", "CHECKPOINT", "BEHIND", "RECORDS", "NEXT RECORD ARRIVED", "NOTE"];
+    let headers = [
+        "SHARD",
+        "STATE",
+        "CHECKPOINT",
+        "BEHIND",
+        "RECORDS",
+        "NEXT RECORD ARRIVED",
+        "NOTE",
+    ];
     let mut text = table(&headers, &rows);
-    let _ = write!(text, "in all: {} behind", match report.behind_ms {
-        0 => "not".to_owned(),
-        ms => span(Duration::from_millis(ms)),
-    });
+    let _ = write!(
+        text,
+        "in all: {} behind",
+        match report.behind_ms {
+            0 => "not".to_owned(),
+            ms => span(Duration::from_millis(ms)),
+        }
+    );
     if report.shards.iter().any(|shard| shard.records.is_some()) {
         let _ = write!(text, ", {} records", more(report.records, report.or_more));
     }
     match report.not_judged {
         0 => text.push('\n'),
         count => {
-            let _ = writeln!(text, "; {count} of {} shards could not be judged", report.shards.len());
+            let _ = writeln!(
+                text,
+                "; {count} of {} shards could not be judged",
+                report.shards.len()
+            );
         }
     }
     text
@@ -158,14 +220,25 @@ fn changes(changes: &[kcl::ops::ChangeLine]) -> Vec<Vec<String>> {
 pub(super) fn reset(report: &ResetReport) -> String {
     let mut text = match report.changes.len() {
         0 => String::new(),
-        _ => table(&["SHARD", "CHECKPOINT", "TAKEN FROM"], &changes(&report.changes)),
+        _ => table(
+            &["SHARD", "CHECKPOINT", "TAKEN FROM"],
+            &changes(&report.changes),
+        ),
     };
     let count = match report.changes.len() {
         1 => "1 lease".to_owned(),
         count => format!("{count} leases"),
     };
-    let verb = if report.done { "changed" } else { "would be changed, nothing was" };
-    let _ = writeln!(text, "{}: {}; {count} {verb}", report.application, report.asked);
+    let verb = if report.done {
+        "changed"
+    } else {
+        "would be changed, nothing was"
+    };
+    let _ = writeln!(
+        text,
+        "{}: {}; {count} {verb}",
+        report.application, report.asked
+    );
     if let Some(refusal) = &report.refusal {
         let _ = writeln!(text, "it would be refused: {refusal}");
     }
@@ -178,8 +251,21 @@ pub(super) fn history(notes: &[NoteLine]) -> String {
     }
     let mut text = String::new();
     for note in notes {
-        let _ = writeln!(text, "{} {}: {} ({} leases)", note.at, note.by, note.asked, note.changes.len());
-        for line in table(&["SHARD", "CHECKPOINT", "TAKEN FROM"], &changes(&note.changes)).lines().skip(1) {
+        let _ = writeln!(
+            text,
+            "{} {}: {} ({} leases)",
+            note.at,
+            note.by,
+            note.asked,
+            note.changes.len()
+        );
+        for line in table(
+            &["SHARD", "CHECKPOINT", "TAKEN FROM"],
+            &changes(&note.changes),
+        )
+        .lines()
+        .skip(1)
+        {
             let _ = writeln!(text, "  {line}");
         }
     }

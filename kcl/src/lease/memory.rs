@@ -2,9 +2,9 @@
 
 use super::rules::{self, Outcome, Surroundings};
 use super::{
-    Ask, Claim, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, NewLease, PendingCheckpoint,
-    Inspection, Registration, Release, Reset, ResetChange, ResetNote, RESETS_KEPT, Snapshot, Trouble, WorkerProfile,
-    WorkerRow,
+    Ask, Claim, Inspection, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, NewLease,
+    PendingCheckpoint, RESETS_KEPT, Registration, Release, Reset, ResetChange, ResetNote, Snapshot,
+    Trouble, WorkerProfile, WorkerRow,
 };
 use crate::checkpoint::Position;
 use crate::clock;
@@ -446,7 +446,9 @@ impl LeaseStore for MemoryLeaseStore {
     }
 
     async fn resets(&self, application: &str) -> Result<Vec<ResetNote>, Error> {
-        Ok(self.with(application, |app| app.resets.iter().rev().cloned().collect()))
+        Ok(self.with(application, |app| {
+            app.resets.iter().rev().cloned().collect()
+        }))
     }
 }
 

@@ -85,8 +85,11 @@ impl Reset {
     /// What it does to what is stored. A lease that is where it is to be, and that nobody holds, is left alone.
     pub(crate) fn plan(&self, application: &str, stored: &Snapshot) -> Result<Planned, Error> {
         self.allowed(application, stored)?;
-        let starts: BTreeMap<&LeaseKey, &NewLease> =
-            self.starts.iter().map(|start| (&start.key, start)).collect();
+        let starts: BTreeMap<&LeaseKey, &NewLease> = self
+            .starts
+            .iter()
+            .map(|start| (&start.key, start))
+            .collect();
         if let Some(damaged) = stored.damaged.iter().find(|key| starts.contains_key(key)) {
             return Err(Error::new(
                 ErrorKind::Store,
@@ -95,8 +98,11 @@ impl Reset {
                 ),
             ));
         }
-        let leases: BTreeMap<&LeaseKey, &Lease> =
-            stored.leases.iter().map(|lease| (&lease.key, lease)).collect();
+        let leases: BTreeMap<&LeaseKey, &Lease> = stored
+            .leases
+            .iter()
+            .map(|lease| (&lease.key, lease))
+            .collect();
         let of_stream = |key: &LeaseKey| self.whole_stream.as_ref() == Some(&key.stream);
         let mut present = leases.keys().copied().chain(&stored.damaged);
         if let Some(new) = present.find(|key| of_stream(key) && !starts.contains_key(key)) {
@@ -132,9 +138,8 @@ impl Reset {
         match &self.condition {
             ResetCondition::Forced => Ok(()),
             ResetCondition::NobodyLives { silent } => {
-                let lives = |row: &&super::WorkerRow| {
-                    silent.get(&row.worker_id) != Some(&row.heartbeat)
-                };
+                let lives =
+                    |row: &&super::WorkerRow| silent.get(&row.worker_id) != Some(&row.heartbeat);
                 match stored.workers.iter().find(lives) {
                     None => Ok(()),
                     Some(row) => refused(format!(

@@ -111,8 +111,16 @@ impl Operations {
         let ids: BTreeSet<&str> = listed.iter().map(|shard| shard.shard_id.as_str()).collect();
         let mut shards: Vec<ShardLag> = Vec::new();
         for shard in &listed {
-            let state = if shard.closed { ShardState::Closed } else { ShardState::Open };
-            shards.push(bare(&shard.shard_id, state, leases.get(shard.shard_id.as_str()).copied()));
+            let state = if shard.closed {
+                ShardState::Closed
+            } else {
+                ShardState::Open
+            };
+            shards.push(bare(
+                &shard.shard_id,
+                state,
+                leases.get(shard.shard_id.as_str()).copied(),
+            ));
         }
         let unlisted = leases.iter().filter(|(id, _)| !ids.contains(*id));
         shards.extend(unlisted.map(|(id, lease)| bare(id, ShardState::NotListed, Some(lease))));
@@ -124,7 +132,8 @@ impl Operations {
                 shard.note = Some("the row of its lease is damaged".to_owned());
             }
         }
-        let of_former = |lease: &Lease| lease.key.stream != identity && self.is_former(lease, &identity);
+        let of_former =
+            |lease: &Lease| lease.key.stream != identity && self.is_former(lease, &identity);
         if leases.is_empty() && snapshot.leases.iter().any(of_former) {
             return Err(Error::new(
                 ErrorKind::NotFound,
@@ -152,10 +161,17 @@ impl Operations {
         LagReport {
             application: self.application.clone(),
             stream,
-            behind_ms: shards.iter().filter_map(|shard| shard.behind_ms).max().unwrap_or(0),
+            behind_ms: shards
+                .iter()
+                .filter_map(|shard| shard.behind_ms)
+                .max()
+                .unwrap_or(0),
             records: shards.iter().filter_map(|shard| shard.records).sum(),
             or_more: shards.iter().any(|shard| shard.or_more),
-            not_judged: shards.iter().filter(|shard| shard.behind_ms.is_none()).count(),
+            not_judged: shards
+                .iter()
+                .filter(|shard| shard.behind_ms.is_none())
+                .count(),
             shards,
         }
     }
@@ -208,13 +224,22 @@ impl Probing {
             let (shard_id, room) = (shard.shard_id.clone(), Arc::clone(&room));
             tasks.spawn(async move {
                 let _room = room.acquire_owned().await;
-                let Probing { client, stream, count_up_to } = &probing;
-                (index, probe(&**client, stream, &shard_id, checkpoint, *count_up_to).await)
+                let Probing {
+                    client,
+                    stream,
+                    count_up_to,
+                } = &probing;
+                (
+                    index,
+                    probe(&**client, stream, &shard_id, checkpoint, *count_up_to).await,
+                )
             });
         }
         while let Some(ended) = tasks.join_next().await {
             let Ok((index, probed)) = ended else { continue };
-            let Some(shard) = shards.get_mut(index) else { continue };
+            let Some(shard) = shards.get_mut(index) else {
+                continue;
+            };
             match probed {
                 Ok(probed) => {
                     shard.behind_ms = Some(probed.behind_ms);
@@ -258,9 +283,16 @@ pub(super) async fn probe(
         }
         probed.records += u64::try_from(page.records.len()).unwrap_or(u64::MAX);
         probed.or_more = page.millis_behind_latest > 0;
-        empty = if page.records.is_empty() { empty + 1 } else { 0 };
+        empty = if page.records.is_empty() {
+            empty + 1
+        } else {
+            0
+        };
         let at_tip = page.millis_behind_latest == 0;
-        if at_tip || empty >= EMPTY_PAGES_MOST || probed.records > 0 && probed.records >= count_up_to {
+        if at_tip
+            || empty >= EMPTY_PAGES_MOST
+            || probed.records > 0 && probed.records >= count_up_to
+        {
             break;
         }
         iterator = page.next_iterator;

@@ -4,7 +4,7 @@ use super::watch::{Life, Until, Watched, failover_of, watch};
 use super::{Operations, arn_of, name_of, readable, rfc3339, span};
 use crate::checkpoint::Position;
 use crate::error::Error;
-use crate::lease::{Lease, WorkerRow};
+use crate::lease::{Lease, Snapshot, WorkerRow};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -108,7 +108,9 @@ pub(super) fn streams_of(row: &WorkerRow) -> Vec<String> {
 
 /// The most leases of a worker, if it has a limit: `i64::MAX` is what a column holds of none.
 pub(super) fn max_leases_of(row: &WorkerRow) -> Option<u64> {
-    row.profile.max_leases.filter(|most| *most < i64::MAX.unsigned_abs())
+    row.profile
+        .max_leases
+        .filter(|most| *most < i64::MAX.unsigned_abs())
 }
 
 impl Operations {
@@ -116,10 +118,13 @@ impl Operations {
     /// sends three within its fail-over time.
     ///
     /// # Errors
-    /// Those of the store.
+    /// `NotFound`: the store knows no such application. Others of the store.
     pub async fn leases(&self, patience: Duration) -> Result<LeaseReport, Error> {
         let watched = watch(&*self.store, &self.application, Until::AllKnown, patience).await?;
         let snapshot = &watched.last.snapshot;
+        if *snapshot == Snapshot::default() {
+            return Err(self.unknown().await);
+        }
         let leases = snapshot.leases.iter();
         let concerned = leases.filter(|lease| self.concerns(&lease.key.stream));
         let damaged = snapshot.damaged.iter();
@@ -128,7 +133,11 @@ impl Operations {
             application: self.application.clone(),
             leases: concerned.map(|lease| line(&watched, lease)).collect(),
             damaged: damaged.map(ToString::to_string).collect(),
-            workers: snapshot.workers.iter().map(|row| worker(&watched, row)).collect(),
+            workers: snapshot
+                .workers
+                .iter()
+                .map(|row| worker(&watched, row))
+                .collect(),
         })
     }
 }
@@ -148,7 +157,10 @@ fn line(watched: &Watched, lease: &Lease) -> LeaseLine {
         counter: lease.counter,
         checkpoint: lease.checkpoint.to_string(),
         checkpoint_readable: readable(&lease.checkpoint),
-        pending: lease.pending.as_ref().map(|pending| pending.position.to_string()),
+        pending: lease
+            .pending
+            .as_ref()
+            .map(|pending| pending.position.to_string()),
         wanted_by: lease.wanted_by.clone(),
         parents: lease.parents.clone(),
         hash_range_start: range.map(|range| range.start.to_string()),
@@ -175,7 +187,10 @@ fn worker(watched: &Watched, row: &WorkerRow) -> WorkerLine {
         last_heard_ms: ms(heard),
         failover_ms: ms(failover_of(row)),
         max_leases: max_leases_of(row),
-        streams: streams.iter().map(|one| name_of(arn_of(one)).to_owned()).collect(),
+        streams: streams
+            .iter()
+            .map(|one| name_of(arn_of(one)).to_owned())
+            .collect(),
         leases: held.count(),
     }
 }

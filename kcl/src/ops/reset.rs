@@ -64,7 +64,11 @@ impl ResetRequest {
         let by: String = by.into();
         ResetRequest {
             to,
-            by: by.chars().filter(|c| !c.is_control()).take(BY_MAX).collect(),
+            by: by
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(BY_MAX)
+                .collect(),
             shard: None,
             force: Force::default(),
             patience: Duration::from_secs(30),
@@ -442,7 +446,11 @@ impl Operations {
         let call = self.store.snapshot(&self.application);
         let snapshot = bounded(STORE_LIMIT, call).await?;
         let own = |key: &LeaseKey| key.stream == ground.identity;
-        let leases: Vec<&Lease> = snapshot.leases.iter().filter(|lease| own(&lease.key)).collect();
+        let leases: Vec<&Lease> = snapshot
+            .leases
+            .iter()
+            .filter(|lease| own(&lease.key))
+            .collect();
         if leases.is_empty() && !snapshot.damaged.iter().any(own) {
             return Err(Error::new(
                 ErrorKind::NotFound,
@@ -460,8 +468,14 @@ impl Operations {
                 format!("stream {name}"),
             ),
             Some(shard_id) => {
-                let start = ground.start(&*client, &stream, shard_id, request.to).await?;
-                (vec![start], None, format!("shard {shard_id} of stream {name}"))
+                let start = ground
+                    .start(&*client, &stream, shard_id, request.to)
+                    .await?;
+                (
+                    vec![start],
+                    None,
+                    format!("shard {shard_id} of stream {name}"),
+                )
             }
         };
         let reset = Reset {
@@ -494,7 +508,11 @@ impl Operations {
         let name = name_of(arn_of(&ground.identity));
         let reset = Reset {
             by: ResetRequest::new(to, by).by,
-            asked: format!("replay of {}: stream {name} to {}", self.application, words(to)),
+            asked: format!(
+                "replay of {}: stream {name} to {}",
+                self.application,
+                words(to)
+            ),
             condition: ResetCondition::NoLeases,
             starts: ground.starts(to, &[])?,
             whole_stream: Some(ground.identity),

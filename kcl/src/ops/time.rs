@@ -52,7 +52,9 @@ fn epoch(text: &str) -> Option<u64> {
     let seconds = number(whole)?;
     match whole.len() {
         13 if !text.contains('.') => Some(seconds),
-        1..=11 => seconds.checked_mul(1000)?.checked_add(thousandths(fraction)?),
+        1..=11 => seconds
+            .checked_mul(1000)?
+            .checked_add(thousandths(fraction)?),
         _ => None,
     }
 }
@@ -105,8 +107,8 @@ fn calendar(text: &str) -> Option<u64> {
     }
     let shifted = if month > 2 { year } else { year - 1 };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days =
-        (shifted * 365 + shifted / 4 - shifted / 100 + shifted / 400 + day_of_year).checked_sub(719_468)?;
+    let days = (shifted * 365 + shifted / 4 - shifted / 100 + shifted / 400 + day_of_year)
+        .checked_sub(719_468)?;
     let of_day = (hour * 60 + minute) * 60_000 + second * 1000 + thousandths(fraction)?;
     (days * DAY_MS + of_day).checked_add_signed(-offset_ms)
 }
@@ -148,12 +150,31 @@ mod tests {
             assert_eq!(parse_time(text).unwrap(), ms, "{text}");
         }
         for text in [
-            "", "yesterday", "-5", "+5", "1.2.3", "12345678901234", "2026-01-31", "2026-01-31T08:00Z",
-            "2026-01-31T08:00:00", "2026-02-30T08:00:00Z", "2025-02-29T08:00:00Z", "2026-13-01T08:00:00Z",
-            "1969-12-31T23:59:59Z", "1970-01-01T00:00:00+01:00", "2026-01-31T08:00:00+25:00", "é",
-            "2026-01-31T08:00:00:00Z", "2026-01-3éT08:00:00Z", "49680697608967129591508926601648723160777352848024272914",
+            "",
+            "yesterday",
+            "-5",
+            "+5",
+            "1.2.3",
+            "12345678901234",
+            "2026-01-31",
+            "2026-01-31T08:00Z",
+            "2026-01-31T08:00:00",
+            "2026-02-30T08:00:00Z",
+            "2025-02-29T08:00:00Z",
+            "2026-13-01T08:00:00Z",
+            "1969-12-31T23:59:59Z",
+            "1970-01-01T00:00:00+01:00",
+            "2026-01-31T08:00:00+25:00",
+            "é",
+            "2026-01-31T08:00:00:00Z",
+            "2026-01-3éT08:00:00Z",
+            "49680697608967129591508926601648723160777352848024272914",
         ] {
-            assert_eq!(parse_time(text).unwrap_err().kind(), ErrorKind::Configuration, "{text}");
+            assert_eq!(
+                parse_time(text).unwrap_err().kind(),
+                ErrorKind::Configuration,
+                "{text}"
+            );
         }
     }
 

@@ -100,12 +100,19 @@ pub(super) async fn watch(
             .snapshot
             .workers
             .iter()
-            .filter_map(|row| Some((row.worker_id.clone(), life(seen.get(&row.worker_id)?, row, now))))
+            .filter_map(|row| {
+                Some((
+                    row.worker_id.clone(),
+                    life(seen.get(&row.worker_id)?, row, now),
+                ))
+            })
             .collect();
         let is_known = |life: &Life| !matches!(life, Life::Silent { .. });
         let enough = lives.values().all(is_known)
             || until == Until::OneLives
-                && lives.values().any(|life| matches!(life, Life::Heard { .. }));
+                && lives
+                    .values()
+                    .any(|life| matches!(life, Life::Heard { .. }));
         if enough || now.saturating_duration_since(began) >= patience {
             return Ok(Watched { first, last, lives });
         }

@@ -168,7 +168,9 @@ impl Operations {
             .map(|key| key.stream.as_str())
             .collect();
         let current = now.filter(|now| known.contains(now) || known.is_empty());
-        let stream = current.or_else(|| known.last().copied()).unwrap_or_default();
+        let stream = current
+            .or_else(|| known.last().copied())
+            .unwrap_or_default();
         LeaseKey {
             stream: stream.to_owned(),
             shard_id: shard_id.to_owned(),
@@ -196,12 +198,18 @@ impl Facts {
 
     fn shard(&self) -> Option<&Shard> {
         let asked = self.asked.as_ref().ok()?;
-        asked.shards.iter().find(|shard| shard.shard_id == self.key.shard_id)
+        asked
+            .shards
+            .iter()
+            .find(|shard| shard.shard_id == self.key.shard_id)
     }
 
     /// Whether the endpoint lists the stream and not the shard.
     fn is_unlisted(&self) -> bool {
-        self.asked.as_ref().is_ok_and(|asked| !asked.shards.is_empty()) && self.shard().is_none()
+        self.asked
+            .as_ref()
+            .is_ok_and(|asked| !asked.shards.is_empty())
+            && self.shard().is_none()
     }
 
     fn answer(&self, stream: &str) -> Answer {
@@ -214,7 +222,9 @@ impl Facts {
             }
             Ok(asked) if asked.summary.identity() != self.key.stream => {
                 let created = |identity: &str| {
-                    let at = identity.rsplit_once('@').and_then(|(_, ms)| ms.parse().ok());
+                    let at = identity
+                        .rsplit_once('@')
+                        .and_then(|(_, ms)| ms.parse().ok());
                     at.map_or_else(|| "at an unknown time".to_owned(), rfc3339)
                 };
                 let sentence = format!(
@@ -240,7 +250,10 @@ impl Facts {
             Standing::WaitsForParents { parents } => {
                 let clauses: Vec<String> =
                     parents.iter().map(|parent| self.clause(parent)).collect();
-                let sentence = format!("it begins when its parents have ended: {}", clauses.join("; "));
+                let sentence = format!(
+                    "it begins when its parents have ended: {}",
+                    clauses.join("; ")
+                );
                 (Reason::WaitsForParents, sentence)
             }
             Standing::Free { .. } => self.free(),
@@ -297,20 +310,32 @@ impl Facts {
             return (Reason::ShardExpired, sentence);
         }
         match &self.probed {
-            None => (Reason::Held, format!("worker {owner:?} holds it{since} and tells of no trouble")),
+            None => (
+                Reason::Held,
+                format!("worker {owner:?} holds it{since} and tells of no trouble"),
+            ),
             Some(Err(error)) if error.kind() == ErrorKind::Throttled => {
                 let sentence = format!(
                     "worker {owner:?} holds it{since}; the shard is read faster than its limits allow: {error}"
                 );
                 (Reason::Throttled, sentence)
             }
-            Some(Err(_)) => (Reason::Held, format!("worker {owner:?} holds it{since} and tells of no trouble")),
+            Some(Err(_)) => (
+                Reason::Held,
+                format!("worker {owner:?} holds it{since} and tells of no trouble"),
+            ),
             Some(Ok(probed)) => self.progress(owner, &since, *probed),
         }
     }
 
     fn owner_dead(&self, owner: &str, since: &str, so_far: Duration) -> Answer {
-        let row = self.watched.last.snapshot.workers.iter().find(|row| row.worker_id == owner);
+        let row = self
+            .watched
+            .last
+            .snapshot
+            .workers
+            .iter()
+            .find(|row| row.worker_id == owner);
         let how = match row {
             Some(row) => format!(
                 "was not heard within {}, its fail-over time is {}",
@@ -332,14 +357,17 @@ impl Facts {
     fn progress(&self, owner: &str, since: &str, probed: Probed) -> Answer {
         let asked = self.asked.as_ref().ok();
         let now = asked.map_or(0, |asked| asked.summary.server_time_ms);
-        let waited = probed.oldest_ms.map_or(0, |oldest| now.saturating_sub(oldest));
+        let waited = probed
+            .oldest_ms
+            .map_or(0, |oldest| now.saturating_sub(oldest));
         if probed.behind_ms <= KEEPS_UP_MS && waited <= OLDEST_MS {
             let sentence = format!("worker {owner:?} holds it{since} and keeps up");
             return (Reason::KeepingUp, sentence);
         }
         let before = &self.watched.first.snapshot.leases;
         let before = before.iter().find(|lease| lease.key == self.key);
-        let moved = before.map(|lease| lease.checkpoint) != self.lease().map(|lease| lease.checkpoint);
+        let moved =
+            before.map(|lease| lease.checkpoint) != self.lease().map(|lease| lease.checkpoint);
         let pace = if moved {
             "its checkpoint moved while it was watched: it is working off what it is behind"
         } else {
@@ -370,14 +398,20 @@ impl Facts {
             let rows = self.watched.last.snapshot.workers.len();
             let sentence = match (rows, self.watched.may_live().count()) {
                 (0, _) => "nobody holds it: no worker is running, start one".to_owned(),
-                (rows, 0) => format!("nobody holds it: all {rows} registered workers are dead, start one"),
-                (_, living) => format!("nobody holds it: {living} workers run, for other streams; start one for this stream"),
+                (rows, 0) => {
+                    format!("nobody holds it: all {rows} registered workers are dead, start one")
+                }
+                (_, living) => format!(
+                    "nobody holds it: {living} workers run, for other streams; start one for this stream"
+                ),
             };
             return (Reason::NobodyRuns, sentence);
         }
         let leases = &self.watched.last.snapshot.leases;
         let is_full = |row: &&WorkerRow| {
-            let held = leases.iter().filter(|lease| lease.owner.as_ref() == Some(&row.worker_id));
+            let held = leases
+                .iter()
+                .filter(|lease| lease.owner.as_ref() == Some(&row.worker_id));
             let held = u64::try_from(held.count()).unwrap_or(u64::MAX);
             max_leases_of(row).is_some_and(|most| held >= most)
         };
@@ -389,7 +423,12 @@ impl Facts {
             );
             return (Reason::NoRoom, sentence);
         }
-        (Reason::SoonTaken, format!("nobody holds it now; one of the running workers ({names}) takes it within moments"))
+        (
+            Reason::SoonTaken,
+            format!(
+                "nobody holds it now; one of the running workers ({names}) takes it within moments"
+            ),
+        )
     }
 
     fn without_lease(&self) -> Answer {
@@ -401,7 +440,11 @@ impl Facts {
                 ),
                 Err(_) => "the application has no lease for it".to_owned(),
             };
-            let reason = if self.asked.is_ok() { Reason::NoSuchShard } else { Reason::NoLease };
+            let reason = if self.asked.is_ok() {
+                Reason::NoSuchShard
+            } else {
+                Reason::NoLease
+            };
             return (reason, sentence);
         };
         let sentence = if self.has_leased_descendant() {
@@ -420,12 +463,16 @@ impl Facts {
         let shards = self.asked.as_ref().map_or(&[][..], |asked| &asked.shards);
         let leases = &self.watched.last.snapshot.leases;
         let is_leased = |id: &str| {
-            leases.iter().any(|lease| lease.key.stream == self.key.stream && lease.key.shard_id == id)
+            leases
+                .iter()
+                .any(|lease| lease.key.stream == self.key.stream && lease.key.shard_id == id)
         };
         let mut open = vec![self.key.shard_id.as_str()];
         let mut seen = BTreeSet::new();
         while let Some(id) = open.pop() {
-            let children = shards.iter().filter(|shard| shard.parents.iter().any(|parent| parent == id));
+            let children = shards
+                .iter()
+                .filter(|shard| shard.parents.iter().any(|parent| parent == id));
             for child in children {
                 if is_leased(&child.shard_id) {
                     return true;
@@ -447,7 +494,10 @@ impl Facts {
                 details.push(format!("worker {asker:?} has asked for it"));
             }
             if let Some(pending) = &lease.pending {
-                details.push(format!("a checkpoint is prepared: {}", readable(&pending.position)));
+                details.push(format!(
+                    "a checkpoint is prepared: {}",
+                    readable(&pending.position)
+                ));
             }
             if let Some(load) = self.load(lease) {
                 details.push(load);
@@ -455,7 +505,9 @@ impl Facts {
         }
         if let Some(Ok(probed)) = &self.probed
             && let Some(oldest) = probed.oldest_ms
-            && self.lease().is_some_and(|lease| lease.checkpoint != Position::ShardEnd)
+            && self
+                .lease()
+                .is_some_and(|lease| lease.checkpoint != Position::ShardEnd)
         {
             let behind = ms(probed.behind_ms);
             details.push(format!(
@@ -477,11 +529,14 @@ impl Facts {
         let workers = &self.watched.last.snapshot.workers;
         let row = workers.iter().find(|row| row.worker_id == owner)?;
         let load = row.loads.get(&lease.key.shard_id)?;
-        Some(format!("lately {} KiB/s were processed", load.bytes_per_second / 1024))
+        Some(format!(
+            "lately {} KiB/s were processed",
+            load.bytes_per_second / 1024
+        ))
     }
 }
 
-fn in_trouble(owner: &str, since: &str, trouble: &Trouble) -> Answer {
+pub(super) fn in_trouble(owner: &str, since: &str, trouble: &Trouble) -> Answer {
     let Trouble { what, for_ms, .. } = trouble;
     let reason = if what.contains("ThroughputExceeded") {
         Reason::Throttled

@@ -15,7 +15,11 @@ pub(super) async fn a_worker_is_known_with_its_profile_and_loads(stores: Stores)
         behind_ms: 7,
     };
     let loads = Loads::from([("shardId-000000000001".to_owned(), load)]);
-    stores.one.heartbeat(APP, &worker, &loads, &[]).await.unwrap();
+    stores
+        .one
+        .heartbeat(APP, &worker, &loads, &[])
+        .await
+        .unwrap();
     let rows = || async { stores.other.snapshot(APP).await.unwrap().workers };
     let row = rows().await.remove(0);
     assert_eq!((row.profile, row.loads), (profile, loads));

@@ -83,7 +83,10 @@ pub(super) async fn k10_operators_see_since_when_a_lease_is_owned_and_what_troub
     assert!(inspect().await.troubles.is_empty());
     beat(&troubles).await;
     join(&stores.one, "w1").await;
-    assert!(inspect().await.troubles.is_empty(), "a new run has none yet");
+    assert!(
+        inspect().await.troubles.is_empty(),
+        "a new run has none yet"
+    );
 }
 
 pub(super) async fn k3_only_a_reset_lowers_a_checkpoint(stores: Stores) {
@@ -152,7 +155,11 @@ pub(super) async fn k1_fenced_a_reset_ends_every_tenure(stores: Stores) {
     assert_eq!(lease(&stores.one, "a").await, free);
     // The worker itself lives on and may take it.
     let loads = Loads::new();
-    stores.one.heartbeat(APP, &worker, &loads, &[]).await.unwrap();
+    stores
+        .one
+        .heartbeat(APP, &worker, &loads, &[])
+        .await
+        .unwrap();
     let claims = [claim("a", free.counter)];
     let taken = stores.one.take(APP, &worker, &claims).await.unwrap();
     assert_eq!(taken.len(), 1);
@@ -197,7 +204,11 @@ pub(super) async fn k11_a_reset_is_refused_while_workers_live(stores: Stores) {
         silent: BTreeMap::new(),
     };
     let loads = Loads::new();
-    stores.one.heartbeat(APP, &worker, &loads, &[]).await.unwrap();
+    stores
+        .one
+        .heartbeat(APP, &worker, &loads, &[])
+        .await
+        .unwrap();
     let before = stores.one.inspect(APP).await.unwrap();
     for condition in [silent(heartbeat), nobody] {
         let reset = reset_to(&["a", "new"], at(1), condition);
@@ -228,7 +239,10 @@ pub(super) async fn k11_a_reset_of_a_stream_misses_no_lease(stores: Stores) {
     };
     let before = stores.one.snapshot(APP).await.unwrap();
     let missed = stores.one.reset(APP, &whole(&["a"])).await.unwrap_err();
-    assert!(missed.is_retryable() && missed.to_string().contains("/b"), "{missed}");
+    assert!(
+        missed.is_retryable() && missed.to_string().contains("/b"),
+        "{missed}"
+    );
     assert_eq!(stores.one.snapshot(APP).await.unwrap(), before);
     let changes = stores.one.reset(APP, &whole(&["a", "b"])).await.unwrap();
     assert_eq!(changes.len(), 2);

@@ -135,7 +135,12 @@ pub(super) async fn k1_fenced_a_new_run_releases_what_the_earlier_one_held(store
         ErrorKind::LeaseLost
     );
     assert_eq!(
-        kind(stores.one.heartbeat(APP, &earlier, &Loads::new(), &[]).await),
+        kind(
+            stores
+                .one
+                .heartbeat(APP, &earlier, &Loads::new(), &[])
+                .await
+        ),
         ErrorKind::WorkerReplaced
     );
     stores

@@ -119,7 +119,9 @@ pub(super) async fn look(
         VERSION => Ok(()),
         0 => Err(Error::new(
             ErrorKind::NotFound,
-            format!("{place}: no leases are in this database; give the URL that the workers are given"),
+            format!(
+                "{place}: no leases are in this database; give the URL that the workers are given"
+            ),
         )),
         older => Err(Error::new(
             ErrorKind::Store,

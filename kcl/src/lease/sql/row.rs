@@ -226,9 +226,8 @@ pub(in crate::lease) fn reset_note(row: &impl Columns) -> Result<ResetNote, sqlx
         let number = row.number(column)?.unwrap_or_default();
         Ok(u64::try_from(number).unwrap_or_default())
     };
-    let text = |column: &str| -> Result<String, sqlx::Error> {
-        Ok(row.text(column)?.unwrap_or_default())
-    };
+    let text =
+        |column: &str| -> Result<String, sqlx::Error> { Ok(row.text(column)?.unwrap_or_default()) };
     Ok(ResetNote {
         number: number("number")?,
         at_ms: number("at_ms")?,

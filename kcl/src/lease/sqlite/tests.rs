@@ -163,7 +163,10 @@ async fn k14_a_file_of_the_second_version_is_migrated_but_not_by_those_who_only_
     let before = std::fs::read(&path).unwrap();
     let error = SqliteLeaseStore::open_existing(&path).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Store);
-    assert!(error.to_string().contains("found schema version 2"), "{error}");
+    assert!(
+        error.to_string().contains("found schema version 2"),
+        "{error}"
+    );
     assert_eq!(std::fs::read(&path).unwrap(), before);
 
     let store = SqliteLeaseStore::open(&path).await.unwrap();
@@ -412,7 +415,10 @@ async fn a_file_that_stays_locked_is_unavailable_and_works_afterwards() {
         "readers do not wait"
     );
     run(&mut raw, "COMMIT").await;
-    store.heartbeat(APP, &worker, &Loads::new(), &[]).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -600,7 +606,10 @@ async fn k11_failed_write_leaves_everything_as_it_was_when_sqlite_fails_half_way
         assert_eq!(store.snapshot(APP).await.unwrap(), before);
     }
     run(&mut raw, "DROP TRIGGER no_child; DROP TRIGGER no_b").await;
-    store.heartbeat(APP, &worker, &Loads::new(), &[]).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
     store
         .end_shard(APP, &token(&taken[0]), &children)
         .await
@@ -636,7 +645,10 @@ async fn k11_a_cancelled_write_happens_wholly_or_not_at_all() {
 
         let other = SqliteLeaseStore::open(&path).await.unwrap();
         // The rollback is queued before the next write of the same store.
-        store.heartbeat(APP, &worker, &Loads::new(), &[]).await.unwrap();
+        store
+            .heartbeat(APP, &worker, &Loads::new(), &[])
+            .await
+            .unwrap();
         let leases = other.snapshot(APP).await.unwrap().leases;
         let find = |key: &LeaseKey| leases.iter().find(|lease| lease.key == *key);
         let ended = find(&parent.key).unwrap().checkpoint == Position::ShardEnd;
@@ -686,7 +698,10 @@ async fn heartbeats_are_not_starved_by_the_checkpoints_of_other_processes() {
         tasks.spawn(async move {
             while crate::clock::now() < until {
                 let sent = crate::clock::now();
-                store.heartbeat(APP, &worker, &Loads::new(), &[]).await.unwrap();
+                store
+                    .heartbeat(APP, &worker, &Loads::new(), &[])
+                    .await
+                    .unwrap();
                 let took = sent.elapsed();
                 {
                     let mut slowest = slowest.lock().unwrap();
@@ -713,7 +728,10 @@ async fn k10_a_connection_stuck_in_a_transaction_is_replaced() {
         .register(APP, "w", &WorkerProfile::default())
         .await
         .unwrap();
-    store.heartbeat(APP, &worker, &Loads::new(), &[]).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
     store.snapshot(APP).await.unwrap();
     let database = &store.database;
     for place in [&database.writer, &database.pulse, &database.reader] {
@@ -722,7 +740,10 @@ async fn k10_a_connection_stuck_in_a_transaction_is_replaced() {
         let mut transaction = connection.begin().await.unwrap();
         run(&mut transaction, "ROLLBACK").await;
     }
-    store.heartbeat(APP, &worker, &Loads::new(), &[]).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
     store
         .create_leases(APP, &[new_lease("a", &[])])
         .await

@@ -373,7 +373,8 @@ impl Rows for Transaction<'_> {
     }
 
     async fn applications(&mut self) -> Result<Vec<String>, Error> {
-        let names = "SELECT application FROM leases UNION SELECT application FROM workers ORDER BY 1";
+        let names =
+            "SELECT application FROM leases UNION SELECT application FROM workers ORDER BY 1";
         sqlx::query_scalar(names)
             .fetch_all(&mut *self.inner)
             .await

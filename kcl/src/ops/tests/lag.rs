@@ -27,13 +27,19 @@ async fn lag_counts_what_is_after_the_checkpoint_up_to_a_bound() {
     assert_eq!(counted(0), (Some(7), false, Some(1)));
     assert_eq!(counted(1), (Some(50), true, Some(1)));
     assert_eq!(counted(2), (Some(0), false, Some(0)));
-    assert_eq!((report.records, report.or_more, report.not_judged), (57, true, 0));
+    assert_eq!(
+        (report.records, report.or_more, report.not_judged),
+        (57, true, 0)
+    );
     assert!(of(&report, 1).oldest.is_some() && of(&report, 2).oldest.is_none());
     // Exactly as many as are counted are not "or more".
     let report = app.lag(100).await.unwrap();
     assert_eq!((report.records, report.or_more), (107, false));
     let report = app.lag(0).await.unwrap();
-    assert_eq!((of(&report, 1).records, of(&report, 1).behind_ms), (None, Some(1)));
+    assert_eq!(
+        (of(&report, 1).records, of(&report, 1).behind_ms),
+        (None, Some(1))
+    );
 }
 
 /// Goal: what cannot be judged is named with the reason, and holds up nothing else.
@@ -57,7 +63,10 @@ async fn lag_names_shards_without_a_lease_and_those_that_cannot_be_read() {
     assert!(note(1).contains("cannot be read"), "{}", note(1));
     assert_eq!(note(lower), "no lease");
     let closed = of(&report, 2);
-    assert_eq!((closed.state, closed.records), (ShardState::Closed, Some(2)));
+    assert_eq!(
+        (closed.state, closed.records),
+        (ShardState::Closed, Some(2))
+    );
     assert_eq!(report.not_judged, 3);
     kinesis.show_all();
     kinesis.hide([2]);

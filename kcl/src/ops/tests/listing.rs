@@ -46,6 +46,12 @@ async fn leases_and_workers_are_listed_with_what_they_do() {
     assert!(other.leases.is_empty());
     let names = applications(&store).await.unwrap();
     assert_eq!(names, ["app"]);
+    let typo = Operations::new(store, "ap")
+        .leases(SECOND)
+        .await
+        .unwrap_err();
+    assert_eq!(typo.kind(), ErrorKind::NotFound);
+    assert!(typo.to_string().ends_with("there are: app"), "{typo}");
 }
 
 /// Goal: a worker with a long fail-over time is not taken for dead before it, and no worker is waited for in vain.
@@ -60,19 +66,39 @@ async fn a_worker_is_dead_after_its_own_failover_time_only() {
         store.register("app", id, &profile).await.unwrap();
     }
     let report = Operations::new(store, "app").leases(SECOND * 20).await;
-    let states: Vec<_> = report.unwrap().workers.iter().map(|line| line.state).collect();
+    let states: Vec<_> = report
+        .unwrap()
+        .workers
+        .iter()
+        .map(|line| line.state)
+        .collect();
     assert_eq!(states, [WorkerState::Dead, WorkerState::Silent]);
 }
 
 #[test]
 fn spans_and_positions_are_readable() {
-    let spans = [(5, "5 ms"), (90_000, "90 s"), (185_000, "3 min 5 s"), (7_800_000, "2 h 10 min"), (273_600_000, "3 d 4 h")];
+    let spans = [
+        (5, "5 ms"),
+        (90_000, "90 s"),
+        (185_000, "3 min 5 s"),
+        (7_800_000, "2 h 10 min"),
+        (273_600_000, "3 d 4 h"),
+    ];
     for (ms, words) in spans {
         assert_eq!(span(Duration::from_millis(ms)), words);
     }
     let number = "49680697608967129591508926601648723160777352848024272914";
     let position: Position = number.parse().unwrap();
-    assert_eq!(readable(&position), "after ...848024272914 (2026-11-30T05:37:44Z)");
-    assert_eq!(readable(&Position::AtTimestamp(0)), "from 1970-01-01T00:00:00Z");
-    assert_eq!(readable(&"7:2".parse().unwrap()), "after user record 2 of 7");
+    assert_eq!(
+        readable(&position),
+        "after ...848024272914 (2026-11-30T05:37:44Z)"
+    );
+    assert_eq!(
+        readable(&Position::AtTimestamp(0)),
+        "from 1970-01-01T00:00:00Z"
+    );
+    assert_eq!(
+        readable(&"7:2".parse().unwrap()),
+        "after user record 2 of 7"
+    );
 }

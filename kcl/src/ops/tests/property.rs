@@ -50,7 +50,11 @@ impl Stage {
             let number = self.began_ms.len();
             self.began_ms.push(self.now_ms());
             let listed = self.kinesis.list_shards("orders").await.unwrap();
-            let mut open: Vec<_> = listed.iter().enumerate().filter(|(_, shard)| !shard.closed).collect();
+            let mut open: Vec<_> = listed
+                .iter()
+                .enumerate()
+                .filter(|(_, shard)| !shard.closed)
+                .collect();
             open.sort_by_key(|(_, shard)| shard.hash_key_range.start);
             let open: Vec<usize> = open.into_iter().map(|(index, _)| index).collect();
             match step {
@@ -104,8 +108,15 @@ async fn scenario(before: &[Step], to: To, lives: bool, after: &[Step]) -> Resul
         (request, None)
     };
     let app = app(&kinesis, store.clone());
-    app.reset(&request).await.map_err(|error| error.to_string())?;
-    let last = journal.entries().iter().map(|entry| entry.tenure).max().unwrap_or(0);
+    app.reset(&request)
+        .await
+        .map_err(|error| error.to_string())?;
+    let last = journal
+        .entries()
+        .iter()
+        .map(|entry| entry.tenure)
+        .max()
+        .unwrap_or(0);
     let worker = match first {
         Some(first) => first,
         None => launch(frequent("w"), &journal, "w").await,
@@ -122,7 +133,11 @@ async fn scenario(before: &[Step], to: To, lives: bool, after: &[Step]) -> Resul
     }
     journal.check_order()?;
     journal.check_no_duplicates()?;
-    match journal.deliveries().keys().find(|record| stage.put[record] < from) {
+    match journal
+        .deliveries()
+        .keys()
+        .find(|record| stage.put[record] < from)
+    {
         Some(early) => Err(format!("{early} came, which was put before the new place")),
         None => Ok(()),
     }

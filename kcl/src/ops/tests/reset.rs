@@ -20,14 +20,24 @@ async fn a_reset_is_refused_while_workers_live_unless_forced() {
     let refusal = planned.refusal.clone().unwrap();
     assert!(!planned.done && planned.changes.len() == 2, "{planned:?}");
     let refused = app.reset(&horizon()).await.unwrap_err();
-    assert_eq!((refused.kind(), refused.to_string()), (ErrorKind::InUse, refusal));
+    assert_eq!(
+        (refused.kind(), refused.to_string()),
+        (ErrorKind::InUse, refusal)
+    );
     assert!(refused.to_string().contains("\"w\""), "{refused}");
     assert_eq!(store.leases("app"), before, "nothing was changed");
     assert_eq!(app.history().await.unwrap(), []);
 
-    let forced = app.reset(&horizon().force(Force::TakeFromTheLiving)).await.unwrap();
+    let forced = app
+        .reset(&horizon().force(Force::TakeFromTheLiving))
+        .await
+        .unwrap();
     assert_eq!(forced.changes, planned.changes);
-    let taken: Vec<_> = forced.changes.iter().map(|line| line.taken_from.as_deref()).collect();
+    let taken: Vec<_> = forced
+        .changes
+        .iter()
+        .map(|line| line.taken_from.as_deref())
+        .collect();
     assert_eq!(taken, [Some("w"), Some("w")]);
     tokio::time::sleep(SECOND * 5).await;
     assert!(journal.deliveries().values().all(|count| *count == 2));
@@ -75,7 +85,10 @@ async fn one_shard_is_reset_to_a_sequence_number() {
     let whole = ResetRequest::new(StartAt::Sequence(third), "anna");
     let error = app.reset(&whole).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
-    let other = app.reset(&whole.clone().shard("shardId-9")).await.unwrap_err();
+    let other = app
+        .reset(&whole.clone().shard("shardId-9"))
+        .await
+        .unwrap_err();
     assert_eq!(other.kind(), ErrorKind::NotFound, "{other}");
     let report = app.reset(&whole.shard(shard_id(0))).await.unwrap();
     assert_eq!(report.changes.len(), 1);
@@ -94,14 +107,22 @@ async fn what_makes_no_sense_is_refused_with_what_to_do() {
     let unknown = app.reset(&horizon()).await.unwrap_err();
     assert_eq!(unknown.kind(), ErrorKind::NotFound);
     assert!(unknown.to_string().contains("has no leases"), "{unknown}");
-    let named = app.clone().stream("orders").reset(&horizon()).await.unwrap_err();
+    let named = app
+        .clone()
+        .stream("orders")
+        .reset(&horizon())
+        .await
+        .unwrap_err();
     assert_eq!(named.kind(), ErrorKind::NotFound, "{named}");
     let journal = Journal::default();
     let worker = start(&kinesis, store.clone(), &journal, "w").await;
     tokio::time::sleep(SECOND).await;
     worker.stop().await;
     let to_come = StartAt::Time(crate::fake::EPOCH_MS + 3_600_000);
-    let error = app.reset(&ResetRequest::new(to_come, "anna")).await.unwrap_err();
+    let error = app
+        .reset(&ResetRequest::new(to_come, "anna"))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("still to come"), "{error}");
     kinesis.recreate();
@@ -135,7 +156,12 @@ async fn k7_closed_shards_are_ended_by_latest_and_begun_anew_by_the_horizon() {
         assert!(ms > crate::fake::EPOCH_MS, "{ms}");
     }
     app.reset(&horizon()).await.unwrap();
-    assert!(store.leases("app").iter().all(|lease| lease.checkpoint == Position::TrimHorizon));
+    assert!(
+        store
+            .leases("app")
+            .iter()
+            .all(|lease| lease.checkpoint == Position::TrimHorizon)
+    );
     let journal = Journal::default();
     let worker = start(&kinesis, store.clone(), &journal, "w").await;
     tokio::time::sleep(SECOND * 10).await;
@@ -157,20 +183,34 @@ async fn a_replay_leaves_the_first_application_alone() {
     tokio::time::sleep(SECOND * 5).await;
     let app = app(&kinesis, store.clone());
     let before = store.leases("app");
-    let planned = app.plan_replay("again", StartAt::Time(moment), "anna").await.unwrap();
+    let planned = app
+        .plan_replay("again", StartAt::Time(moment), "anna")
+        .await
+        .unwrap();
     assert!(!planned.done && planned.changes.len() == 2);
     assert!(store.leases("again").is_empty(), "a plan changes nothing");
-    let replay = app.replay("again", StartAt::Time(moment), "anna").await.unwrap();
+    let replay = app
+        .replay("again", StartAt::Time(moment), "anna")
+        .await
+        .unwrap();
     assert_eq!((&replay.changes, replay.done), (&planned.changes, true));
     assert_eq!(store.leases("app"), before);
-    let twice = app.replay("again", StartAt::TrimHorizon, "anna").await.unwrap_err();
+    let twice = app
+        .replay("again", StartAt::TrimHorizon, "anna")
+        .await
+        .unwrap_err();
     assert_eq!(twice.kind(), ErrorKind::InUse);
-    let error = app.replay("", StartAt::TrimHorizon, "anna").await.unwrap_err();
+    let error = app
+        .replay("", StartAt::TrimHorizon, "anna")
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
 
     let other = Journal::default();
     let client: Arc<dyn KinesisApi> = Arc::new(kinesis.clone());
-    let again = Worker::builder("again", "orders").client(client).lease_store(store.clone());
+    let again = Worker::builder("again", "orders")
+        .client(client)
+        .lease_store(store.clone());
     let again = launch(again, &other, "r").await;
     tokio::time::sleep(SECOND * 5).await;
     again.stop().await;
@@ -180,5 +220,10 @@ async fn a_replay_leaves_the_first_application_alone() {
     assert_eq!(replayed, expected);
     journal.check_no_duplicates().unwrap();
     let notes = Operations::new(store, "again").history().await.unwrap();
-    assert!(notes[0].asked.starts_with("replay of app: stream orders to 20"), "{notes:?}");
+    assert!(
+        notes[0]
+            .asked
+            .starts_with("replay of app: stream orders to 20"),
+        "{notes:?}"
+    );
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::fake::store::FaultyStore;
 use crate::lease::Trouble;
+use crate::ops::why::in_trouble;
 
 async fn ask(app: &Operations, shard: usize) -> Why {
     app.why(&shard.to_string(), PATIENCE).await.unwrap()
@@ -24,7 +25,11 @@ async fn k10_why_tells_what_the_owner_has_trouble_with() {
     is(&ask(&app, 0).await, Reason::NoLease, &["no worker runs"]);
     let worker = start(&kinesis, store.clone(), &journal, "w").await;
     tokio::time::sleep(SECOND * 5).await;
-    is(&ask(&app, 0).await, Reason::KeepingUp, &["\"w\" holds it since 20", "keeps up"]);
+    is(
+        &ask(&app, 0).await,
+        Reason::KeepingUp,
+        &["\"w\" holds it since 20", "keeps up"],
+    );
 
     journal.behave(|behaviour| {
         behaviour.failures = u32::MAX;
@@ -34,11 +39,21 @@ async fn k10_why_tells_what_the_owner_has_trouble_with() {
     let (lower, _) = kinesis.split(0);
     tokio::time::sleep(SECOND * 60).await;
     let failing = ask(&app, 0).await;
-    let words = ["process_records", "a failure on demand", "in trouble for", "failed", "the next record arrived"];
+    let words = [
+        "process_records",
+        "a failure on demand",
+        "in trouble for",
+        "failed",
+        "the next record arrived",
+    ];
     is(&failing, Reason::Failing, &words);
     is(&ask(&app, 1).await, Reason::KeepingUp, &[]);
     let waiting = ask(&app, lower).await;
-    is(&waiting, Reason::WaitsForParents, &[&shard_id(0), "a failure on demand"]);
+    is(
+        &waiting,
+        Reason::WaitsForParents,
+        &[&shard_id(0), "a failure on demand"],
+    );
 
     journal.behave(|behaviour| behaviour.failures = 0);
     tokio::time::sleep(SECOND * 60).await;
@@ -51,7 +66,11 @@ async fn k10_why_tells_what_the_owner_has_trouble_with() {
     });
     kinesis.put_many(1, 5);
     tokio::time::sleep(SECOND * 60).await;
-    is(&ask(&app, 1).await, Reason::Failing, &["processing 5 records"]);
+    is(
+        &ask(&app, 1).await,
+        Reason::Failing,
+        &["processing 5 records"],
+    );
     worker.kill().await;
 }
 
@@ -73,11 +92,24 @@ async fn k10_why_tells_who_is_missing() {
     let silent = app.why(&shard_id(held.unwrap()), SECOND).await.unwrap();
     is(&silent, Reason::OwnerSilent, &["it may live"]);
     let dead = ask(&app, held.unwrap()).await;
-    is(&dead, Reason::OwnerDead, &["\"modest\"", "is dead", "fail-over time is 3 s", "no other worker runs"]);
+    is(
+        &dead,
+        Reason::OwnerDead,
+        &[
+            "\"modest\"",
+            "is dead",
+            "fail-over time is 3 s",
+            "no other worker runs",
+        ],
+    );
 
     let worker = start(&kinesis, store.clone(), &journal, "w").await;
     tokio::time::sleep(SECOND * 10).await;
-    is(&ask(&app, held.unwrap()).await, Reason::KeepingUp, &["\"w\""]);
+    is(
+        &ask(&app, held.unwrap()).await,
+        Reason::KeepingUp,
+        &["\"w\""],
+    );
     worker.stop().await;
     is(&ask(&app, 0).await, Reason::NobodyRuns, &["dead"]);
     is(&ask(&app, 77).await, Reason::NoSuchShard, &["orders"]);
@@ -92,15 +124,27 @@ async fn k10_k13_why_tells_what_became_of_the_stream() {
     let worker = start(&kinesis, store.clone(), &journal, "w").await;
     tokio::time::sleep(SECOND * 5).await;
     store.damage(&[shard_id(1)]);
-    is(&ask(&app, 1).await, Reason::DamagedRow, &["repaired or deleted"]);
+    is(
+        &ask(&app, 1).await,
+        Reason::DamagedRow,
+        &["repaired or deleted"],
+    );
     store.damage(&[]);
     tokio::time::sleep(SECOND * 5).await;
     kinesis.hide([1]);
-    is(&ask(&app, 1).await, Reason::ShardExpired, &["outlived the retention"]);
+    is(
+        &ask(&app, 1).await,
+        Reason::ShardExpired,
+        &["outlived the retention"],
+    );
     kinesis.show_all();
     worker.stop().await;
     kinesis.recreate();
-    is(&ask(&app, 0).await, Reason::StreamRecreated, &["created anew", "start the workers again"]);
+    is(
+        &ask(&app, 0).await,
+        Reason::StreamRecreated,
+        &["created anew", "start the workers again"],
+    );
     kinesis.set_missing(true);
     is(&ask(&app, 0).await, Reason::StreamGone, &["does not exist"]);
 }
@@ -115,7 +159,11 @@ async fn k10_why_tells_whether_the_checkpoint_moves() {
     let worker = start(&kinesis, store.clone(), &journal, "w").await;
     tokio::time::sleep(SECOND * 30).await;
     let app = app(&kinesis, store.clone());
-    is(&ask(&app, 0).await, Reason::Behind, &["did not move", "does not checkpoint", "behind"]);
+    is(
+        &ask(&app, 0).await,
+        Reason::Behind,
+        &["did not move", "does not checkpoint", "behind"],
+    );
     journal.behave(|behaviour| {
         behaviour.checkpoints = true;
         behaviour.takes = SECOND;
@@ -124,6 +172,27 @@ async fn k10_why_tells_whether_the_checkpoint_moves() {
     tokio::time::sleep(SECOND * 15).await;
     is(&ask(&app, 0).await, Reason::Behind, &["moved while"]);
     worker.kill().await;
+}
+
+/// Goal: a worker that is refused for reading too fast is not said to fail. Method: the words of a worker on an endpoint over HTTP.
+#[test]
+fn k10_why_knows_throttling_by_the_owners_words() {
+    let trouble = |what: &str| Trouble {
+        stream: None,
+        shard_id: shard_id(0),
+        what: what.to_owned(),
+        for_ms: 90_000,
+    };
+    let refused = "trying reading the shard again, which failed 9 times: GetRecords was refused with status 400, ProvisionedThroughputExceededException: Rate exceeded";
+    let (reason, words) = in_trouble("w", "", &trouble(refused));
+    assert_eq!(reason, Reason::Throttled);
+    assert!(words.contains("in trouble for 90 s"), "{words}");
+    let (reason, _) = in_trouble(
+        "w",
+        "",
+        &trouble("trying process_records again, which failed 9 times: no"),
+    );
+    assert_eq!(reason, Reason::Failing);
 }
 
 /// Goal: what trouble there is comes with a heartbeat, bounded, and goes with it.
@@ -144,9 +213,18 @@ async fn k10_troubles_are_told_with_heartbeats_and_bounded() {
     tokio::time::sleep(SECOND * 20).await;
     let told = troubles().await;
     assert_eq!(told.len(), crate::lease::TROUBLES_MAX);
-    assert!(told.iter().all(|trouble| trouble.for_ms >= 1000), "{told:?}");
-    let longest = told.iter().map(|trouble| trouble.what.chars().count()).max();
-    assert!(longest <= Some(crate::lease::TROUBLE_MAX_CHARS), "{longest:?}");
+    assert!(
+        told.iter().all(|trouble| trouble.for_ms >= 1000),
+        "{told:?}"
+    );
+    let longest = told
+        .iter()
+        .map(|trouble| trouble.what.chars().count())
+        .max();
+    assert!(
+        longest <= Some(crate::lease::TROUBLE_MAX_CHARS),
+        "{longest:?}"
+    );
     journal.behave(|behaviour| behaviour.failures = 0);
     tokio::time::sleep(SECOND * 70).await;
     assert_eq!(troubles().await, []);

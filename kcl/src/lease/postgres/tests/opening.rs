@@ -153,7 +153,9 @@ async fn k14_an_open_store_notices_that_a_newer_version_has_migrated() {
 #[tokio::test]
 async fn k14_tables_of_the_first_version_are_migrated_but_not_by_those_who_only_look() {
     let url = place().await;
-    let error = PostgresLeaseStore::connect_existing(&url).await.unwrap_err();
+    let error = PostgresLeaseStore::connect_existing(&url)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     let mut raw = outsider(&url).await;
     run(&mut raw, "CREATE SCHEMA millstream").await;
@@ -165,9 +167,14 @@ async fn k14_tables_of_the_first_version_are_migrated_but_not_by_those_who_only_
     )
     .await;
     let before = content(&mut raw).await;
-    let error = PostgresLeaseStore::connect_existing(&url).await.unwrap_err();
+    let error = PostgresLeaseStore::connect_existing(&url)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Store, "{error}");
-    assert!(error.to_string().contains("found schema version 1"), "{error}");
+    assert!(
+        error.to_string().contains("found schema version 1"),
+        "{error}"
+    );
     assert_eq!(content(&mut raw).await, before);
 
     let store = open(&url).await;
@@ -210,7 +217,10 @@ async fn k14_unknown_columns_tables_and_rows_are_tolerated() {
             .take(APP, &worker, &[claim("a", counter)])
             .await
             .unwrap();
-        store.heartbeat(APP, &worker, &Loads::new(), &[]).await.unwrap();
+        store
+            .heartbeat(APP, &worker, &Loads::new(), &[])
+            .await
+            .unwrap();
         store
             .checkpoint(APP, &token(&won[0]), &at(won[0].counter))
             .await
@@ -354,5 +364,8 @@ async fn a_server_that_only_reads_is_unavailable() {
         "SET default_transaction_read_only = off; ALTER DATABASE {database} RESET default_transaction_read_only"
     );
     run(&mut raw, &sql).await;
-    store.heartbeat(APP, &worker, &Loads::new(), &[]).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
 }
