@@ -24,6 +24,8 @@
 //! # }
 //! ```
 
+mod ground;
+mod judge;
 mod lag;
 mod leases;
 mod reset;
@@ -33,9 +35,10 @@ mod time;
 mod watch;
 mod why;
 
+pub use ground::StartAt;
 pub use lag::{LagReport, ShardLag, ShardState};
 pub use leases::{LeaseLine, LeaseReport, WorkerLine, WorkerState};
-pub use reset::{ChangeLine, Force, NoteLine, ResetReport, ResetRequest, StartAt};
+pub use reset::{ChangeLine, Force, NoteLine, ResetReport, ResetRequest};
 pub use time::{parse_time, rfc3339};
 pub use watch::Life;
 pub use why::{Reason, Why};

@@ -85,10 +85,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             registration.clone(),
             shared.window.clone(),
             config.failover_time,
-            Signs {
-                meters: Arc::clone(&shared.meters),
-                board: Arc::clone(&shared.board),
-            },
+            Signs::new(&shared.meters, &shared.board),
         ));
         let first = match first_sync(&syncer).await {
             Ok(report) => report,

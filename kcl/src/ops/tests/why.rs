@@ -3,7 +3,7 @@
 use super::*;
 use crate::fake::store::FaultyStore;
 use crate::lease::Trouble;
-use crate::ops::why::in_trouble;
+use crate::ops::judge::in_trouble;
 
 async fn ask(app: &Operations, shard: usize) -> Why {
     app.why(&shard.to_string(), PATIENCE).await.unwrap()
