@@ -4,7 +4,7 @@ use crate::scene::PATIENCE;
 use crate::{SERVER, WORKER};
 use millstream_test_postgres::Cluster;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 use support::client::text;
@@ -303,6 +303,8 @@ async fn forced_while_workers_run(store: Option<Store>) {
     .await;
     let events = stage.fleet.history(running.iter().copied());
     check::all_delivered(&expected, &deliveries(&since(&events, &history))).unwrap();
+    check::one_owner(&events).unwrap();
+    check::order_kept(&events, &BTreeMap::new()).unwrap();
     let lag = wait_until("the workers have caught up", PATIENCE, || async {
         let lag = stage.json(&["lag"]).await;
         (lag["records"] == json!(0)).then_some(lag)

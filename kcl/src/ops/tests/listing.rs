@@ -75,6 +75,25 @@ async fn a_worker_is_dead_after_its_own_failover_time_only() {
     assert_eq!(states, [WorkerState::Dead, WorkerState::Silent]);
 }
 
+/// Goal: a crashed worker's row, which stays for a day, costs nobody time while another worker is heard.
+#[tokio::test(start_paused = true)]
+async fn a_dead_worker_that_holds_nothing_is_not_waited_for() {
+    let (kinesis, store) = (FakeKinesis::new(1), MemoryLeaseStore::new());
+    let profile = WorkerProfile {
+        failover: Some(SECOND * 3600),
+        ..WorkerProfile::default()
+    };
+    store.register("app", "crashed", &profile).await.unwrap();
+    let journal = Journal::default();
+    let worker = start(&kinesis, store.clone(), &journal, "w").await;
+    tokio::time::sleep(SECOND * 5).await;
+    let began = tokio::time::Instant::now();
+    let why = app(&kinesis, store).why("0", SECOND * 60).await.unwrap();
+    assert_eq!(why.reason, Reason::KeepingUp, "{why}");
+    assert!(began.elapsed() < SECOND * 2, "{:?}", began.elapsed());
+    worker.stop().await;
+}
+
 #[test]
 fn spans_and_positions_are_readable() {
     let spans = [
