@@ -312,22 +312,7 @@ impl Facts {
                 .iter()
                 .any(|lease| lease.key.stream == self.key.stream && lease.key.shard_id == id)
         };
-        let mut open = vec![self.key.shard_id.as_str()];
-        let mut seen = BTreeSet::new();
-        while let Some(id) = open.pop() {
-            let children = shards
-                .iter()
-                .filter(|shard| shard.parents.iter().any(|parent| parent == id));
-            for child in children {
-                if is_leased(&child.shard_id) {
-                    return true;
-                }
-                if seen.insert(child.shard_id.as_str()) {
-                    open.push(&child.shard_id);
-                }
-            }
-        }
-        false
+        needs_none(shards, &self.key.shard_id, is_leased)
     }
 
     /// What else is worth knowing.
@@ -379,6 +364,29 @@ impl Facts {
             load.bytes_per_second / 1024
         ))
     }
+}
+
+/// Whether a shard needs no lease although it has none: shards that came of it have leases, so it was done with, or closed before the application
+/// began.
+pub(super) fn needs_none(
+    shards: &[Shard],
+    shard_id: &str,
+    is_leased: impl Fn(&str) -> bool,
+) -> bool {
+    let mut open = vec![shard_id];
+    let mut seen = BTreeSet::new();
+    while let Some(id) = open.pop() {
+        let is_child = |shard: &&Shard| shard.parents.iter().any(|parent| parent == id);
+        for child in shards.iter().filter(is_child) {
+            if is_leased(&child.shard_id) {
+                return true;
+            }
+            if seen.insert(child.shard_id.as_str()) {
+                open.push(&child.shard_id);
+            }
+        }
+    }
+    false
 }
 
 pub(super) fn in_trouble(owner: &str, since: &str, trouble: &Trouble) -> Answer {
