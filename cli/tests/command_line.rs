@@ -131,6 +131,53 @@ fn wrong_settings_end_with_code_2_and_a_taken_port_with_code_1() {
     );
 }
 
+/// What operators mistype is said, with what to do, and nothing is made by looking.
+#[test]
+fn app_refuses_what_is_wrong_and_creates_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("leases.db");
+    let store = path.display().to_string();
+    let about = ["--application", "shop", "--store", &store];
+    let cases: [(&[&str], i32, &str); 7] = [
+        (&["leases"], 1, "no such file"),
+        (&["reset", "--to", "trim-horizon"], 1, "no such file"),
+        (&["reset"], 2, "--to"),
+        (
+            &["reset", "--to", "latest", "--to-sequence", "5"],
+            2,
+            "cannot be used with",
+        ),
+        (&["reset", "--to-sequence", "5"], 2, "--shard"),
+        (&["reset", "--to", "soon"], 2, "2026-01-31T08:00:00Z"),
+        (&["why"], 2, "SHARD"),
+    ];
+    for (arguments, code, text) in cases {
+        let mut command = millstream(&["app"]);
+        let output = command.args(arguments).args(about).output().unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {}",
+            said(&output)
+        );
+        assert!(
+            said(&output).contains(text),
+            "{arguments:?}: {}",
+            said(&output)
+        );
+        assert!(output.stdout.is_empty());
+    }
+    assert!(!path.exists());
+    let mut command = millstream(&["app", "applications"]);
+    let output = command.env("MILLSTREAM_LEASE_STORE", "").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    let secret = "postgres://me:hush@127.0.0.1:1/db";
+    let help = millstream(&["app", "leases", "--help"])
+        .env("MILLSTREAM_LEASE_STORE", secret)
+        .output();
+    assert!(!String::from_utf8_lossy(&help.unwrap().stdout).contains("hush"));
+}
+
 /// The whole demo, shortened, on JSON lines from standard input: exit code 0 only if its own proof holds.
 #[test]
 fn k4_demo_proves_itself_on_json_lines() {

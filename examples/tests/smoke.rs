@@ -126,3 +126,9 @@ async fn fan_out_pushes_every_record() {
     let expected = "result: 50 records pushed as they arrived";
     assert_eq!(result("fan_out").await, expected);
 }
+
+#[tokio::test]
+async fn operations_tell_why_and_deliver_again() {
+    let expected = "result: 25 orders shipped again by 1 reset; applications: audit, shop";
+    assert_eq!(result("operations").await, expected);
+}

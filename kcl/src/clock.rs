@@ -8,7 +8,7 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// The wall clock: for the date in a request's signature, never for decisions.
+/// The wall clock: for the date in a request's signature, and for people; never for decisions.
 #[expect(clippy::disallowed_methods, reason = "this is the clock module")]
 pub(crate) fn wall() -> std::time::SystemTime {
     std::time::SystemTime::now()

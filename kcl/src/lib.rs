@@ -114,6 +114,13 @@
 //! when the leases cannot be renewed and goes on when they are again. [`Worker::run`] ends with an error only where waiting does not
 //! help: the error policy says to stop, the stream is gone or was created anew, or another process runs under the same worker id.
 //!
+//! # Operating an application
+//!
+//! [`ops`] sees and steers an application from outside, over the store that its workers use: who holds what and who lives, how far each shard is
+//! behind, why one does not move ([`ops::Operations::why`] has one answer, which combines the lease, the workers' heartbeats, what the owner
+//! tells of its trouble, and the endpoint), and where to start again ([`ops::Operations::reset`], the only thing that lowers a checkpoint). `millstream app` is the same
+//! as a command.
+//!
 //! # Cancel safety
 //!
 //! Dropping the future of [`Worker::run`] is like a crash: nothing is lost, uncheckpointed records are delivered again. The futures of

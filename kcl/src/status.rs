@@ -127,8 +127,8 @@ pub struct ShardStatus {
 
 /// Trouble that is over sooner is told to nobody else.
 const TROUBLE_MIN: Duration = Duration::from_secs(1);
-/// How long a batch may be in work before that is told.
-const SLOW_BATCH: Duration = Duration::from_secs(10);
+/// How long a batch may be in work, or another step, before that is told.
+const SLOW: Duration = Duration::from_secs(10);
 /// A failure that is not noted again within this time, longer than any pause between two attempts, is over.
 const FAILURE_LASTS: Duration = Duration::from_mins(1);
 
@@ -236,9 +236,9 @@ impl Entry {
             return lasts(*since, TROUBLE_MIN).then_some((activity, *since));
         }
         let least = match self.activity {
+            Activity::Reading => return None,
             Activity::WaitingForRenewal => TROUBLE_MIN,
-            Activity::Processing { .. } => SLOW_BATCH,
-            _ => return None,
+            _ => SLOW,
         };
         lasts(self.since, least).then_some((&self.activity, self.since))
     }
@@ -302,7 +302,7 @@ impl Board {
     }
 
     /// What troubles the shards, those first that have been so for longest: failures that are tried again, also while an attempt is made,
-    /// batches that take long, and leases that are not renewed.
+    /// batches and other steps that take long, and leases that are not renewed.
     pub(crate) fn troubles(&self) -> Vec<Trouble> {
         let now = clock::now();
         let mut troubles: Vec<Trouble> = self.with(|shards| {

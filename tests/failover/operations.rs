@@ -4,12 +4,13 @@ use crate::scene::PATIENCE;
 use crate::{SERVER, WORKER};
 use millstream_test_postgres::Cluster;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 use support::client::text;
 use support::history::{Event, EventKind, Place, Sequence, deliveries};
 use support::load::{Load, Shape};
+use support::process::Signal;
 use support::worker::Fleet;
 use support::{RawClient, ServerProcess, Store, WorkerProcess, check, wait_until};
 
@@ -303,6 +304,8 @@ async fn forced_while_workers_run(store: Option<Store>) {
     .await;
     let events = stage.fleet.history(running.iter().copied());
     check::all_delivered(&expected, &deliveries(&since(&events, &history))).unwrap();
+    check::one_owner(&events).unwrap();
+    check::order_kept(&events, &BTreeMap::new()).unwrap();
     let lag = wait_until("the workers have caught up", PATIENCE, || async {
         let lag = stage.json(&["lag"]).await;
         (lag["records"] == json!(0)).then_some(lag)
@@ -413,4 +416,32 @@ async fn k4_resets_to_a_time_and_a_number_and_replays_deliver_what_they_say() {
         .map(|line| &line["checkpoint"])
         .collect();
     assert_eq!(starts, [&json!("TRIM_HORIZON"), &json!("TRIM_HORIZON")]);
+}
+
+/// Goal: a worker that was suspended while its lease was reset finishes the batch it was in, if any, and checkpoints nothing of that tenure (K1, K2); another
+/// one begins at the new place at once, without waiting for the fail-over time.
+#[tokio::test(flavor = "multi_thread")]
+async fn k1_k2_a_worker_suspended_through_a_reset_is_fenced() {
+    let _alone = support::alone().await;
+    let mut stage = Stage::with(1, None).await;
+    let suspended = stage.fleet.start().await;
+    let first = stage.put(60).await;
+    stage.until_delivered(&[&suspended], &first, 1).await;
+    let second = stage.put(60).await;
+    suspended.signal(Signal::Stop).await;
+    let forced = ["reset", "--to", "trim-horizon", "--force"];
+    stage.app(&forced).await.done();
+    let other = stage.fleet.start().await;
+    let all: BTreeSet<Place> = first.union(&second).cloned().collect();
+    stage.until_delivered(&[&other], &all, 1).await;
+    suspended.signal(Signal::Cont).await;
+    let third = stage.put(60).await;
+    stage
+        .until_delivered(&[&suspended, &other], &third, 1)
+        .await;
+    tokio::time::sleep(FAILOVER).await;
+    let events = stage.fleet.history([&suspended, &other]);
+    check::one_owner(&events).unwrap();
+    check::order_kept(&events, &BTreeMap::new()).unwrap();
+    check::all_delivered(&all.union(&third).cloned().collect(), &deliveries(&events)).unwrap();
 }

@@ -43,9 +43,10 @@ enum AppCommand {
 
 #[derive(Debug, Args)]
 struct Place {
-    /// Lease store: sqlite:PATH, PATH, or postgres://USER:PASSWORD@HOST/DATABASE.
+    /// Lease store of the workers: a path, or the URL of a database.
     #[arg(
         long,
+        help = "Lease store of the workers: sqlite:PATH, PATH, or postgres://USER:PASSWORD@HOST/DATABASE",
         env = "MILLSTREAM_LEASE_STORE",
         hide_env_values = true,
         value_name = "STORE"
@@ -301,17 +302,19 @@ fn by(given: Option<&str>) -> String {
         let file = std::fs::read_to_string("/etc/hostname").ok();
         set("HOSTNAME").or_else(|| file.map(|name| name.trim().to_owned()))
     };
-    match given {
-        Some(name) => name.to_owned(),
-        None => {
+    given.map_or_else(
+        || {
             let user = set("USER").or_else(|| set("LOGNAME"));
             let user = user.unwrap_or_else(|| "somebody".to_owned());
-            host().map_or(user.clone(), |host| format!("{user}@{host}"))
-        }
-    }
+            match host() {
+                Some(host) => format!("{user}@{host}"),
+                None => user,
+            }
+        },
+        str::to_owned,
+    )
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 fn failure(error: kcl::Error) -> Failure {
     match error.kind() {
         ErrorKind::Configuration => Failure::usage(error),

@@ -142,9 +142,9 @@ fn share(line: &LeaseLine) -> String {
 }
 
 pub(super) fn lag(report: &LagReport) -> String {
-    let more = |count: u64, or_more: bool| match or_more {
-        true => format!("{count} or more"),
-        false => count.to_string(),
+    let more = |count: u64, or_more: bool| {
+        let words = if or_more { " or more" } else { "" };
+        format!("{count}{words}")
     };
     let behind = |ms: u64| match ms {
         0 => "-".to_owned(),

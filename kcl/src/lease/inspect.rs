@@ -25,7 +25,8 @@ pub struct Trouble {
     /// The shard.
     #[serde(rename = "k")]
     pub shard_id: String,
-    /// What is wrong, at most [`TROUBLE_MAX_CHARS`] characters.
+    /// What is wrong, at most [`TROUBLE_MAX_CHARS`] characters. It holds the text of a processor's error, and is stored with the leases: an error of
+    /// yours should not tell secrets.
     #[serde(rename = "w")]
     pub what: String,
     /// For how long it had been so at the heartbeat, milliseconds.

@@ -439,7 +439,9 @@ impl LeaseStore for MemoryLeaseStore {
                     released += 1;
                 }
             }
-            staged.into_values().for_each(|lease| app.set_owner(lease));
+            for lease in staged.into_values() {
+                app.set_owner(lease);
+            }
             Ok(released)
         })
     }

@@ -72,7 +72,7 @@ impl PostgresLeaseStore {
         let place = Place::of(&options);
         let (options, begin) = (pool::ours(options), Begin::with(TIMEOUT));
         schema::look(&options, &place, &begin, TIMEOUT).await?;
-        Ok(Self::connected(options, place, begin, TIMEOUT))
+        Ok(Self::connected(&options, place, begin, TIMEOUT))
     }
 
     /// The same with options of the SQL library, and with another bound on how long a call may take, at least ten milliseconds. It should be
@@ -88,10 +88,15 @@ impl PostgresLeaseStore {
         let place = Place::of(&options);
         let (options, begin) = (pool::ours(options), Begin::with(timeout));
         schema::prepare(&options, &place, &begin, timeout).await?;
-        Ok(Self::connected(options, place, begin, timeout))
+        Ok(Self::connected(&options, place, begin, timeout))
     }
 
-    fn connected(options: PgConnectOptions, place: Place, begin: Begin, timeout: Duration) -> Self {
+    fn connected(
+        options: &PgConnectOptions,
+        place: Place,
+        begin: Begin,
+        timeout: Duration,
+    ) -> Self {
         let pool = |size| Arc::new(Pool::new(options.clone(), place.clone(), size));
         PostgresLeaseStore {
             begin,

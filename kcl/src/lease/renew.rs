@@ -141,8 +141,15 @@ impl OwnerWindow {
 /// What a heartbeat tells of the worker's shards.
 #[derive(Debug, Clone)]
 pub(crate) struct Signs {
-    pub(crate) meters: Arc<Meters>,
-    pub(crate) board: Arc<Board>,
+    meters: Arc<Meters>,
+    board: Arc<Board>,
+}
+
+impl Signs {
+    pub(crate) fn new(meters: &Arc<Meters>, board: &Arc<Board>) -> Self {
+        let (meters, board) = (Arc::clone(meters), Arc::clone(board));
+        Signs { meters, board }
+    }
 }
 
 /// Sends heartbeats, three per fail-over time, until it is dropped. It ends with `WorkerReplaced` only, and

@@ -1,5 +1,6 @@
 //! How far an application is behind: in time by one read at each checkpoint, in records by reading on up to a bound.
 
+use super::judge::needs_none;
 use super::watch::STORE_LIMIT;
 use super::{Operations, readable, rfc3339};
 use crate::checkpoint::Position;
@@ -130,6 +131,11 @@ impl Operations {
             };
             if snapshot.damaged.iter().any(damaged) {
                 shard.note = Some("the row of its lease is damaged".to_owned());
+            } else if shard.checkpoint.is_none()
+                && needs_none(&listed, &shard.shard_id, |id| leases.contains_key(id))
+            {
+                shard.note = Some("no lease, and none needed: done, or from before".to_owned());
+                (shard.behind_ms, shard.records) = (Some(0), Some(0));
             }
         }
         let of_former =

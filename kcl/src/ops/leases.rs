@@ -4,7 +4,7 @@ use super::watch::{Life, Until, Watched, failover_of, watch};
 use super::{Operations, arn_of, name_of, readable, rfc3339, span};
 use crate::checkpoint::Position;
 use crate::error::Error;
-use crate::lease::{Lease, WorkerRow};
+use crate::lease::{Lease, Snapshot, WorkerRow};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -118,10 +118,13 @@ impl Operations {
     /// sends three within its fail-over time.
     ///
     /// # Errors
-    /// Those of the store.
+    /// `NotFound`: the store knows no such application. Others of the store.
     pub async fn leases(&self, patience: Duration) -> Result<LeaseReport, Error> {
         let watched = watch(&*self.store, &self.application, Until::AllKnown, patience).await?;
         let snapshot = &watched.last.snapshot;
+        if *snapshot == Snapshot::default() {
+            return Err(self.unknown().await);
+        }
         let leases = snapshot.leases.iter();
         let concerned = leases.filter(|lease| self.concerns(&lease.key.stream));
         let damaged = snapshot.damaged.iter();

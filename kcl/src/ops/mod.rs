@@ -24,6 +24,8 @@
 //! # }
 //! ```
 
+mod ground;
+mod judge;
 mod lag;
 mod leases;
 mod reset;
@@ -33,9 +35,10 @@ mod time;
 mod watch;
 mod why;
 
+pub use ground::StartAt;
 pub use lag::{LagReport, ShardLag, ShardState};
 pub use leases::{LeaseLine, LeaseReport, WorkerLine, WorkerState};
-pub use reset::{ChangeLine, Force, NoteLine, ResetReport, ResetRequest, StartAt};
+pub use reset::{ChangeLine, Force, NoteLine, ResetReport, ResetRequest};
 pub use time::{parse_time, rfc3339};
 pub use watch::Life;
 pub use why::{Reason, Why};
@@ -50,6 +53,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use watch::STORE_LIMIT;
 
+/// Applications that an error names at most.
+const NAMED_MOST: usize = 20;
 /// Limit on one request to the endpoint.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -116,6 +121,27 @@ impl Operations {
     pub fn client(mut self, client: Arc<dyn KinesisApi>) -> Self {
         self.client = Some(client);
         self
+    }
+
+    /// The application has neither leases nor workers.
+    async fn unknown(&self) -> Error {
+        let names = applications(&*self.store).await.unwrap_or_default();
+        let known = match names.len() {
+            0 => "none".to_owned(),
+            _ => names
+                .iter()
+                .take(NAMED_MOST)
+                .cloned()
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
+        Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "there is no application {:?} in this store; there are: {known}",
+                self.application
+            ),
+        )
     }
 
     /// Whether leases of that identity are asked for.

@@ -77,12 +77,11 @@ fn thousandths(fraction: &str) -> Option<u64> {
 fn calendar(text: &str) -> Option<u64> {
     let (date, rest) = text.split_at_checked(10)?;
     let rest = rest.strip_prefix(['T', 't', ' '])?;
-    let (time, offset_ms) = match rest.strip_suffix(['Z', 'z']) {
-        Some(time) => (time, 0),
-        None => {
-            let (time, offset) = rest.split_at_checked(rest.len().checked_sub(6)?)?;
-            (time, offset_ms(offset)?)
-        }
+    let (time, offset_ms) = if let Some(time) = rest.strip_suffix(['Z', 'z']) {
+        (time, 0)
+    } else {
+        let (time, offset) = rest.split_at_checked(rest.len().checked_sub(6)?)?;
+        (time, offset_ms(offset)?)
     };
     let mut date = date.split('-').map(number);
     let (year, month, day) = (date.next()??, date.next()??, date.next()??);

@@ -74,7 +74,7 @@ struct Seen {
 /// When there is no need to listen any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
-    /// Of every worker it is known whether it lives.
+    /// Of every worker that holds a lease it is known whether it lives, and of one that it does, or of all that they do not.
     AllKnown,
     /// One lives.
     OneLives,
@@ -107,18 +107,28 @@ pub(super) async fn watch(
                 ))
             })
             .collect();
-        let is_known = |life: &Life| !matches!(life, Life::Silent { .. });
-        let enough = lives.values().all(is_known)
-            || until == Until::OneLives
-                && lives
-                    .values()
-                    .any(|life| matches!(life, Life::Heard { .. }));
+        let enough = is_enough(until, &last, &lives);
         if enough || now.saturating_duration_since(began) >= patience {
             return Ok(Watched { first, last, lives });
         }
         tokio::time::sleep(LOOK).await;
         last = look().await?;
     }
+}
+
+/// The row of a worker that crashed stays for a day: nobody is to wait for such a one again and again while others were heard.
+fn is_enough(until: Until, looked: &Inspection, lives: &BTreeMap<String, Life>) -> bool {
+    let one_lives = lives
+        .values()
+        .any(|life| matches!(life, Life::Heard { .. }));
+    let holds = |worker_id: &String| {
+        let mut leases = looked.snapshot.leases.iter();
+        leases.any(|lease| lease.owner.as_ref() == Some(worker_id))
+    };
+    let is_known = |(worker_id, life): (&String, &Life)| {
+        !matches!(life, Life::Silent { .. }) || one_lives && !holds(worker_id)
+    };
+    lives.iter().all(is_known) || until == Until::OneLives && one_lives
 }
 
 /// Which look it is.

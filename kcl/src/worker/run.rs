@@ -119,10 +119,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             registration.clone(),
             shared.window.clone(),
             config.failover_time,
-            Signs {
-                meters: Arc::clone(&shared.meters),
-                board: Arc::clone(&shared.board),
-            },
+            Signs::new(&shared.meters, &shared.board),
         );
         background.spawn(async move { Ended::Heartbeat(heartbeat.await) });
         let opened = match opener.open_all(found).await {

@@ -199,6 +199,19 @@ impl Subject {
                         .await,
                 )
             }
+            Verb::Reset {
+                shards,
+                position,
+                whole,
+                empty,
+            } => {
+                let mut reset = reset_to(shards, position.map_or(Position::ShardEnd, at));
+                reset.whole_stream = whole.then(|| STREAM.to_owned());
+                if *empty && !*whole {
+                    reset.condition = ResetCondition::NoLeases;
+                }
+                answer(store.reset(APP, &reset).await)
+            }
             other => self.perform_on_leases(&snapshot, other).await,
         }
     }
@@ -268,29 +281,6 @@ impl Subject {
                 let releases = releases(&tokens, *position, to.map(|worker| WORKERS[worker]));
                 answer(store.release(APP, &releases).await)
             }
-            Verb::Reset {
-                shards,
-                position,
-                whole,
-                empty,
-            } => {
-                let start = |shard: &usize| NewLease {
-                    checkpoint: position.map_or(Position::ShardEnd, at),
-                    ..new_lease(SHARDS[*shard], &[])
-                };
-                let condition = match (whole, empty) {
-                    (false, true) => ResetCondition::NoLeases,
-                    _ => ResetCondition::Forced,
-                };
-                let reset = Reset {
-                    by: "somebody".to_owned(),
-                    asked: "something".to_owned(),
-                    condition,
-                    whole_stream: whole.then(|| STREAM.to_owned()),
-                    starts: shards.iter().map(start).collect(),
-                };
-                answer(store.reset(APP, &reset).await)
-            }
             Verb::Delete { shard } => answer(store.delete_ended(APP, &[key(SHARDS[*shard])]).await),
             other => unreachable!("{other:?} is about workers"),
         }
@@ -309,6 +299,20 @@ impl Subject {
             row.heartbeat = row.heartbeat.wrapping_sub(first);
         }
         snapshot
+    }
+}
+
+fn reset_to(shards: &[usize], checkpoint: Position) -> Reset {
+    let start = |shard: &usize| NewLease {
+        checkpoint,
+        ..new_lease(SHARDS[*shard], &[])
+    };
+    Reset {
+        by: "somebody".to_owned(),
+        asked: "something".to_owned(),
+        condition: ResetCondition::Forced,
+        whole_stream: None,
+        starts: shards.iter().map(start).collect(),
     }
 }
 

@@ -78,6 +78,28 @@ async fn lag_names_shards_without_a_lease_and_those_that_cannot_be_read() {
     assert!(error.to_string().contains("earlier stream"), "{error}");
 }
 
+/// Goal: a shard that closed before the application began needs no lease, and is not held against it.
+#[tokio::test(start_paused = true)]
+async fn lag_knows_shards_that_need_no_lease() {
+    let (kinesis, store) = (FakeKinesis::new(1), MemoryLeaseStore::new());
+    kinesis.put_many(0, 5);
+    kinesis.split(0);
+    tokio::time::sleep(SECOND * 5).await;
+    let journal = Journal::default();
+    let latest = builder(&kinesis, store.clone(), "w").initial_position(InitialPosition::Latest);
+    let worker = launch(latest, &journal, "w").await;
+    tokio::time::sleep(SECOND * 3).await;
+    worker.stop().await;
+    let app = app(&kinesis, store);
+    let report = app.lag(10).await.unwrap();
+    assert_eq!((report.not_judged, report.records), (0, 0), "{report:?}");
+    let note = of(&report, 0).note.clone().unwrap();
+    assert!(note.contains("none needed"), "{note}");
+    let why = app.why("0", PATIENCE).await.unwrap();
+    assert_eq!(why.reason, Reason::NoLease);
+    assert!(why.sentence.contains("needs none"), "{why}");
+}
+
 /// Goal: a lease that waits for its first record under LATEST is not behind by what came before.
 #[tokio::test(start_paused = true)]
 async fn lag_under_latest_begins_with_the_application() {

@@ -46,6 +46,12 @@ async fn leases_and_workers_are_listed_with_what_they_do() {
     assert!(other.leases.is_empty());
     let names = applications(&store).await.unwrap();
     assert_eq!(names, ["app"]);
+    let typo = Operations::new(store, "ap")
+        .leases(SECOND)
+        .await
+        .unwrap_err();
+    assert_eq!(typo.kind(), ErrorKind::NotFound);
+    assert!(typo.to_string().ends_with("there are: app"), "{typo}");
 }
 
 /// Goal: a worker with a long fail-over time is not taken for dead before it, and no worker is waited for in vain.
@@ -67,6 +73,25 @@ async fn a_worker_is_dead_after_its_own_failover_time_only() {
         .map(|line| line.state)
         .collect();
     assert_eq!(states, [WorkerState::Dead, WorkerState::Silent]);
+}
+
+/// Goal: a crashed worker's row, which stays for a day, costs nobody time while another worker is heard.
+#[tokio::test(start_paused = true)]
+async fn a_dead_worker_that_holds_nothing_is_not_waited_for() {
+    let (kinesis, store) = (FakeKinesis::new(1), MemoryLeaseStore::new());
+    let profile = WorkerProfile {
+        failover: Some(SECOND * 3600),
+        ..WorkerProfile::default()
+    };
+    store.register("app", "crashed", &profile).await.unwrap();
+    let journal = Journal::default();
+    let worker = start(&kinesis, store.clone(), &journal, "w").await;
+    tokio::time::sleep(SECOND * 5).await;
+    let began = tokio::time::Instant::now();
+    let why = app(&kinesis, store).why("0", SECOND * 60).await.unwrap();
+    assert_eq!(why.reason, Reason::KeepingUp, "{why}");
+    assert!(began.elapsed() < SECOND * 2, "{:?}", began.elapsed());
+    worker.stop().await;
 }
 
 #[test]

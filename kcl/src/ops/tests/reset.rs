@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fake::recorder::Event;
+use crate::fake::store::FaultyStore;
 
 fn horizon() -> ResetRequest {
     ResetRequest::new(StartAt::TrimHorizon, "anna")
@@ -69,6 +70,34 @@ async fn a_reset_needs_no_force_when_the_workers_are_dead() {
     // What is there already is left alone, and no note is kept of nothing.
     assert_eq!(app.reset(&horizon()).await.unwrap().changes, []);
     assert_eq!(app.history().await.unwrap().len(), 1);
+}
+
+/// Goal: a store that is out of reach for a moment, and a reply that is lost, are tried again, and the reset happens once.
+#[tokio::test(start_paused = true)]
+async fn k12_a_reset_whose_reply_was_lost_is_made_once() {
+    let kinesis = FakeKinesis::new(2);
+    let store = FaultyStore::new(MemoryLeaseStore::new());
+    let journal = Journal::default();
+    kinesis.put_many(0, 5);
+    kinesis.put_many(1, 5);
+    let worker = start(&kinesis, store.clone(), &journal, "w").await;
+    tokio::time::sleep(SECOND * 5).await;
+    worker.stop().await;
+    let app = app(&kinesis, store.clone());
+    store.set(|faults| faults.down = &["reset"]);
+    let (waits, sound) = (app.clone(), store.clone());
+    let reset = tokio::spawn(async move { waits.reset(&horizon()).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    sound.set(|faults| faults.down = &[]);
+    assert_eq!(reset.await.unwrap().unwrap().changes.len(), 2);
+    let once = store.inner.leases("app");
+    store.set(|faults| faults.lose_reply_every = Some(2));
+    let again = app.reset(&ResetRequest::new(StartAt::Latest, "anna")).await;
+    assert!(again.is_ok() || again.unwrap_err().is_retryable());
+    store.set(|faults| faults.lose_reply_every = None);
+    for (lease, before) in store.inner.leases("app").iter().zip(once) {
+        assert!(lease.counter <= before.counter + 1, "{lease:?} {before:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

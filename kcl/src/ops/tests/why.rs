@@ -3,6 +3,7 @@
 use super::*;
 use crate::fake::store::FaultyStore;
 use crate::lease::Trouble;
+use crate::ops::judge::in_trouble;
 
 async fn ask(app: &Operations, shard: usize) -> Why {
     app.why(&shard.to_string(), PATIENCE).await.unwrap()
@@ -171,6 +172,27 @@ async fn k10_why_tells_whether_the_checkpoint_moves() {
     tokio::time::sleep(SECOND * 15).await;
     is(&ask(&app, 0).await, Reason::Behind, &["moved while"]);
     worker.kill().await;
+}
+
+/// Goal: a worker that is refused for reading too fast is not said to fail. Method: the words of a worker on an endpoint over HTTP.
+#[test]
+fn k10_why_knows_throttling_by_the_owners_words() {
+    let trouble = |what: &str| Trouble {
+        stream: None,
+        shard_id: shard_id(0),
+        what: what.to_owned(),
+        for_ms: 90_000,
+    };
+    let refused = "trying reading the shard again, which failed 9 times: GetRecords was refused with status 400, ProvisionedThroughputExceededException: Rate exceeded";
+    let (reason, words) = in_trouble("w", "", &trouble(refused));
+    assert_eq!(reason, Reason::Throttled);
+    assert!(words.contains("in trouble for 90 s"), "{words}");
+    let (reason, _) = in_trouble(
+        "w",
+        "",
+        &trouble("trying process_records again, which failed 9 times: no"),
+    );
+    assert_eq!(reason, Reason::Failing);
 }
 
 /// Goal: what trouble there is comes with a heartbeat, bounded, and goes with it.
