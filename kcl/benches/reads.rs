@@ -23,11 +23,7 @@ const PERIOD: Duration = Duration::from_secs(3);
 /// A page of `count` records of `bytes` each.
 fn page(count: u64, bytes: usize) -> GetRecordsResponse {
     let record = |number: u64| Record {
-        sequence_number: (49_600_000_000_000_000_000_u64 / 10 + number)
-            .to_string()
-            .repeat(3)
-            .parse()
-            .unwrap(),
+        sequence_number: format!("4960{number:052}").parse().unwrap(),
         approximate_arrival_timestamp: Some(Timestamp::from_millis(1_700_000_000_000 + number)),
         data: (0..bytes)
             .map(|_| fastrand::u8(..))

@@ -35,6 +35,14 @@ pub enum HealthState {
 }
 
 /// The health of a worker: [`WorkerHandle::health`](crate::WorkerHandle::health). Serialised, it is an object of its fields.
+///
+/// ```no_run
+/// # fn example(handle: &kcl::WorkerHandle) {
+/// let health = handle.health();
+/// let (liveness, readiness) = (health.is_live(), health.is_ready()); // 200 or 503
+/// println!("{health}"); // degraded, 4 shards held: the leases cannot be renewed in time, ...
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Health {

@@ -30,6 +30,17 @@ const ATTEMPTS_MAX: u32 = 100;
 /// | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` | the credentials |
 /// | `AWS_CA_BUNDLE` | a PEM file of certificates to trust beside those of the system |
 /// | `AWS_MAX_ATTEMPTS` | how often a request is sent at most, 1 to 100; default 4 |
+///
+/// ```
+/// use kcl::aws_credential_types::Credentials;
+/// use kcl::client::HttpClient;
+///
+/// let keys = Credentials::new("AKIDEXAMPLE", "secret", None, None, "example");
+/// let client = HttpClient::builder("arn:aws:kinesis:eu-west-1:123456789012:stream/orders")
+///     .credentials_provider(keys)
+///     .build()?;
+/// # Ok::<(), kcl::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct HttpClientBuilder {
     endpoint: Option<String>,
