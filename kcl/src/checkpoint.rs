@@ -246,6 +246,22 @@ impl Checkpointer {
         self.tenure.pin(first).await
     }
 
+    /// Stores what was handled, without the batch in work: for checkpoints made beside it.
+    pub(crate) async fn checkpoint_handled(&self) -> Result<(), Error> {
+        let position = self.tenure.lock().handled;
+        self.tenure.advance(position).await
+    }
+
+    /// Fails when the lease cannot be proven for the moment: nothing more is to be begun then (K2).
+    pub(crate) fn prove(&self) -> Result<(), Error> {
+        drop(self.tenure.live()?);
+        if self.tenure.window.is_open() {
+            Ok(())
+        } else {
+            Err(self.tenure.lost(NOT_RENEWED))
+        }
+    }
+
     /// Everything up to here was handled.
     pub(crate) fn handled(&self) -> Position {
         self.tenure.lock().handled

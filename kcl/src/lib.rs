@@ -109,8 +109,10 @@
 pub mod checkpoint;
 pub mod client;
 pub mod clock;
+pub mod closures;
 pub mod config;
 pub mod dead_letter;
+mod decode;
 pub mod error;
 #[cfg(test)]
 mod fake;
@@ -127,8 +129,10 @@ pub mod status;
 pub mod worker;
 
 pub use checkpoint::{Checkpointer, Position, PreparedCheckpoint};
+pub use closures::{by_key, by_key_json, for_each, for_each_batch, for_each_json};
 pub use config::{ForeignRecords, InitialPosition, WorkerConfig};
 pub use dead_letter::{DeadLetter, DeadLetterQueue, DeadLetterStream};
+pub use decode::DecodeError;
 pub use error::{Error, ErrorKind};
 #[cfg(feature = "postgres")]
 pub use lease::PostgresLeaseStore;

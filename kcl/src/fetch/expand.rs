@@ -18,6 +18,8 @@ pub(crate) struct Selection {
     pub(crate) own: Option<HashKeyRange>,
     /// Records in a batch at most.
     pub(crate) most: usize,
+    /// Their bytes at most; a single record always fits.
+    pub(crate) most_bytes: usize,
 }
 
 /// What is to be handed over in one call.
@@ -44,6 +46,8 @@ pub(crate) struct Batches {
     stored: IntoIter<Record>,
     /// The rest of the aggregate that was taken apart last.
     open: IntoIter<Record>,
+    /// What did not fit into the batch given last.
+    held: Option<Record>,
     selection: Selection,
     /// Where the page ends; `None` once the last batch was given, or if all of it was done before.
     end: Option<Position>,
@@ -56,6 +60,7 @@ impl Batches {
         Batches {
             stored: stored.into_iter(),
             open: IntoIter::default(),
+            held: None,
             selection,
             end: end.filter(|end| selection.done < *end),
             findings: Findings::default(),
@@ -136,9 +141,9 @@ impl Iterator for Batches {
 
     fn next(&mut self) -> Option<Batch> {
         let page_end = self.end?;
-        let mut records = Vec::new();
+        let (mut records, mut bytes) = (Vec::new(), 0usize);
         while records.len() < self.selection.most {
-            let Some(record) = self.next_record() else {
+            let Some(record) = self.held.take().or_else(|| self.next_record()) else {
                 // What was dropped after the last record is done with it.
                 self.end = None;
                 return Some(Batch {
@@ -146,6 +151,11 @@ impl Iterator for Batches {
                     end: page_end,
                 });
             };
+            bytes = bytes.saturating_add(record.payload_bytes());
+            if bytes > self.selection.most_bytes && !records.is_empty() {
+                self.held = Some(record);
+                break;
+            }
             records.push(record);
         }
         let end = records.last().map_or(page_end, Record::position);

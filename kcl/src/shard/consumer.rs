@@ -8,6 +8,7 @@ use crate::client::{KinesisApi, Shard};
 use crate::config::{ForeignRecords, InitialPosition};
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
+use crate::fetch::collect::{Batching, Collector};
 use crate::fetch::expand::{Batch, Batches, Selection};
 use crate::fetch::polling::{PollSettings, Poller};
 use crate::fetch::reader::Reader;
@@ -67,6 +68,7 @@ pub(crate) struct Shared {
     pub(crate) grace: Duration,
     pub(crate) initial: InitialPosition,
     pub(crate) foreign_records: ForeignRecords,
+    pub(crate) batching: Batching,
     /// Asks for the shards to be listed again.
     pub(crate) sync: Arc<Notify>,
     pub(crate) meters: Arc<Meters>,
@@ -101,6 +103,7 @@ pub(super) struct Consumer<P> {
     directive: watch::Receiver<Directive>,
     pub(super) checkpointer: Checkpointer,
     pub(super) reader: Reader,
+    collector: Collector,
     /// What of a page is delivered, apart from where it begins.
     selection: Selection,
     noticed: Noticed,
@@ -151,10 +154,12 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
             ForeignRecords::Deliver => None,
             ForeignRecords::Drop => shard.hash_key_range,
         },
-        most: usize::try_from(poll.max_records).unwrap_or(usize::MAX),
+        most: shared.batching.most,
+        most_bytes: shared.batching.most_bytes,
     };
     let poller = Poller::new(Arc::clone(&shared.client), poll, shard.position);
     let reader = Reader::new(poller, Arc::clone(&shared.read_ahead));
+    let collector = Collector::new(shared.batching);
     let consumer = Consumer {
         shared,
         processor,
@@ -164,6 +169,7 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         directive,
         checkpointer,
         reader,
+        collector,
         selection,
         noticed: Noticed::default(),
         posted,
@@ -325,7 +331,7 @@ impl<P: RecordProcessor> Consumer<P> {
             let read = tokio::select! {
                 biased;
                 stop = stopped(&mut self.directive) => return Err(stop),
-                read = self.reader.next() => read,
+                read = self.collector.next(&mut self.reader) => read,
             };
             match read {
                 Ok(page) => return Ok(page),

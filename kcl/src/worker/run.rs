@@ -7,6 +7,7 @@ use crate::client::same_stream::SameStream;
 use crate::clock;
 use crate::config::WorkerConfig;
 use crate::error::{Error, ErrorKind};
+use crate::fetch::collect::Batching;
 use crate::lease::assign::{self, Situation};
 use crate::lease::audit::Audit;
 use crate::lease::expiry::{Expired, Observer};
@@ -73,6 +74,7 @@ impl<F: RecordProcessorFactory> Run<F> {
             grace: config.shutdown_grace,
             initial: config.initial_position,
             foreign_records: config.foreign_records,
+            batching: Batching::of(&config),
             sync: Arc::new(Notify::new()),
             meters: Arc::default(),
             board,

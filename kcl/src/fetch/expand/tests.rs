@@ -41,6 +41,7 @@ fn all(done: Position) -> Selection {
         done,
         own: None,
         most: 1000,
+        most_bytes: usize::MAX,
     }
 }
 
@@ -299,7 +300,7 @@ proptest! {
         };
         let expected: Vec<_> = every[cut..].iter().filter(is_kept).map(|(number, sub)| (sequence(*number), *sub)).collect();
 
-        let selection = Selection { done, own: kept.map(|most| own(0..=most)), most };
+        let selection = Selection { done, own: kept.map(|most| own(0..=most)), most, most_bytes: usize::MAX };
         let mut delivered = Vec::new();
         let mut before = done;
         let mut last = None;
