@@ -4,6 +4,7 @@
 
 use crate::processor::Record;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_json::error::Category;
 
 /// A record that is not what it was decoded as.
@@ -38,7 +39,7 @@ impl DecodeError {
         let text = error.to_string();
         let reason = match error.classify() {
             // What comes from the type to be decoded may quote the data.
-            Category::Data => without_data(&text, (error.line(), error.column())),
+            Category::Data => without_data(&text, (error.line(), error.column()), record.data()),
             Category::Syntax | Category::Eof | Category::Io => text,
         };
         DecodeError {
@@ -99,12 +100,30 @@ const FOUND: [&str; 17] = [
     "struct variant",
 ];
 
-/// What serde says, without what it found. Only texts that are known to quote nothing are passed on, and of the others what the type says by itself.
-fn without_data(text: &str, (line, column): (usize, usize)) -> String {
+/// Whether a text may be quoted from the data. A custom error can look like one of serde's own and say anything.
+fn is_quoted(text: &str, data: &[u8]) -> bool {
+    fn within(value: &Value, text: &str) -> bool {
+        match value {
+            Value::Null | Value::Bool(_) => false,
+            Value::Number(number) => number.to_string().contains(text),
+            Value::String(string) => string.contains(text),
+            Value::Array(values) => values.iter().any(|value| within(value, text)),
+            Value::Object(members) => members
+                .iter()
+                .any(|(name, value)| name.contains(text) || within(value, text)),
+        }
+    }
+    String::from_utf8_lossy(data).contains(text)
+        || serde_json::from_slice(data).map_or(true, |value| within(&value, text))
+}
+
+/// What serde says, without what it found: only what the type says by itself is passed on.
+fn without_data(text: &str, (line, column): (usize, usize), data: &[u8]) -> String {
     let at = format!(" at line {line} column {column}");
     let text = text.strip_suffix(&at).unwrap_or(text);
     // What was found may hold anything, this separator included; what comes after the last one was written by the type's author.
     let expected = text.rsplit_once(", expected ").map(|(_, expected)| expected);
+    let expected = expected.filter(|expected| !is_quoted(expected, data));
     let known = |name: &str| text.starts_with(name);
     let reason = match expected {
         Some(expected) if known("invalid type: ") || known("invalid value: ") => {
@@ -117,7 +136,12 @@ fn without_data(text: &str, (line, column): (usize, usize)) -> String {
             format!("unknown variant, expected {expected}")
         }
         Some(expected) if known("unknown field `") => format!("unknown field, expected {expected}"),
-        _ if known("missing field `") && text.matches('`').count() == 2 => text.to_owned(),
+        _ if text.split('`').nth(1).is_some_and(|field| {
+            text == format!("missing field `{field}`") && !is_quoted(field, data)
+        }) =>
+        {
+            text.to_owned()
+        }
         _ => "the value does not fit the type".to_owned(),
     };
     format!("{reason}{at}")
@@ -245,6 +269,8 @@ mod tests {
             format!("missing field `{SECRET}`"),
             format!("missing field `{SECRET}"),
             format!("invalid type: {SECRET}, expected u64"),
+            format!("invalid type: x, expected {SECRET}"),
+            format!("unknown variant `x`, expected {SECRET}"),
             format!("unknown field `{SECRET}`"),
         ];
         for secret in dressed {
@@ -260,9 +286,10 @@ mod tests {
                 format!("{text} {text}"),
                 text.clone(),
                 secret.clone(),
+                format!(r#"{{"amount": 1, "special": {}}}"#, text.replace('-', r"\u002d")),
             ] {
                 let error = refused(&data);
-                let shown = format!("{error} {error:?} {}", describe(&error.into(), 10_000));
+                let shown = format!("{error} {error:?} {}", describe(&error.clone().into(), 10_000));
                 assert!(!shown.contains(SECRET), "{data} gives {shown}");
             }
         }

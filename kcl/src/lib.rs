@@ -114,7 +114,17 @@ pub mod config;
 pub mod dead_letter;
 mod decode;
 pub mod error;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a stand-in for tests: what makes no sense panics"
+)]
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "the tests of this crate use more of it")
+)]
 mod fake;
 mod fetch;
 pub mod lease;
@@ -126,6 +136,9 @@ mod shard;
 #[cfg(test)]
 mod sim;
 pub mod status;
+pub mod stream;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod worker;
 
 pub use checkpoint::{Checkpointer, Position, PreparedCheckpoint};
@@ -142,6 +155,7 @@ pub use processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 pub use status::{Activity, ShardStatus};
+pub use stream::{Delivery, RecordStream};
 pub use worker::{Counts, Worker, WorkerBuilder, WorkerHandle};
 
 /// The SQL library whose transactions [`Checkpointer::checkpoint_in`] takes.

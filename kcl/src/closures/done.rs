@@ -1,6 +1,9 @@
 //! Which records of a shard are done, when they are done in any order: pure bookkeeping of one tenure.
 
-use crate::processor::Record;
+use super::Saver;
+use crate::checkpoint::Checkpointer;
+use crate::error::Error;
+use crate::processor::{ProcessorError, Record};
 use millstream_wire::SequenceNumber;
 use std::collections::BTreeSet;
 
@@ -35,5 +38,84 @@ impl Done {
         let rest = records.iter().skip(known);
         let more = rest.take_while(|record| self.places.contains(&place(record)));
         known + more.count()
+    }
+}
+
+/// A batch whose records are done in any order.
+#[derive(Debug)]
+pub(crate) struct InWork<'a> {
+    records: &'a [Record],
+    /// Done without a gap.
+    known: usize,
+    /// The failure of the earliest record.
+    failed: Option<(usize, ProcessorError)>,
+}
+
+impl<'a> InWork<'a> {
+    /// A batch of which some may be done already.
+    pub(crate) fn new(records: &'a [Record], done: &Done) -> Self {
+        InWork {
+            records,
+            known: done.without_gap(records, 0),
+            failed: None,
+        }
+    }
+
+    pub(crate) fn record(&self, index: usize) -> Option<&'a Record> {
+        self.records.get(index)
+    }
+
+    /// The last record up to which all are done: the low-water mark.
+    pub(crate) fn mark(&self) -> Option<&'a Record> {
+        self.record(self.known.checked_sub(1)?)
+    }
+
+    /// What came of a record.
+    pub(crate) fn take_in(
+        &mut self,
+        index: usize,
+        answer: Result<(), ProcessorError>,
+        done: &mut Done,
+    ) {
+        match (self.record(index), answer) {
+            (Some(record), Ok(())) => {
+                done.add(record);
+                self.known = done.without_gap(self.records, self.known);
+            }
+            (None, Ok(())) => {}
+            (_, Err(error)) => {
+                if self
+                    .failed
+                    .as_ref()
+                    .is_none_or(|(first, _)| index < *first)
+                {
+                    self.failed = Some((index, error));
+                }
+            }
+        }
+    }
+
+    /// No record is at fault, but no more can be begun.
+    pub(crate) fn cut_short(&mut self, error: Error) {
+        self.failed.get_or_insert((usize::MAX, error.into()));
+    }
+
+    /// Nothing of it runs any more.
+    ///
+    /// # Errors
+    /// That of the earliest record that failed.
+    pub(crate) async fn end(
+        self,
+        saver: &mut Saver,
+        checkpointer: &Checkpointer,
+    ) -> Result<(), ProcessorError> {
+        let mark = self.mark();
+        match self.failed {
+            None => Ok(()),
+            Some((_, error)) => {
+                saver.batch_failed(mark, checkpointer).await;
+                Err(error)
+            }
+        }
     }
 }

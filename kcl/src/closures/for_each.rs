@@ -1,13 +1,12 @@
 //! One closure call after the other: for each record, or for each batch.
 
-use super::{Cadence, Handler, Saver, Work};
+use super::{Adapter, Cadence, Called, Handler, Saver, Work};
 use crate::checkpoint::{Checkpointer, Position};
-use crate::processor::{
-    ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
-};
+use crate::processor::{ProcessorError, Record, RecordBatch, RecordProcessorFactory, ShardInfo};
 use crate::shard::callback::guarded;
 use async_trait::async_trait;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 
 /// Made by [`for_each`](crate::for_each) and [`for_each_json`](crate::for_each_json).
@@ -27,93 +26,66 @@ impl ForEach {
 }
 
 impl RecordProcessorFactory for ForEach {
-    type Processor = ForEachProcessor;
+    type Processor = Adapter<EachRecord>;
 
-    fn create(&self, shard: &ShardInfo) -> ForEachProcessor {
-        ForEachProcessor {
+    fn create(&self, shard: &ShardInfo) -> Adapter<EachRecord> {
+        let each = EachRecord {
             handler: self.handler.clone(),
             shard_id: shard.shard_id.clone(),
             done: None,
-            saver: Saver::new(self.cadence),
-        }
+        };
+        Adapter::new(each, self.cadence)
     }
 }
 
-/// Processes a shard for [`ForEach`].
+/// Calls the closure with one record after the other.
 #[derive(Debug)]
-pub struct ForEachProcessor {
+pub struct EachRecord {
     handler: Handler,
     shard_id: String,
     /// Everything up to here was handled.
     done: Option<Position>,
-    saver: Saver,
 }
 
-/// What of a batch is not done yet.
-fn open(batch: &RecordBatch, done: Option<Position>) -> usize {
+/// How many records of a batch are done, the first ones.
+fn known(batch: &RecordBatch, done: Option<Position>) -> usize {
     done.map_or(0, |done| batch.done_at(done))
 }
 
-impl ForEachProcessor {
-    async fn handle(
-        &mut self,
-        record: &Record,
-        before: Option<&Record>,
-        checkpointer: &Checkpointer,
-    ) -> Result<(), ProcessorError> {
-        checkpointer.prove()?;
-        let mut work = std::pin::pin!(self.handler.handle(&self.shard_id, record.clone()));
-        loop {
-            tokio::select! {
-                biased;
-                handled = &mut work => return handled,
-                () = self.saver.in_between(before, checkpointer) => {}
-            }
-        }
-    }
-}
-
 #[async_trait]
-impl RecordProcessor for ForEachProcessor {
-    async fn process_records(
+impl Work for EachRecord {
+    async fn work(
         &mut self,
-        batch: RecordBatch,
+        batch: &RecordBatch,
+        saver: &mut Saver,
         checkpointer: &Checkpointer,
     ) -> Result<(), ProcessorError> {
-        self.saver.batch_begins();
-        let open = open(&batch, self.done);
         let mut before = None;
-        for record in batch.records().iter().skip(open) {
-            if let Err(error) = self.handle(record, before, checkpointer).await {
-                self.saver.batch_failed(before, checkpointer).await;
+        for record in batch.records().iter().skip(known(batch, self.done)) {
+            let work = async {
+                checkpointer.prove()?;
+                self.handler.handle(&self.shard_id, record.clone()).await
+            };
+            let mut work = pin!(work);
+            let answer = loop {
+                tokio::select! {
+                    biased;
+                    answer = &mut work => break answer,
+                    () = saver.in_between(before, checkpointer) => {}
+                }
+            };
+            if let Err(error) = answer {
+                saver.batch_failed(before, checkpointer).await;
                 return Err(error);
             }
             self.done = Some(record.position());
             before = Some(record);
         }
-        let records = batch.records().len();
-        self.saver.batch_done(records, checkpointer).await?;
         Ok(())
-    }
-
-    async fn lease_lost(&mut self) {
-        self.saver.stop();
-    }
-
-    async fn shard_ended(&mut self, _checkpointer: &Checkpointer) -> Result<(), ProcessorError> {
-        self.saver.stop();
-        Ok(())
-    }
-
-    async fn shutdown_requested(
-        &mut self,
-        checkpointer: &Checkpointer,
-    ) -> Result<(), ProcessorError> {
-        Ok(self.saver.release(checkpointer).await?)
     }
 }
 
-pub(super) type HandleBatch = Arc<dyn Fn(RecordBatch) -> Work + Send + Sync>;
+pub(super) type HandleBatch = Arc<dyn Fn(RecordBatch) -> Called + Send + Sync>;
 
 /// Made by [`for_each_batch`](crate::for_each_batch).
 pub struct ForEachBatch {
@@ -139,66 +111,47 @@ impl fmt::Debug for ForEachBatch {
 }
 
 impl RecordProcessorFactory for ForEachBatch {
-    type Processor = ForEachBatchProcessor;
+    type Processor = Adapter<EachBatch>;
 
-    fn create(&self, _shard: &ShardInfo) -> ForEachBatchProcessor {
-        ForEachBatchProcessor {
+    fn create(&self, _shard: &ShardInfo) -> Adapter<EachBatch> {
+        let each = EachBatch {
             handle: Arc::clone(&self.handle),
             done: None,
-            saver: Saver::new(self.cadence),
-        }
+        };
+        Adapter::new(each, self.cadence)
     }
 }
 
-/// Processes a shard for [`ForEachBatch`].
-pub struct ForEachBatchProcessor {
+/// Calls the closure with one batch after the other.
+pub struct EachBatch {
     handle: HandleBatch,
     /// Everything up to here was handled.
     done: Option<Position>,
-    saver: Saver,
 }
 
-impl fmt::Debug for ForEachBatchProcessor {
+impl fmt::Debug for EachBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ForEachBatchProcessor")
+        f.debug_struct("EachBatch")
             .field("done", &self.done)
-            .field("saver", &self.saver)
             .finish_non_exhaustive()
     }
 }
 
 #[async_trait]
-impl RecordProcessor for ForEachBatchProcessor {
-    async fn process_records(
+impl Work for EachBatch {
+    async fn work(
         &mut self,
-        batch: RecordBatch,
-        checkpointer: &Checkpointer,
+        batch: &RecordBatch,
+        _saver: &mut Saver,
+        _checkpointer: &Checkpointer,
     ) -> Result<(), ProcessorError> {
-        let records = batch.records().len();
-        let open = open(&batch, self.done);
-        // Nothing is open where only the checkpoint had failed.
-        if open < records {
-            let last = batch.records().last().map(Record::position);
-            guarded(async { (self.handle)(batch.part(open..records)).await }).await?;
-            self.done = last;
+        let (known, records) = (known(batch, self.done), batch.records());
+        // Nothing is left where only the checkpoint had failed.
+        if known < records.len() {
+            let rest = batch.part(known..records.len());
+            guarded(async { (self.handle)(rest).await }).await?;
+            self.done = records.last().map(Record::position);
         }
-        self.saver.batch_done(records, checkpointer).await?;
         Ok(())
-    }
-
-    async fn lease_lost(&mut self) {
-        self.saver.stop();
-    }
-
-    async fn shard_ended(&mut self, _checkpointer: &Checkpointer) -> Result<(), ProcessorError> {
-        self.saver.stop();
-        Ok(())
-    }
-
-    async fn shutdown_requested(
-        &mut self,
-        checkpointer: &Checkpointer,
-    ) -> Result<(), ProcessorError> {
-        Ok(self.saver.release(checkpointer).await?)
     }
 }

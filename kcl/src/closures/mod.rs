@@ -4,6 +4,7 @@
 //! Invariants: a checkpoint lies at or before the first record that is not done (K4); a record that is done is not given to the closure again in the
 //! same tenure (K5); none is begun when the lease cannot be proven (K2).
 
+mod adapter;
 mod by_key;
 mod done;
 mod for_each;
@@ -11,10 +12,11 @@ mod saver;
 #[cfg(test)]
 mod tests;
 
-pub use by_key::{ByKey, ByKeyProcessor};
-pub use for_each::{ForEach, ForEachBatch, ForEachBatchProcessor, ForEachProcessor};
+pub use by_key::ByKey;
+pub use for_each::{ForEach, ForEachBatch};
 
-pub(crate) use done::Done;
+pub(crate) use adapter::{Adapter, Work};
+pub(crate) use done::{Done, InWork};
 pub(crate) use saver::{Cadence, Saver};
 
 use crate::processor::{ProcessorError, Record, RecordBatch};
@@ -27,11 +29,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-type Work = Pin<Box<dyn Future<Output = Result<(), ProcessorError>> + Send>>;
+type Called = Pin<Box<dyn Future<Output = Result<(), ProcessorError>> + Send>>;
 
 /// What is done about one record of a shard.
 #[derive(Clone)]
-pub(crate) struct Handler(Arc<dyn Fn(&str, Record) -> Work + Send + Sync>);
+pub(crate) struct Handler(Arc<dyn Fn(&str, Record) -> Called + Send + Sync>);
 
 impl Handler {
     fn plain<F, Fut>(handle: F) -> Self

@@ -2,6 +2,7 @@
 
 mod aggregates;
 mod balance;
+mod batching;
 mod dead_letters;
 mod failover;
 mod loss;

@@ -1,0 +1,250 @@
+//! The keys of a shard at once.
+
+use super::*;
+use crate::testing::probe::APPLICATION;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+/// A record of the property: its key, how long it takes, and how often it fails.
+#[derive(Debug, Clone)]
+struct Planned {
+    key: u8,
+    takes: Duration,
+    failures: u32,
+}
+
+fn planned() -> impl Strategy<Value = Planned> {
+    let failures = prop_oneof![8 => Just(0u32), 1 => 1u32..3];
+    (0u8..5, 0u64..1500, failures).prop_map(|(key, takes, failures)| Planned {
+        key,
+        takes: Duration::from_millis(takes),
+        failures,
+    })
+}
+
+/// What happened, by the index of the record.
+#[derive(Debug, Default)]
+struct Log {
+    begun: BTreeMap<usize, u32>,
+    running: BTreeSet<usize>,
+    done: BTreeSet<usize>,
+    most_running: usize,
+    /// What was wrong.
+    wrong: Vec<String>,
+}
+
+impl Log {
+    fn begin(&mut self, index: usize, plan: &[Planned], stored: Position) -> u32 {
+        let key = plan[index].key;
+        let of_key = |other: &usize| plan[*other].key == key;
+        if let Some(other) = self.running.iter().find(|other| of_key(other)) {
+            self.wrong.push(format!("K6: {index} began while {other} of its key ran"));
+        }
+        if let Some(missing) = (0..index).filter(of_key).find(|one| !self.done.contains(one)) {
+            self.wrong.push(format!("K6: {index} began before {missing} of its key"));
+        }
+        if self.done.contains(&index) {
+            self.wrong.push(format!("K5: {index} began again"));
+        }
+        self.check(stored);
+        self.running.insert(index);
+        self.most_running = self.most_running.max(self.running.len());
+        let begun = self.begun.entry(index).or_default();
+        *begun += 1;
+        *begun
+    }
+
+    fn end(&mut self, index: usize, done: bool, stored: Position) {
+        self.check(stored);
+        self.running.remove(&index);
+        if done {
+            self.done.insert(index);
+        }
+    }
+
+    /// K4: everything at or before the checkpoint is done.
+    fn check(&mut self, stored: Position) {
+        let number = |index: usize| u64::try_from(index).unwrap() + 1;
+        let covered =
+            |index: &usize| record(number(*index), "", "").position().may_advance_to(&stored);
+        let missing = (0..1000).take_while(covered).find(|one| !self.done.contains(one));
+        if let Some(missing) = missing {
+            self.wrong.push(format!("K4: {missing} is checkpointed at {stored} and not done"));
+        }
+    }
+}
+
+/// Runs the records in batches, each until it succeeds.
+async fn run(plan: Vec<Planned>, concurrency: usize, batch: usize) -> (Log, usize) {
+    let log = Arc::new(Mutex::new(Log::default()));
+    let store: Arc<OnceLock<MemoryLeaseStore>> = Arc::default();
+    let plan = Arc::new(plan);
+    let handle = {
+        let (log, store, plan) = (Arc::clone(&log), Arc::clone(&store), Arc::clone(&plan));
+        move |record: Record| {
+            let (log, store, plan) = (Arc::clone(&log), Arc::clone(&store), Arc::clone(&plan));
+            async move {
+                let checkpoint = async || {
+                    let snapshot = store.get().unwrap().snapshot(APPLICATION).await.unwrap();
+                    snapshot.leases[0].checkpoint
+                };
+                let index: usize = text(&record).parse()?;
+                let Planned { takes, failures, .. } = plan[index];
+                let stored = checkpoint().await;
+                let begun = log.lock().unwrap().begin(index, &plan, stored);
+                pass(takes).await;
+                let stored = checkpoint().await;
+                let done = begun > failures;
+                log.lock().unwrap().end(index, done, stored);
+                if done { Ok(()) } else { Err("not yet".into()) }
+            }
+        }
+    };
+    let mut probe = ShardProbe::of(&by_key(concurrency, handle));
+    store.set(probe.store()).unwrap();
+    for (number, records) in plan.chunks(batch).enumerate() {
+        let indexes = number * batch..;
+        let records = records.iter().zip(indexes);
+        let records = records.map(|(one, index)| (format!("key {}", one.key), index.to_string()));
+        let mut answer = probe.deliver(records).await;
+        for _ in 0..200 {
+            if answer.is_ok() {
+                break;
+            }
+            answer = probe.redeliver().await;
+        }
+        answer.unwrap();
+    }
+    let checkpointed = probe.checkpointed();
+    drop(probe);
+    let log = std::mem::take(&mut *log.lock().unwrap());
+    (log, checkpointed)
+}
+
+fn paused<T>(work: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().start_paused(true).build();
+    runtime.unwrap().block_on(work)
+}
+
+proptest! {
+    /// Goal: order per key, each record done once and begun once more than it fails, and no checkpoint beyond an unfinished record, whatever takes
+    /// how long and fails how often.
+    #[test]
+    fn k4_k5_k6_keys_at_once_are_in_order_and_done_once(
+        plan in prop::collection::vec(planned(), 1..60),
+        concurrency in 1usize..9,
+        batch in 1usize..40,
+    ) {
+        let (log, checkpointed) = paused(run(plan.clone(), concurrency, batch));
+        prop_assert!(log.wrong.is_empty(), "{:?}", log.wrong);
+        let expected: Vec<_> = plan.iter().map(|one| one.failures + 1).collect();
+        prop_assert_eq!(log.begun.into_values().collect::<Vec<_>>(), expected);
+        prop_assert!(log.most_running <= concurrency, "{} at once", log.most_running);
+        prop_assert_eq!(checkpointed, plan.len());
+    }
+}
+
+/// Goal: a slow key holds back the checkpoint, not the other keys.
+#[tokio::test(start_paused = true)]
+async fn a_slow_key_holds_back_the_checkpoint_only() {
+    let counts = Counts::default();
+    let counting = counts.clone();
+    let factory = by_key(4, move |record: Record| {
+        let counting = counting.clone();
+        async move {
+            pass(if record.partition_key() == "slow" { 60 * SECOND } else { SECOND / 10 }).await;
+            counting.add(&record);
+            Ok(())
+        }
+    });
+    let mut probe = ShardProbe::of(&factory);
+    let store = probe.store();
+    let keys = ["a", "b", "slow", "c"].into_iter().cycle().take(3).chain((0..40).map(|_| "d"));
+    let began = tokio::time::Instant::now();
+    let watching = {
+        let counts = counts.clone();
+        tokio::spawn(async move {
+            pass(30 * SECOND).await;
+            let lease = store.snapshot(APPLICATION).await.unwrap().leases.remove(0);
+            (counts.all().len(), lease.checkpoint)
+        })
+    };
+    probe.deliver(keys.map(|key| (key, "x"))).await.unwrap();
+    let (done, checkpoint) = watching.await.unwrap();
+    assert_eq!(done, 42, "all others");
+    assert_eq!(checkpoint, record(2, "", "").position());
+    assert!(began.elapsed() < 61 * SECOND);
+    assert_eq!(probe.checkpointed(), 43);
+}
+
+/// Goal: K10, a key that fails holds up no other: the rest of the batch is done when the policy decides.
+#[tokio::test(start_paused = true)]
+async fn k10_a_failing_key_holds_up_no_other() {
+    let counts = Counts::default();
+    let counting = counts.clone();
+    let factory = by_key(2, move |record: Record| {
+        counting.add(&record);
+        std::future::ready(match record.partition_key() {
+            "bad" => Err("always".into()),
+            _ => Ok(()),
+        })
+    });
+    let mut probe = ShardProbe::of(&factory);
+    let keys = ["a", "bad", "bad", "b", "a", "c"];
+    probe.deliver(keys.map(|key| (key, "x"))).await.unwrap_err();
+    assert_eq!(counts.all(), [1, 1, 1, 1, 1], "all but the second of the bad key");
+    probe.redeliver().await.unwrap_err();
+    assert_eq!(counts.all(), [1, 2, 1, 1, 1]);
+    assert_eq!(probe.checkpointed(), 1);
+}
+
+/// Goal: K4 and K5 in a worker: poison is found and skipped, everything else is done once, through a reshard and a graceful restart.
+#[tokio::test(start_paused = true)]
+async fn k4_k5_poison_is_skipped_and_all_others_done_once() {
+    let kinesis = InMemoryKinesis::new(2);
+    let (counts, store) = (Counts::default(), MemoryLeaseStore::new());
+    let factory = || {
+        let counting = counts.clone();
+        by_key(8, move |record: Record| {
+            let counting = counting.clone();
+            async move {
+                pass(Duration::from_millis(fastrand::u64(..200))).await;
+                if text(&record) == "poison" {
+                    return Err("poison".into());
+                }
+                counting.add(&record);
+                Ok(())
+            }
+        })
+    };
+    let put = |count: usize| {
+        for index in 0..count {
+            let data = if index % 20 == 7 { "poison" } else { "good" };
+            kinesis.put(&format!("key {}", index % 13), data);
+        }
+    };
+    put(100);
+    kinesis.split(0);
+    put(100);
+    for round in 1..=2 {
+        let worker = builder(&kinesis, store.clone())
+            .on_error(ErrorPolicy::skip().after(1))
+            .build(factory())
+            .await
+            .unwrap();
+        let handle = worker.handle();
+        let running = tokio::spawn(worker.run());
+        let enough = if round == 1 { 60 } else { 190 };
+        eventually("enough is done", 300 * SECOND, || {
+            counts.all().len() >= enough
+        })
+        .await;
+        pass(if round == 1 { Duration::ZERO } else { 20 * SECOND }).await;
+        handle.shutdown_and_wait().await;
+        running.await.unwrap().unwrap();
+    }
+    let counts = counts.all();
+    assert_eq!(counts.len(), 190);
+    assert!(counts.iter().all(|count| *count == 1), "K5: {counts:?}");
+}
