@@ -106,3 +106,27 @@ async fn error_policies_retry_the_flaky_and_put_the_poison_aside() {
     let expected = "result: 99 of 100 amounts processed, 1 dead letter";
     assert_eq!(result("error_policies").await, expected);
 }
+
+#[tokio::test]
+async fn parallel_by_key_keeps_each_key_in_order() {
+    let expected = "result: 60 records of 6 keys, each key in order, 6 at once";
+    assert_eq!(result("parallel_by_key").await, expected);
+}
+
+#[tokio::test]
+async fn typed_records_tell_what_is_no_order() {
+    let expected = "result: 19 orders worth 190, 1 refused";
+    assert_eq!(result("typed_records").await, expected);
+}
+
+#[tokio::test]
+async fn records_as_a_stream_are_each_done() {
+    let expected = "result: 40 records done, 1 of them at the second attempt";
+    assert_eq!(result("records_as_a_stream").await, expected);
+}
+
+#[tokio::test]
+async fn testing_a_processor_takes_no_time() {
+    let expected = "result: 100 records processed, a crash and 10 s of fail-over included";
+    assert_eq!(result("testing_a_processor").await, expected);
+}

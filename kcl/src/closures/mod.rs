@@ -167,7 +167,8 @@ where
 /// The checkpoint is the last record up to which *all* are done, each second while a batch lasts and at its end: a slow key holds back the checkpoint, not the other keys of its batch. The next batch
 /// begins when all of this one is done, so [`max_records`](crate::WorkerBuilder::max_records) is how far the others get ahead.
 ///
-/// When a record fails, the rest of its key waits and the other keys of the batch go on; then the error policy decides. Only what is not done comes again while this worker has the shard.
+/// When a record fails, the rest of its key waits and the other keys of the batch go on; then the error policy decides. Only what is not done comes again while this worker has the shard;
+/// elsewhere, what follows the record that fails in its batch.
 ///
 /// Each call runs in a task of its own, so it may use other threads.
 ///
