@@ -122,7 +122,9 @@ fn without_data(text: &str, (line, column): (usize, usize), data: &[u8]) -> Stri
     let at = format!(" at line {line} column {column}");
     let text = text.strip_suffix(&at).unwrap_or(text);
     // What was found may hold anything, this separator included; what comes after the last one was written by the type's author.
-    let expected = text.rsplit_once(", expected ").map(|(_, expected)| expected);
+    let expected = text
+        .rsplit_once(", expected ")
+        .map(|(_, expected)| expected);
     let expected = expected.filter(|expected| !is_quoted(expected, data));
     let known = |name: &str| text.starts_with(name);
     let reason = match expected {
@@ -220,7 +222,10 @@ mod tests {
     }
 
     fn refused(data: &str) -> DecodeError {
-        record(data).json::<Order>().unwrap_err().in_shard("shard 7")
+        record(data)
+            .json::<Order>()
+            .unwrap_err()
+            .in_shard("shard 7")
     }
 
     #[test]
@@ -286,10 +291,16 @@ mod tests {
                 format!("{text} {text}"),
                 text.clone(),
                 secret.clone(),
-                format!(r#"{{"amount": 1, "special": {}}}"#, text.replace('-', r"\u002d")),
+                format!(
+                    r#"{{"amount": 1, "special": {}}}"#,
+                    text.replace('-', r"\u002d")
+                ),
             ] {
                 let error = refused(&data);
-                let shown = format!("{error} {error:?} {}", describe(&error.clone().into(), 10_000));
+                let shown = format!(
+                    "{error} {error:?} {}",
+                    describe(&error.clone().into(), 10_000)
+                );
                 assert!(!shown.contains(SECRET), "{data} gives {shown}");
             }
         }

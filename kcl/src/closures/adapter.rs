@@ -43,7 +43,9 @@ impl<W: Work> RecordProcessor for Adapter<W> {
         let Adapter { work, saver } = self;
         saver.batch_begins();
         work.work(&batch, saver, checkpointer).await?;
-        saver.batch_done(batch.records().len(), checkpointer).await?;
+        saver
+            .batch_done(batch.records().len(), checkpointer)
+            .await?;
         Ok(())
     }
 

@@ -84,11 +84,7 @@ impl<'a> InWork<'a> {
             }
             (None, Ok(())) => {}
             (_, Err(error)) => {
-                if self
-                    .failed
-                    .as_ref()
-                    .is_none_or(|(first, _)| index < *first)
-                {
+                if self.failed.as_ref().is_none_or(|(first, _)| index < *first) {
                     self.failed = Some((index, error));
                 }
             }

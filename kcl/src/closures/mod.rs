@@ -19,9 +19,9 @@ pub(crate) use adapter::{Adapter, Work};
 pub(crate) use done::{Done, InWork};
 pub(crate) use saver::{Cadence, Saver};
 
-use crate::processor::{ProcessorError, Record, RecordBatch};
 #[cfg(doc)]
 use crate::processor::RecordProcessor;
+use crate::processor::{ProcessorError, Record, RecordBatch};
 use crate::shard::callback::guarded;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -33,7 +33,9 @@ type Called = Pin<Box<dyn Future<Output = Result<(), ProcessorError>> + Send>>;
 
 /// What is done about one record of a shard.
 #[derive(Clone)]
-pub(crate) struct Handler(Arc<dyn Fn(&str, Record) -> Called + Send + Sync>);
+pub(crate) struct Handler(Arc<Handle>);
+
+type Handle = dyn Fn(&str, Record) -> Called + Send + Sync;
 
 impl Handler {
     fn plain<F, Fut>(handle: F) -> Self

@@ -144,7 +144,11 @@ impl Saver {
     }
 
     /// The batch failed with everything up to `mark` done: that is stored, so that it does not come again elsewhere.
-    pub(crate) async fn batch_failed(&mut self, mark: Option<&Record>, checkpointer: &Checkpointer) {
+    pub(crate) async fn batch_failed(
+        &mut self,
+        mark: Option<&Record>,
+        checkpointer: &Checkpointer,
+    ) {
         self.write = None;
         let Some(mark) = mark.filter(|mark| self.marked != Some(mark.position())) else {
             return;

@@ -143,7 +143,11 @@ async fn checkpoints_are_as_rare_as_asked_for() {
     }
     pass(2 * SECOND).await;
     probe.deliver(records(1)).await.unwrap();
-    assert_eq!(probe.checkpointed(), 9, "when the time came, all but the last were done");
+    assert_eq!(
+        probe.checkpointed(),
+        9,
+        "when the time came, all but the last were done"
+    );
     pass(8 * SECOND).await;
     probe.deliver(records(1)).await.unwrap();
     assert_eq!(probe.checkpointed(), 9);
@@ -230,7 +234,11 @@ struct Order {
 #[tokio::test(start_paused = true)]
 async fn what_does_not_decode_is_recognised() {
     let kinesis = InMemoryKinesis::new(1);
-    for data in [r#"{"amount": 1}"#, r#"{"amount": "secret"}"#, r#"{"amount": 5}"#] {
+    for data in [
+        r#"{"amount": 1}"#,
+        r#"{"amount": "secret"}"#,
+        r#"{"amount": 5}"#,
+    ] {
         kinesis.put("key", data);
     }
     let sum = Arc::new(Mutex::new(0));

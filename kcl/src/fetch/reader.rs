@@ -86,7 +86,7 @@ impl Reader {
     pub(crate) async fn ahead(&mut self) {
         loop {
             if let State::Ready(..) | State::Moving = self.state {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
             self.step_in_budget().await;
         }

@@ -140,9 +140,10 @@ async fn failures_are_for_the_error_policy() {
     put(&kinesis, 10);
     let mut stream = builder(&kinesis, store.clone())
         .on_error(ErrorPolicy::decide(|failure| {
-            match failure.error.is::<std::fmt::Error>() {
-                true => ErrorAction::Skip,
-                false => ErrorAction::Retry,
+            if failure.error.is::<std::fmt::Error>() {
+                ErrorAction::Skip
+            } else {
+                ErrorAction::Retry
             }
         }))
         .stream()

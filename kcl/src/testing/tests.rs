@@ -53,7 +53,10 @@ async fn calls_are_made_and_told_in_order() {
         (ProbeCall::ProcessRecords, 1, after(3)),
     ];
     assert_eq!(calls, expected);
-    assert_eq!(probe.processor().initialized_at, Some(Position::TrimHorizon));
+    assert_eq!(
+        probe.processor().initialized_at,
+        Some(Position::TrimHorizon)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,7 +77,10 @@ async fn k1_a_lost_lease_refuses_checkpoints() {
     probe.deliver([("k", "a")]).await.unwrap();
     probe.lose_lease().await.unwrap();
     let kept = probe.processor().kept.clone().unwrap();
-    assert_eq!(kept.checkpoint().await.unwrap_err().kind(), ErrorKind::LeaseLost);
+    assert_eq!(
+        kept.checkpoint().await.unwrap_err().kind(),
+        ErrorKind::LeaseLost
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -38,10 +38,15 @@ impl Log {
         let key = plan[index].key;
         let of_key = |other: &usize| plan[*other].key == key;
         if let Some(other) = self.running.iter().find(|other| of_key(other)) {
-            self.wrong.push(format!("K6: {index} began while {other} of its key ran"));
+            self.wrong
+                .push(format!("K6: {index} began while {other} of its key ran"));
         }
-        if let Some(missing) = (0..index).filter(of_key).find(|one| !self.done.contains(one)) {
-            self.wrong.push(format!("K6: {index} began before {missing} of its key"));
+        if let Some(missing) = (0..index)
+            .filter(of_key)
+            .find(|one| !self.done.contains(one))
+        {
+            self.wrong
+                .push(format!("K6: {index} began before {missing} of its key"));
         }
         if self.done.contains(&index) {
             self.wrong.push(format!("K5: {index} began again"));
@@ -65,11 +70,18 @@ impl Log {
     /// K4: everything at or before the checkpoint is done.
     fn check(&mut self, stored: Position) {
         let number = |index: usize| u64::try_from(index).unwrap() + 1;
-        let covered =
-            |index: &usize| record(number(*index), "", "").position().may_advance_to(&stored);
-        let missing = (0..1000).take_while(covered).find(|one| !self.done.contains(one));
+        let covered = |index: &usize| {
+            record(number(*index), "", "")
+                .position()
+                .may_advance_to(&stored)
+        };
+        let missing = (0..1000)
+            .take_while(covered)
+            .find(|one| !self.done.contains(one));
         if let Some(missing) = missing {
-            self.wrong.push(format!("K4: {missing} is checkpointed at {stored} and not done"));
+            self.wrong.push(format!(
+                "K4: {missing} is checkpointed at {stored} and not done"
+            ));
         }
     }
 }
@@ -89,7 +101,9 @@ async fn run(plan: Vec<Planned>, concurrency: usize, batch: usize) -> (Log, usiz
                     snapshot.leases[0].checkpoint
                 };
                 let index: usize = text(&record).parse()?;
-                let Planned { takes, failures, .. } = plan[index];
+                let Planned {
+                    takes, failures, ..
+                } = plan[index];
                 let stored = checkpoint().await;
                 let begun = log.lock().unwrap().begin(index, &plan, stored);
                 pass(takes).await;
@@ -153,14 +167,23 @@ async fn a_slow_key_holds_back_the_checkpoint_only() {
     let factory = by_key(4, move |record: Record| {
         let counting = counting.clone();
         async move {
-            pass(if record.partition_key() == "slow" { 60 * SECOND } else { SECOND / 10 }).await;
+            pass(if record.partition_key() == "slow" {
+                60 * SECOND
+            } else {
+                SECOND / 10
+            })
+            .await;
             counting.add(&record);
             Ok(())
         }
     });
     let mut probe = ShardProbe::of(&factory);
     let store = probe.store();
-    let keys = ["a", "b", "slow", "c"].into_iter().cycle().take(3).chain((0..40).map(|_| "d"));
+    let keys = ["a", "b", "slow", "c"]
+        .into_iter()
+        .cycle()
+        .take(3)
+        .chain((0..40).map(|_| "d"));
     let began = tokio::time::Instant::now();
     let watching = {
         let counts = counts.clone();
@@ -193,7 +216,11 @@ async fn k10_a_failing_key_holds_up_no_other() {
     let mut probe = ShardProbe::of(&factory);
     let keys = ["a", "bad", "bad", "b", "a", "c"];
     probe.deliver(keys.map(|key| (key, "x"))).await.unwrap_err();
-    assert_eq!(counts.all(), [1, 1, 1, 1, 1], "all but the second of the bad key");
+    assert_eq!(
+        counts.all(),
+        [1, 1, 1, 1, 1],
+        "all but the second of the bad key"
+    );
     probe.redeliver().await.unwrap_err();
     assert_eq!(counts.all(), [1, 2, 1, 1, 1]);
     assert_eq!(probe.checkpointed(), 1);
@@ -239,7 +266,12 @@ async fn run_workers(poison: &'static str) -> Vec<u32> {
             counts.all().len() >= enough
         })
         .await;
-        pass(if round == 1 { Duration::ZERO } else { 20 * SECOND }).await;
+        pass(if round == 1 {
+            Duration::ZERO
+        } else {
+            20 * SECOND
+        })
+        .await;
         handle.shutdown_and_wait().await;
         running.await.unwrap().unwrap();
     }

@@ -6,7 +6,7 @@ use crate::fake::recorder::Event;
 use crate::lease::MemoryLeaseStore;
 use crate::policy::ErrorPolicy;
 
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 
 /// Sizes of the batches, in the order of their delivery.
 fn batches(journal: &Journal) -> Vec<usize> {
@@ -15,7 +15,10 @@ fn batches(journal: &Journal) -> Vec<usize> {
         _ => None,
     };
     let entries = journal.entries();
-    entries.iter().filter_map(|entry| size(&entry.event)).collect()
+    entries
+        .iter()
+        .filter_map(|entry| size(&entry.event))
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
