@@ -13,7 +13,7 @@ const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us
 
 /// A connection; dropping it closes it.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     host: String,
     driver: JoinHandle<()>,
@@ -27,7 +27,7 @@ impl Drop for Connection {
 
 impl Connection {
     /// Connects to `host:port`.
-    pub(crate) async fn open(host: &str) -> io::Result<Connection> {
+    pub async fn open(host: &str) -> io::Result<Connection> {
         let stream = TcpStream::connect(host).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream))
@@ -45,7 +45,7 @@ impl Connection {
     }
 
     /// Calls an operation; an answer other than 200 is an error with the answer's text.
-    pub(crate) async fn call(&mut self, operation: &str, body: Bytes) -> io::Result<Bytes> {
+    pub async fn call(&mut self, operation: &str, body: Bytes) -> io::Result<Bytes> {
         let request = Request::post("/")
             .header(header::HOST, &self.host)
             .header(header::CONTENT_TYPE, "application/x-amz-json-1.1")

@@ -9,11 +9,11 @@ use tokio::time::Instant;
 
 /// What a closed loop did.
 #[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    pub(crate) records: u64,
-    pub(crate) data_bytes: u64,
-    pub(crate) latencies: Vec<Duration>,
-    pub(crate) elapsed: Duration,
+pub struct Outcome {
+    pub records: u64,
+    pub data_bytes: u64,
+    pub latencies: Vec<Duration>,
+    pub elapsed: Duration,
 }
 
 impl Outcome {
@@ -26,7 +26,7 @@ impl Outcome {
     }
 
     /// The latency below which `share` of the requests stayed.
-    pub(crate) fn percentile(&mut self, share: f64) -> Duration {
+    pub fn percentile(&mut self, share: f64) -> Duration {
         self.latencies.sort_unstable();
         let last = self.latencies.len().saturating_sub(1);
         #[expect(
@@ -61,7 +61,7 @@ fn put_body(stream: &str, records: usize, bytes: usize) -> Bytes {
 }
 
 /// Puts from `connections` connections for `duration`, `records` at a time.
-pub(crate) async fn put(
+pub async fn put(
     host: &str,
     stream: &str,
     connections: usize,
@@ -107,8 +107,47 @@ pub(crate) async fn put(
     join(tasks).await
 }
 
+/// Fills a stream with at least so many records, 500 at a time; gives how many there are.
+pub async fn fill(host: &str, stream: &str, records: usize, bytes: usize) -> io::Result<u64> {
+    const CONNECTIONS: usize = 4;
+    const BATCH: usize = 500;
+    let mut tasks = tokio::task::JoinSet::new();
+    let batches = records.div_ceil(BATCH).div_ceil(CONNECTIONS);
+    for _ in 0..CONNECTIONS {
+        let mut connection = Connection::open(host).await?;
+        let bodies: Vec<Bytes> = (0..8).map(|_| put_body(stream, BATCH, bytes)).collect();
+        tasks.spawn(async move {
+            let mut outcome = Outcome::default();
+            for body in bodies.iter().cycle().take(batches) {
+                connection.call("PutRecords", body.clone()).await?;
+                outcome.records += u64::try_from(BATCH).unwrap_or(u64::MAX);
+            }
+            Ok(outcome)
+        });
+    }
+    Ok(join(tasks).await?.records)
+}
+
+/// Puts so many records a second, each beginning with the microseconds since 1970 when it was put, until it is dropped.
+pub async fn trickle(host: &str, stream: &str, per_second: u32) -> io::Result<()> {
+    let mut connection = Connection::open(host).await?;
+    let mut due = tokio::time::interval(Duration::from_secs(1) / per_second);
+    loop {
+        due.tick().await;
+        let data = format!("{:016} some payload", crate::clock::now_us());
+        let body = json!({
+            "StreamName": stream,
+            "PartitionKey": format!("key-{:016x}", fastrand::u64(..)),
+            "Data": base64_simd::STANDARD.encode_to_string(data),
+        });
+        connection
+            .call("PutRecord", Bytes::from(body.to_string()))
+            .await?;
+    }
+}
+
 /// Reads every shard of the stream from its trim horizon to its tip, all shards at once.
-pub(crate) async fn get(host: &str, stream: &str) -> io::Result<Outcome> {
+pub async fn get(host: &str, stream: &str) -> io::Result<Outcome> {
     let mut connection = Connection::open(host).await?;
     let body = Bytes::from(json!({ "StreamName": stream }).to_string());
     let shards = parse(&connection.call("ListShards", body).await?)?;

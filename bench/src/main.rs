@@ -1,11 +1,9 @@
 //! Loads a running Kinesis endpoint and prints what it did: put-record, put-records, get-records in turn,
 //! each on a stream of its own.
 
-mod client;
-mod load;
-
 use bytes::Bytes;
 use clap::Parser;
+use millstream_bench::{client, load};
 use serde_json::json;
 use std::io;
 use std::time::Duration;

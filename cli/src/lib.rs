@@ -4,6 +4,7 @@
 //! Exit codes: 0 it did what was asked, 1 it could not go on, 2 the command line, the environment or the
 //! configuration file is wrong, 3 the data directory cannot be used (taken, damaged, written by a newer version).
 
+mod app;
 mod clock;
 mod demo;
 mod serve;
@@ -29,6 +30,9 @@ enum Command {
     Serve(Box<settings::Flags>),
     /// Shows the whole job on real data: server, workers, crashes, a split, and the proof that nothing was lost.
     Demo(Box<demo::Arguments>),
+    /// Sees and steers applications of kcl: leases, lag, why a shard does not move, reset, replay.
+    #[command(after_help = app::AFTER_HELP)]
+    App(Box<app::Arguments>),
     /// A worker process of the demo.
     #[command(hide = true)]
     DemoWorker(Box<demo::worker::Arguments>),
@@ -90,6 +94,7 @@ pub fn main() -> ExitCode {
     };
     let ended = match command {
         Command::Serve(flags) => serve::run(&flags),
+        Command::App(arguments) => app::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoWorker(arguments) => demo::worker::run(&arguments),
     };

@@ -130,3 +130,11 @@ async fn testing_a_processor_takes_no_time() {
     let expected = "result: 100 records processed, a crash and 10 s of fail-over included";
     assert_eq!(result("testing_a_processor").await, expected);
 }
+
+#[tokio::test]
+async fn many_streams_are_processed_by_one_worker() {
+    assert_eq!(
+        result("many_streams").await,
+        "result: {\"clicks\": 5, \"orders\": 10, \"returns\": 7}, and clicks and orders are left"
+    );
+}

@@ -98,7 +98,10 @@ async fn measure(name: &str, store: &dyn LeaseStore) {
     });
     print(name, "checkpoint", took.await);
     let took = timed(CALLS, async |_| {
-        store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+        store
+            .heartbeat(APP, &worker, &Loads::new(), &[])
+            .await
+            .unwrap();
     });
     print(name, "heartbeat", took.await);
     let releases: Vec<Release> = (0..LEASES)

@@ -36,7 +36,7 @@ pub enum ForeignRecords {
 pub struct WorkerConfig {
     /// Names the application: workers of one name share the stream's shards. 1 to 256 characters.
     pub application: String,
-    /// The stream's name or ARN.
+    /// The stream's name or ARN; of several the first.
     pub stream: String,
     /// This worker's id, unique among the live workers of the application. Default: host, process and a random part. Choose a stable one
     /// (a pod's name) to get your shards back at once after a crash.
@@ -67,7 +67,7 @@ pub struct WorkerConfig {
     pub batch_window: Duration,
     /// What becomes of user records in aggregated records that belong to another shard. Default: they are delivered.
     pub foreign_records: ForeignRecords,
-    /// Shards this worker processes at most. Default: no limit; at least 1.
+    /// Shards this worker processes at most, of all streams together. Default: no limit; at least 1.
     pub max_leases: usize,
     /// Bytes that all shards together may have read beyond the batches in work. Default 64 MiB; 10 MiB to 4 GiB.
     pub read_ahead_bytes: usize,
@@ -80,6 +80,9 @@ pub struct WorkerConfig {
     /// `lease_lost` may take when a single shard changes hands. Default 30 s, up to 1 h.
     pub shutdown_grace: Duration,
 }
+
+/// Streams of one worker at most.
+pub(crate) const STREAMS_MAX: usize = 1_000;
 
 /// Bytes reserved for a read of unknown size: the most that GetRecords answers with.
 pub(crate) const PAGE_RESERVATION_BYTES: u32 = 10 * 1024 * 1024;

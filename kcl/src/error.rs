@@ -24,6 +24,8 @@ pub enum ErrorKind {
     InvalidPosition,
     /// Another process registered under the same worker id.
     WorkerReplaced,
+    /// The application is at work or has leases: stop its workers first, or say that it does not matter.
+    InUse,
     /// The lease store is not usable: unknown schema, read-only, damaged.
     Store,
     /// The endpoint refused the request or answered something that makes no sense.
@@ -45,6 +47,7 @@ impl ErrorKind {
             | ErrorKind::LeaseLost
             | ErrorKind::InvalidPosition
             | ErrorKind::WorkerReplaced
+            | ErrorKind::InUse
             | ErrorKind::Store
             | ErrorKind::Protocol
             | ErrorKind::Processor

@@ -202,6 +202,7 @@ pub mod error;
 mod fake;
 mod fetch;
 pub mod lease;
+pub mod ops;
 pub mod policy;
 pub mod processor;
 #[cfg(test)]
@@ -229,8 +230,10 @@ pub use processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 pub use status::{Activity, ShardStatus};
-pub use stream::{Delivery, RecordStream};
-pub use worker::{Counts, Worker, WorkerBuilder, WorkerHandle};
+pub use stream::{Delivery, Dropped, RecordStream};
+pub use worker::{
+    Counts, StreamConfig, StreamState, StreamStatus, Worker, WorkerBuilder, WorkerHandle,
+};
 
 /// The SQL library whose transactions [`Checkpointer::checkpoint_in`] takes.
 pub use sqlx;

@@ -233,6 +233,7 @@ pub(crate) fn is_blameless(error: &ProcessorError) -> bool {
             | ErrorKind::LeaseLost
             | ErrorKind::InvalidPosition
             | ErrorKind::WorkerReplaced
+            | ErrorKind::InUse
             | ErrorKind::Store
             | ErrorKind::Shutdown => true,
             ErrorKind::Configuration

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::Position;
 use crate::clock::{self, Instant};
+use crate::lease::{LeaseKey, TROUBLE_MAX_CHARS, TROUBLES_MAX, Trouble};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +64,8 @@ impl fmt::Display for Activity {
 /// A shard that this worker holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardStatus {
+    /// Name of its stream.
+    pub stream_name: String,
     /// The shard.
     pub shard_id: String,
     /// What its consumer is doing.
@@ -75,6 +78,13 @@ pub struct ShardStatus {
     pub behind_latest: Duration,
 }
 
+/// Trouble that is over sooner is told to nobody else.
+const TROUBLE_MIN: Duration = Duration::from_secs(1);
+/// How long a batch may be in work before that is told.
+const SLOW_BATCH: Duration = Duration::from_secs(10);
+/// A failure that is not noted again within this time, longer than any pause between two attempts, is over.
+const FAILURE_LASTS: Duration = Duration::from_mins(1);
+
 /// The longest error text kept, in bytes.
 const ERROR_MAX_BYTES: usize = 1024;
 
@@ -82,13 +92,13 @@ const ERROR_MAX_BYTES: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Posted {
     board: Arc<Board>,
-    shard_id: String,
+    shard: LeaseKey,
 }
 
 impl Posted {
     /// The consumer does something else now. The same again goes on since it began, and so does a retry of the same thing.
     pub(crate) fn note(&self, activity: Activity) {
-        self.board.note(&self.shard_id, activity);
+        self.board.note(&self.shard, activity);
     }
 
     /// Something failed and is tried again.
@@ -112,7 +122,7 @@ impl Posted {
     /// Where the shard has got to.
     pub(crate) fn progress(&self, handled: Position, behind_ms: u64) {
         self.board.with(|shards| {
-            if let Some(entry) = shards.get_mut(&self.shard_id) {
+            if let Some(entry) = shards.get_mut(&self.shard) {
                 entry.handled = handled;
                 entry.behind_ms = behind_ms;
             }
@@ -122,7 +132,7 @@ impl Posted {
 
 impl Drop for Posted {
     fn drop(&mut self) {
-        self.board.with(|shards| shards.remove(&self.shard_id));
+        self.board.with(|shards| shards.remove(&self.shard));
     }
 }
 
@@ -130,43 +140,71 @@ impl Drop for Posted {
 #[derive(Debug, Default)]
 pub(crate) struct Board {
     /// One short lock around plain data; never held across an await.
-    shards: Mutex<BTreeMap<String, Entry>>,
+    shards: Mutex<BTreeMap<LeaseKey, Entry>>,
 }
 
 #[derive(Debug)]
 struct Entry {
+    stream_name: String,
     activity: Activity,
     since: Instant,
     /// What failed last, and when it first did.
     trouble: Option<(String, Instant)>,
+    /// The last failure that is tried again, and when it was noted; none once something else has succeeded.
+    failing: Option<(Activity, Instant)>,
     handled: Position,
     behind_ms: u64,
 }
 
+impl Entry {
+    /// What keeps the shard from getting on, and since when.
+    fn troubled(&self, now: Instant) -> Option<(&Activity, Instant)> {
+        let lasts = |since: Instant, least: Duration| now.saturating_duration_since(since) >= least;
+        if let (Some((activity, noted)), Some((_, since))) = (&self.failing, &self.trouble)
+            && !lasts(*noted, FAILURE_LASTS)
+        {
+            return lasts(*since, TROUBLE_MIN).then_some((activity, *since));
+        }
+        let least = match self.activity {
+            Activity::WaitingForRenewal => TROUBLE_MIN,
+            Activity::Processing { .. } => SLOW_BATCH,
+            _ => return None,
+        };
+        lasts(self.since, least).then_some((&self.activity, self.since))
+    }
+}
+
 impl Board {
-    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<String, Entry>) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<LeaseKey, Entry>) -> T) -> T {
         act(&mut self.shards.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A consumer has begun; a shard never has two.
-    pub(crate) fn post(self: &Arc<Self>, shard_id: &str, handled: Position) -> Posted {
+    pub(crate) fn post(
+        self: &Arc<Self>,
+        stream_name: &str,
+        shard: &LeaseKey,
+        handled: Position,
+    ) -> Posted {
         let entry = Entry {
+            stream_name: stream_name.to_owned(),
             activity: Activity::Initializing,
             since: clock::now(),
             trouble: None,
+            failing: None,
             handled,
             behind_ms: 0,
         };
-        self.with(|shards| shards.insert(shard_id.to_owned(), entry));
+        self.with(|shards| shards.insert(shard.clone(), entry));
         Posted {
             board: Arc::clone(self),
-            shard_id: shard_id.to_owned(),
+            shard: shard.clone(),
         }
     }
 
-    fn note(&self, shard_id: &str, activity: Activity) {
+    fn note(&self, shard: &LeaseKey, activity: Activity) {
         self.with(|shards| {
-            let Some(entry) = shards.get_mut(shard_id) else {
+            let Some(entry) = shards.get_mut(shard) else {
                 return;
             };
             let now = clock::now();
@@ -181,15 +219,48 @@ impl Board {
                 next if entry.activity != *next => entry.since = now,
                 _ => {}
             }
+            match &activity {
+                Activity::Retrying { .. } => entry.failing = Some((activity.clone(), now)),
+                // The next attempt.
+                Activity::Processing { .. } | Activity::WaitingForRenewal => {}
+                _ => entry.failing = None,
+            }
             entry.activity = activity;
         });
     }
 
-    /// Everything, in order of the shards' ids.
+    /// What troubles the shards, those first that have been so for longest: failures that are tried again, also while an attempt is made,
+    /// batches that take long, and leases that are not renewed.
+    pub(crate) fn troubles(&self) -> Vec<Trouble> {
+        let now = clock::now();
+        let mut troubles: Vec<Trouble> = self.with(|shards| {
+            let trouble = |(shard, entry): (&LeaseKey, &Entry)| {
+                let (activity, since) = entry.troubled(now)?;
+                let lasted = now.saturating_duration_since(since).as_millis();
+                Some(Trouble {
+                    stream: Some(shard.stream.clone()),
+                    shard_id: shard.shard_id.clone(),
+                    what: activity
+                        .to_string()
+                        .chars()
+                        .take(TROUBLE_MAX_CHARS)
+                        .collect(),
+                    for_ms: u64::try_from(lasted).unwrap_or(u64::MAX),
+                })
+            };
+            shards.iter().filter_map(trouble).collect()
+        });
+        troubles.sort_by_key(|trouble| std::cmp::Reverse(trouble.for_ms));
+        troubles.truncate(TROUBLES_MAX);
+        troubles
+    }
+
+    /// Everything, in order of streams and shards' ids.
     pub(crate) fn read(&self) -> Vec<ShardStatus> {
         let now = clock::now();
-        let status = |(shard_id, entry): (&String, &Entry)| ShardStatus {
-            shard_id: shard_id.clone(),
+        let status = |(shard, entry): (&LeaseKey, &Entry)| ShardStatus {
+            stream_name: entry.stream_name.clone(),
+            shard_id: shard.shard_id.clone(),
             activity: entry.activity.clone(),
             for_how_long: now.saturating_duration_since(entry.since),
             handled: entry.handled,
@@ -206,7 +277,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn k10_an_activity_counts_from_its_beginning() {
         let board = Arc::<Board>::default();
-        let posted = board.post("a", Position::TrimHorizon);
+        let shard = LeaseKey {
+            stream: "s@1".to_owned(),
+            shard_id: "a".to_owned(),
+        };
+        let posted = board.post("s", &shard, Position::TrimHorizon);
         let pass = || tokio::time::advance(Duration::from_secs(1));
         pass().await;
         posted.note(Activity::Reading);

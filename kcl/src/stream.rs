@@ -38,7 +38,7 @@ pub struct Delivery {
 /// What a delivery is acknowledged with; once.
 #[derive(Debug)]
 struct Ticket {
-    shard_id: Arc<str>,
+    shard: Arc<ShardInfo>,
     index: usize,
     checkpointer: Checkpointer,
     report: Option<mpsc::Sender<Outcome>>,
@@ -69,7 +69,12 @@ impl Delivery {
 
     /// The shard it came from.
     pub fn shard_id(&self) -> &str {
-        &self.ticket.shard_id
+        &self.ticket.shard.shard_id
+    }
+
+    /// The stream it came from, where a worker processes several.
+    pub fn stream_name(&self) -> &str {
+        &self.ticket.shard.stream_name
     }
 
     /// Whether it is the last of its batch: the shard gives no other record before all of the batch are done. Who gathers deliveries to handle them together
@@ -238,7 +243,7 @@ impl RecordProcessorFactory for Streamed {
     fn create(&self, shard: &ShardInfo) -> Adapter<StreamedShard> {
         let shard = StreamedShard {
             queue: self.queue.clone(),
-            shard_id: shard.shard_id.as_str().into(),
+            shard: Arc::new(shard.clone()),
             done: Done::default(),
         };
         Adapter::new(shard, Cadence::default())
@@ -248,7 +253,7 @@ impl RecordProcessorFactory for Streamed {
 /// Gives the records of one shard to the stream, and waits for them to be acknowledged.
 struct StreamedShard {
     queue: mpsc::Sender<Delivery>,
-    shard_id: Arc<str>,
+    shard: Arc<ShardInfo>,
     done: Done,
 }
 
@@ -282,7 +287,7 @@ impl Work for StreamedShard {
                             let Some(index) = open.pop() else { continue };
                             let Some(record) = in_work.record(index).cloned() else { continue };
                             let ticket = Ticket {
-                                shard_id: Arc::clone(&self.shard_id),
+                                shard: Arc::clone(&self.shard),
                                 index,
                                 checkpointer: checkpointer.clone(),
                                 report: Some(report.clone()),

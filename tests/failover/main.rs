@@ -6,6 +6,7 @@ mod books;
 mod exactly_once;
 mod full_disk;
 mod kills;
+mod operations;
 mod postgres;
 mod refusals;
 mod scene;

@@ -4,8 +4,8 @@
 use async_trait::async_trait;
 use kcl::client::{IteratorStart, KinesisApi, PutRecord, RecordsPage, Shard, StreamSummary};
 use kcl::lease::{
-    Ask, Claim, LeaseKey, LeaseToken, Loads, NewLease, Registration, Release, Snapshot,
-    WorkerProfile, WorkerRow,
+    Ask, Claim, Inspection, LeaseKey, LeaseToken, Loads, NewLease, Registration, Release, Reset,
+    ResetChange, ResetNote, Snapshot, Trouble, WorkerProfile, WorkerRow,
 };
 use kcl::{
     Checkpointer, Error, Lease, LeaseStore, MemoryLeaseStore, PendingCheckpoint, Position,
@@ -153,9 +153,10 @@ impl<S: LeaseStore> LeaseStore for Counting<S> {
         application: &str,
         worker: &Registration,
         loads: &Loads,
+        troubles: &[Trouble],
     ) -> Result<(), Error> {
         let inner = self.writes("heartbeat").await;
-        inner.heartbeat(application, worker, loads).await
+        inner.heartbeat(application, worker, loads, troubles).await
     }
 
     async fn deregister(&self, application: &str, worker: &Registration) -> Result<(), Error> {
@@ -239,6 +240,23 @@ impl<S: LeaseStore> LeaseStore for Counting<S> {
     async fn delete_ended(&self, application: &str, keys: &[LeaseKey]) -> Result<usize, Error> {
         let inner = self.writes("delete_ended").await;
         inner.delete_ended(application, keys).await
+    }
+
+    async fn applications(&self) -> Result<Vec<String>, Error> {
+        self.reads().await.applications().await
+    }
+
+    async fn inspect(&self, application: &str) -> Result<Inspection, Error> {
+        self.reads().await.inspect(application).await
+    }
+
+    async fn reset(&self, application: &str, reset: &Reset) -> Result<Vec<ResetChange>, Error> {
+        let inner = self.writes("reset").await;
+        inner.reset(application, reset).await
+    }
+
+    async fn resets(&self, application: &str) -> Result<Vec<ResetNote>, Error> {
+        self.reads().await.resets(application).await
     }
 }
 

@@ -59,6 +59,11 @@ impl HttpClient {
         HttpClient::to_target(target, request_timeout)
     }
 
+    /// The region that requests are signed for.
+    pub(crate) fn region(&self) -> &str {
+        &self.target.region
+    }
+
     fn to_target(target: Target, request_timeout: Duration) -> Result<HttpClient, Error> {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT.min(request_timeout))

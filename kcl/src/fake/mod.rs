@@ -175,6 +175,14 @@ impl FakeKinesis {
         }
     }
 
+    /// The indexes of the shards that take records.
+    pub(crate) fn open_shards(&self) -> Vec<usize> {
+        let state = self.lock();
+        let shards = state.shards.iter().enumerate();
+        let open = shards.filter(|(_, shard)| !shard.shard.closed);
+        open.map(|(index, _)| index).collect()
+    }
+
     /// Sets the server's clock back.
     pub(crate) fn set_clock_back(&self, by: Duration) {
         self.lock().set_back += by;

@@ -3,8 +3,9 @@
 use crate::checkpoint::Position;
 use crate::error::{Error, ErrorKind};
 use crate::lease::{
-    Ask, Claim, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, MemoryLeaseStore, NewLease,
-    PendingCheckpoint, Registration, Release, Snapshot, WorkerProfile, WorkerRow,
+    Ask, Claim, Inspection, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, MemoryLeaseStore,
+    NewLease, PendingCheckpoint, Registration, Release, Reset, ResetChange, ResetNote, Snapshot,
+    Trouble, WorkerProfile, WorkerRow,
 };
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,6 +80,16 @@ impl FaultyStore {
         self.damaged.lock().unwrap().contains(&key.shard_id)
     }
 
+    fn without_damaged(&self, mut snapshot: Snapshot) -> Snapshot {
+        let (damaged, sound): (Vec<_>, Vec<_>) = snapshot
+            .leases
+            .into_iter()
+            .partition(|lease| self.is_damaged(&lease.key));
+        snapshot.leases = sound;
+        snapshot.damaged = damaged.into_iter().map(|lease| lease.key).collect();
+        snapshot
+    }
+
     fn faults(&self) -> Faults {
         *self.faults.lock().unwrap()
     }
@@ -126,18 +137,32 @@ impl LeaseStore for FaultyStore {
         )
         .await
     }
+    async fn announce(
+        &self,
+        application: &str,
+        worker: &Registration,
+        profile: &WorkerProfile,
+    ) -> Result<(), Error> {
+        self.through(
+            "announce",
+            self.inner.announce(application, worker, profile),
+        )
+        .await
+    }
+
     async fn heartbeat(
         &self,
         application: &str,
         worker: &Registration,
         loads: &Loads,
+        troubles: &[Trouble],
     ) -> Result<(), Error> {
         if self.faults().no_heartbeats {
             return Err(unavailable("no heartbeat gets through"));
         }
         self.through(
             "heartbeat",
-            self.inner.heartbeat(application, worker, loads),
+            self.inner.heartbeat(application, worker, loads, troubles),
         )
         .await
     }
@@ -153,16 +178,8 @@ impl LeaseStore for FaultyStore {
         .await
     }
     async fn snapshot(&self, application: &str) -> Result<Snapshot, Error> {
-        let mut snapshot = self
-            .through("snapshot", self.inner.snapshot(application))
-            .await?;
-        let (damaged, sound): (Vec<_>, Vec<_>) = snapshot
-            .leases
-            .into_iter()
-            .partition(|lease| self.is_damaged(&lease.key));
-        snapshot.leases = sound;
-        snapshot.damaged = damaged.into_iter().map(|lease| lease.key).collect();
-        Ok(snapshot)
+        let snapshot = self.through("snapshot", self.inner.snapshot(application));
+        Ok(self.without_damaged(snapshot.await?))
     }
     async fn lease(&self, application: &str, key: &LeaseKey) -> Result<Option<Lease>, Error> {
         let lease = self.through("lease", self.inner.lease(application, key));
@@ -236,5 +253,23 @@ impl LeaseStore for FaultyStore {
     async fn delete_ended(&self, application: &str, keys: &[LeaseKey]) -> Result<usize, Error> {
         self.through("delete_ended", self.inner.delete_ended(application, keys))
             .await
+    }
+    async fn applications(&self) -> Result<Vec<String>, Error> {
+        self.through("applications", self.inner.applications())
+            .await
+    }
+    async fn inspect(&self, application: &str) -> Result<Inspection, Error> {
+        let mut inspection = self
+            .through("inspect", self.inner.inspect(application))
+            .await?;
+        inspection.snapshot = self.without_damaged(inspection.snapshot);
+        Ok(inspection)
+    }
+    async fn reset(&self, application: &str, reset: &Reset) -> Result<Vec<ResetChange>, Error> {
+        self.through("reset", self.inner.reset(application, reset))
+            .await
+    }
+    async fn resets(&self, application: &str) -> Result<Vec<ResetNote>, Error> {
+        self.through("resets", self.inner.resets(application)).await
     }
 }

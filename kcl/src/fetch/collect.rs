@@ -5,11 +5,11 @@
 
 use crate::client::Shard;
 use crate::clock::{self, Instant};
-use crate::config::WorkerConfig;
 use crate::error::Error;
 use crate::fetch::Page;
 use crate::fetch::reader::Reader;
 use crate::processor::Record;
+use crate::shard::served::Reading;
 use millstream_wire::aggregation::{Decoded, decode};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -27,11 +27,11 @@ pub(crate) struct Batching {
 }
 
 impl Batching {
-    pub(crate) fn of(config: &WorkerConfig) -> Self {
+    pub(crate) fn of(reading: &Reading) -> Self {
         Batching {
-            most: usize::try_from(config.max_records).unwrap_or(usize::MAX),
-            most_bytes: config.max_batch_bytes,
-            window: config.batch_window,
+            most: usize::try_from(reading.max_records).unwrap_or(usize::MAX),
+            most_bytes: reading.max_batch_bytes,
+            window: reading.batch_window,
         }
     }
 }

@@ -5,15 +5,18 @@
 //! the ceiling of the fair share, as far as workers are not full; the ceilings go to those who have most already, so nothing
 //! moves unless that makes two loads that differ by two or more more alike. Once all differ by one at most, leases move only because some
 //! shards are much busier than others (`busy`).
+//!
+//! Where workers are there for different streams, the leases of all streams that the same workers serve are divided together, pool by pool; each
+//! pool makes up for what the ones before it gave its workers.
 
 mod busy;
+mod pools;
 
 use super::expiry::{Expired, Overdue};
-use super::{Ask, Claim, ExpiredOwner, Lease, LeaseKey, Snapshot, WorkerRow};
-use crate::checkpoint::Position;
-#[cfg(test)]
-use crate::seeded_bug::{Bug, made};
+use super::{Ask, Claim, ExpiredOwner, Lease, LeaseKey, Snapshot};
 use busy::{Costs, Even};
+use pools::Given;
+pub use pools::eligible_leases;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,8 +25,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Situation<'a> {
     /// The rows.
     pub snapshot: &'a Snapshot,
-    /// The stream ([`LeaseKey::stream`]) whose leases count.
-    pub stream: &'a str,
+    /// The streams ([`LeaseKey::stream`]) that the planning worker serves.
+    pub streams: &'a BTreeSet<String>,
     /// The planning worker's id. It counts as alive whatever the observer says.
     pub me: &'a str,
     /// The workers that have stopped, from [`Observer::expired`](super::expiry::Observer::expired).
@@ -58,112 +61,62 @@ impl Plan {
 
 /// Plans one worker's next moves.
 pub fn plan(situation: &Situation<'_>) -> Plan {
-    let live = live_workers(situation);
-    let eligible = eligible_leases(situation);
-    let caps = caps(situation, &live);
-    let division = Division::new(situation, &eligible, &caps);
-    let load = division.loads.get(situation.me).copied().unwrap_or(0);
-    let mut room = situation.max_leases.saturating_sub(load);
-
-    let mut mine = division.mine(situation);
-    mine.free.truncate(room);
-    room -= mine.free.len();
-    mine.surplus.truncate(room);
-    if room > 0
-        && mine.surplus.is_empty()
-        && let Some(shift) = division.shift(situation, &caps)
-        && shift.to == situation.me
-    {
-        mine.surplus.push(shift.lease);
-    }
-    Plan {
-        take: mine
-            .free
-            .iter()
-            .map(|lease| claim(lease, situation.expired))
-            .collect(),
-        ask: mine.surplus.iter().map(|lease| request(lease)).collect(),
-        eligible: eligible.len(),
-        quota: division.quotas.get(situation.me).copied().unwrap_or(0),
-    }
-}
-
-/// The leases of the stream that somebody can work on: not ended, and every parent ended or absent (K6). A parent
-/// whose row is damaged has not ended.
-pub fn eligible_leases<'a>(situation: &Situation<'a>) -> Vec<&'a Lease> {
-    let snapshot = situation.snapshot;
-    let in_stream = |key: &LeaseKey| key.stream == situation.stream;
-    let unfinished = snapshot
-        .leases
-        .iter()
-        .filter(|lease| lease.checkpoint != Position::ShardEnd)
-        .map(|lease| &lease.key);
-    let blocking: BTreeSet<&str> = unfinished
-        .chain(&snapshot.damaged)
-        .filter(|key| in_stream(key))
-        .map(|key| key.shard_id.as_str())
-        .collect();
-    #[cfg(test)]
-    let blocking = if made(Bug::IgnoreParents) {
-        BTreeSet::new()
-    } else {
-        blocking
-    };
-    let is_eligible = |lease: &&Lease| {
-        lease.checkpoint != Position::ShardEnd
-            && !lease
-                .parents
-                .iter()
-                .any(|parent| blocking.contains(parent.as_str()))
-    };
-    snapshot
-        .leases
-        .iter()
-        .filter(|lease| in_stream(&lease.key))
-        .filter(is_eligible)
-        .collect()
-}
-
-/// The workers that may take leases of the stream. The row of an older version does not say which stream its worker is there for: one that holds leases of
-/// another stream only is not counted, and neither waited for nor given a share.
-fn live_workers<'a>(situation: &Situation<'a>) -> BTreeSet<&'a str> {
-    let (mut here, mut elsewhere) = (BTreeSet::new(), BTreeSet::new());
-    for lease in &situation.snapshot.leases {
-        if let Some(owner) = lease.owner.as_deref() {
-            if lease.key.stream == situation.stream {
-                here.insert(owner);
-            } else {
-                elsewhere.insert(owner);
+    let pools = pools::pools(situation);
+    let mut given = Given::default();
+    let mut plan = Plan::default();
+    let held: usize = pools.iter().map(|pool| pool.held_by(situation.me)).sum();
+    let mut room = situation.max_leases.saturating_sub(held);
+    for pool in &pools {
+        let caps = caps(situation, &pool.workers, &given);
+        let division = Division::new(situation, &pool.leases, &caps, &given);
+        if pool.workers.contains(situation.me) {
+            let mut mine = division.mine(situation);
+            mine.free.truncate(room);
+            room -= mine.free.len();
+            mine.surplus.truncate(room);
+            room -= mine.surplus.len();
+            if room > 0
+                && mine.surplus.is_empty()
+                && let Some(shift) = division.shift(situation, &caps)
+                && shift.to == situation.me
+            {
+                mine.surplus.push(shift.lease);
+                room -= 1;
             }
+            let claims = mine
+                .free
+                .iter()
+                .map(|lease| claim(lease, situation.expired));
+            plan.take.extend(claims);
+            plan.ask
+                .extend(mine.surplus.iter().map(|lease| request(lease)));
+            plan.eligible += pool.leases.len();
+            plan.quota += division.quotas.get(situation.me).copied().unwrap_or(0);
         }
+        given.add(&division.quotas);
     }
-    let is_here = |row: &&'a WorkerRow| {
-        let worker = row.worker_id.as_str();
-        let by_its_leases = || here.contains(worker) || !elsewhere.contains(worker);
-        let stated = row.profile.stream.as_ref();
-        stated.map_or_else(by_its_leases, |stream| stream == situation.stream)
-    };
-    let rows = situation.snapshot.workers.iter();
-    rows.filter(|row| !situation.expired.contains_key(&row.worker_id))
-        .filter(is_here)
-        .map(|row| row.worker_id.as_str())
-        .chain([situation.me])
-        .collect()
+    plan
 }
 
-/// The most leases each live worker holds, as far as it says so.
-fn caps<'a>(situation: &Situation<'a>, live: &BTreeSet<&'a str>) -> BTreeMap<&'a str, usize> {
-    let most = |cap: u64| usize::try_from(cap).unwrap_or(usize::MAX);
-    let mut caps: BTreeMap<&str, usize> = live.iter().map(|w| (*w, usize::MAX)).collect();
-    for row in &situation.snapshot.workers {
-        if let (Some(place), Some(cap)) =
-            (caps.get_mut(row.worker_id.as_str()), row.profile.max_leases)
-        {
-            *place = most(cap);
-        }
-    }
-    caps.insert(situation.me, situation.max_leases);
-    caps
+/// The most leases of the pool that each of its workers holds, as far as it says so.
+fn caps<'a>(
+    situation: &Situation<'a>,
+    workers: &BTreeSet<&'a str>,
+    given: &Given<'a>,
+) -> BTreeMap<&'a str, usize> {
+    let rows = situation.snapshot.workers.iter();
+    let stated: BTreeMap<&str, u64> = rows
+        .filter_map(|row| Some((row.worker_id.as_str(), row.profile.max_leases?)))
+        .collect();
+    let cap = |worker: &'a str| {
+        let most = match stated.get(worker) {
+            _ if worker == situation.me => situation.max_leases,
+            Some(cap) => usize::try_from(*cap).unwrap_or(usize::MAX),
+            None => usize::MAX,
+        };
+        (worker, most.saturating_sub(given.to(worker)))
+    };
+    workers.iter().map(|worker| cap(worker)).collect()
 }
 
 /// Everybody's loads and quotas, and the leases that are to change hands.
@@ -171,6 +124,8 @@ struct Division<'a> {
     /// Leases held or asked for.
     loads: BTreeMap<&'a str, usize>,
     quotas: BTreeMap<&'a str, usize>,
+    /// What earlier pools gave the workers.
+    bases: BTreeMap<&'a str, usize>,
     free: Vec<&'a Lease>,
     surplus: Vec<&'a Lease>,
     /// The leases of each live worker, those it gave away in its mind included; `None` while one waits for its asker.
@@ -190,6 +145,7 @@ impl<'a> Division<'a> {
         situation: &Situation<'a>,
         eligible: &[&'a Lease],
         caps: &BTreeMap<&'a str, usize>,
+        given: &Given<'a>,
     ) -> Self {
         let expired = situation.expired;
         let costs = Costs::new(situation, eligible);
@@ -219,7 +175,9 @@ impl<'a> Division<'a> {
             }
             *loads.entry(asker.unwrap_or(holder)).or_default() += 1;
         }
-        let quotas = quotas(&loads, caps, loads.values().sum::<usize>() + free.len());
+        let bases: BTreeMap<&str, usize> = caps.keys().map(|w| (*w, given.to(w))).collect();
+        let total = loads.values().sum::<usize>() + free.len();
+        let quotas = quotas(&loads, &bases, caps, total);
         let surplus: Vec<&Lease> = movable
             .iter()
             .flat_map(|(owner, leases)| {
@@ -238,6 +196,7 @@ impl<'a> Division<'a> {
         Division {
             loads,
             quotas,
+            bases,
             free,
             surplus,
             held: even.then_some(movable),
@@ -297,6 +256,9 @@ impl<'a> Division<'a> {
             })
             .collect();
         let mut loads = self.loads.clone();
+        for (worker, load) in &mut loads {
+            *load += self.bases[worker];
+        }
         loads.retain(|worker, _| missed.iter().all(|(absent, _, _)| absent != worker));
         for (worker, _) in free {
             loads.entry(worker).and_modify(|load| *load += 1);
@@ -326,37 +288,36 @@ impl<'a> Division<'a> {
     }
 }
 
-/// Divides `total` leases as evenly as the caps allow, with the fewest moves.
+/// Divides `total` leases so that all, with what they were given before, have as even a number as the caps allow, with the fewest moves.
 fn quotas<'a>(
     loads: &BTreeMap<&'a str, usize>,
+    bases: &BTreeMap<&'a str, usize>,
     caps: &BTreeMap<&'a str, usize>,
-    mut total: usize,
+    total: usize,
 ) -> BTreeMap<&'a str, usize> {
-    let mut quotas = BTreeMap::new();
-    let mut workers: Vec<(&str, usize)> = loads.iter().map(|(name, load)| (*name, *load)).collect();
-    workers.sort_by_key(|(name, load)| (Reverse(*load), *name));
-    // Those who are full below the fair share leave more to the others, which may fill some of them, too.
-    loop {
-        let share = total / workers.len().max(1);
-        let is_full = |worker: &str| caps[worker] <= share;
-        let full: Vec<&str> = workers
-            .iter()
-            .map(|(w, _)| *w)
-            .filter(|w| is_full(w))
-            .collect();
-        if full.is_empty() {
-            break;
+    let fill = |worker: &str, level: usize| level.saturating_sub(bases[worker]).min(caps[worker]);
+    let needed = |level: usize| {
+        let each = loads.keys().map(|worker| fill(worker, level));
+        each.fold(0, usize::saturating_add)
+    };
+    // The highest level to which all can be filled; it is below `high`.
+    let (mut low, mut high) = (0, bases.values().max().copied().unwrap_or(0) + total + 1);
+    while low + 1 < high {
+        let middle = low + (high - low) / 2;
+        if needed(middle) <= total {
+            low = middle;
+        } else {
+            high = middle;
         }
-        for worker in full {
-            total -= caps[worker];
-            quotas.insert(worker, caps[worker]);
-        }
-        workers.retain(|(worker, _)| !quotas.contains_key(worker));
     }
-    let (floor, remainder) = (total / workers.len().max(1), total % workers.len().max(1));
-    let quota = |rank: usize| floor + usize::from(rank < remainder);
-    let rest = workers.into_iter().enumerate();
-    quotas.extend(rest.map(|(rank, (name, _))| (name, quota(rank))));
+    let mut quotas: BTreeMap<&str, usize> = loads.keys().map(|w| (*w, fill(w, low))).collect();
+    // What is left goes to those who have most already.
+    let mut next: Vec<&str> = loads.keys().copied().collect();
+    next.retain(|worker| fill(worker, low) < fill(worker, low + 1));
+    next.sort_by_key(|worker| (Reverse(loads[worker] + bases[worker]), *worker));
+    for worker in next.into_iter().take(total - needed(low).min(total)) {
+        quotas.entry(worker).and_modify(|quota| *quota += 1);
+    }
     quotas
 }
 

@@ -5,6 +5,7 @@ mod differential;
 mod membership;
 mod progress;
 mod race;
+mod steering;
 mod tenure;
 
 use super::*;
@@ -14,6 +15,7 @@ use membership::*;
 use millstream_test_postgres::Cluster;
 use progress::*;
 use std::sync::Arc;
+use steering::*;
 use tenure::*;
 
 pub(super) const APP: &str = "app";
@@ -128,6 +130,15 @@ contract!(
     a_departed_worker_leaves_nothing_behind,
     only_silent_workers_that_hold_nothing_are_forgotten,
     only_ended_leases_are_deleted,
+    applications_are_named_in_order,
+    k10_operators_see_since_when_a_lease_is_owned_and_what_troubles_it,
+    k3_only_a_reset_lowers_a_checkpoint,
+    k1_fenced_a_reset_ends_every_tenure,
+    k3_a_reset_ends_and_reopens_shards,
+    k11_a_reset_is_refused_while_workers_live,
+    k11_a_reset_of_a_stream_misses_no_lease,
+    a_reset_of_a_new_application_finds_no_leases,
+    the_last_resets_are_noted,
 );
 
 pub(super) fn key(shard_id: &str) -> LeaseKey {

@@ -2,10 +2,12 @@
 
 use super::rules::{self, Outcome, Surroundings};
 use super::{
-    Ask, Claim, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, NewLease, PendingCheckpoint,
-    Registration, Release, Snapshot, WorkerProfile, WorkerRow,
+    Ask, Claim, Inspection, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, NewLease,
+    PendingCheckpoint, RESETS_KEPT, Registration, Release, Reset, ResetChange, ResetNote, Snapshot,
+    Trouble, WorkerProfile, WorkerRow,
 };
 use crate::checkpoint::Position;
+use crate::clock;
 use crate::error::Error;
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
@@ -24,12 +26,16 @@ pub struct MemoryLeaseStore {
 struct Application {
     leases: BTreeMap<LeaseKey, Lease>,
     workers: BTreeMap<String, Run>,
+    /// Since when each lease has its owner: with the counter of that tenure.
+    owned_since: BTreeMap<LeaseKey, (u64, u64)>,
+    resets: Vec<ResetNote>,
 }
 
 #[derive(Debug, Clone)]
 struct Run {
     incarnation: u64,
     row: WorkerRow,
+    troubles: Vec<Trouble>,
 }
 
 impl MemoryLeaseStore {
@@ -72,6 +78,33 @@ impl MemoryLeaseStore {
 }
 
 impl Application {
+    /// A lease with another owner, or none.
+    fn set_owner(&mut self, lease: Lease) {
+        if lease.owner.is_some() {
+            let tenure = (lease.counter, wall_ms());
+            self.owned_since.insert(lease.key.clone(), tenure);
+        }
+        self.leases.insert(lease.key.clone(), lease);
+    }
+
+    /// Since when each lease that is owned has its owner.
+    fn owned_since_ms(&self) -> BTreeMap<LeaseKey, u64> {
+        let since = |lease: &Lease| {
+            lease.owner.as_ref()?;
+            let (counter, since) = self.owned_since.get(&lease.key)?;
+            (*counter == lease.counter).then(|| (lease.key.clone(), *since))
+        };
+        self.leases.values().filter_map(since).collect()
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            leases: self.leases.values().cloned().collect(),
+            workers: self.workers.values().map(|run| run.row.clone()).collect(),
+            damaged: Vec::new(),
+        }
+    }
+
     fn is_current(&self, worker: &Registration) -> bool {
         self.workers
             .get(&worker.worker_id)
@@ -120,6 +153,19 @@ impl Application {
         }
     }
 
+    fn note(&mut self, reset: &Reset, changes: &[ResetChange]) {
+        self.resets.push(ResetNote {
+            number: self.resets.last().map_or(1, |last| last.number + 1),
+            at_ms: wall_ms(),
+            by: reset.by.clone(),
+            asked: reset.asked.clone(),
+            changes: changes.to_vec(),
+        });
+        let kept = usize::try_from(RESETS_KEPT).unwrap_or(usize::MAX);
+        let surplus = self.resets.len().saturating_sub(kept);
+        self.resets.drain(..surplus);
+    }
+
     fn create(&mut self, leases: &[NewLease]) -> usize {
         let before = self.leases.len();
         for new in leases {
@@ -150,12 +196,33 @@ impl LeaseStore for MemoryLeaseStore {
                 profile: profile.clone(),
                 loads: Loads::new(),
             };
-            app.workers
-                .insert(worker_id.to_owned(), Run { incarnation, row });
+            let run = Run {
+                incarnation,
+                row,
+                troubles: Vec::new(),
+            };
+            app.workers.insert(worker_id.to_owned(), run);
         });
         Ok(Registration {
             worker_id: worker_id.to_owned(),
             incarnation,
+        })
+    }
+
+    async fn announce(
+        &self,
+        application: &str,
+        worker: &Registration,
+        profile: &WorkerProfile,
+    ) -> Result<(), Error> {
+        self.with(application, |app| {
+            match app.workers.get_mut(&worker.worker_id) {
+                Some(run) if run.incarnation == worker.incarnation => {
+                    run.row.profile.clone_from(profile);
+                    Ok(())
+                }
+                Some(_) | None => Err(rules::replaced(worker)),
+            }
         })
     }
 
@@ -164,12 +231,14 @@ impl LeaseStore for MemoryLeaseStore {
         application: &str,
         worker: &Registration,
         loads: &Loads,
+        troubles: &[Trouble],
     ) -> Result<(), Error> {
         self.with(application, |app| {
             match app.workers.get_mut(&worker.worker_id) {
                 Some(run) if run.incarnation == worker.incarnation => {
                     run.row.heartbeat = run.row.heartbeat.wrapping_add(1);
                     run.row.loads.clone_from(loads);
+                    run.troubles = troubles.to_vec();
                     Ok(())
                 }
                 Some(_) | None => Err(rules::replaced(worker)),
@@ -204,11 +273,7 @@ impl LeaseStore for MemoryLeaseStore {
     }
 
     async fn snapshot(&self, application: &str) -> Result<Snapshot, Error> {
-        Ok(self.with(application, |app| Snapshot {
-            leases: app.leases.values().cloned().collect(),
-            workers: app.workers.values().map(|run| run.row.clone()).collect(),
-            damaged: Vec::new(),
-        }))
+        Ok(self.with(application, |app| app.snapshot()))
     }
 
     async fn lease(&self, application: &str, key: &LeaseKey) -> Result<Option<Lease>, Error> {
@@ -235,11 +300,13 @@ impl LeaseStore for MemoryLeaseStore {
                 };
                 let around = app.surroundings(lease);
                 let won = match rules::take(lease, claim, &worker.worker_id, around) {
-                    Outcome::Write(won) => won,
+                    Outcome::Write(won) => {
+                        app.set_owner(won.clone());
+                        won
+                    }
                     Outcome::Done => lease.clone(),
                     Outcome::Refused => continue,
                 };
-                app.leases.insert(won.key.clone(), won.clone());
                 taken.push(won);
             }
             Ok(taken)
@@ -342,7 +409,7 @@ impl LeaseStore for MemoryLeaseStore {
                     released += 1;
                 }
             }
-            app.leases.extend(staged);
+            staged.into_values().for_each(|lease| app.set_owner(lease));
             Ok(released)
         })
     }
@@ -353,9 +420,56 @@ impl LeaseStore for MemoryLeaseStore {
             for key in keys {
                 if app.leases.get(key).is_some_and(rules::is_ended) {
                     app.leases.remove(key);
+                    app.owned_since.remove(key);
                 }
             }
             before - app.leases.len()
         }))
     }
+
+    async fn applications(&self) -> Result<Vec<String>, Error> {
+        let applications = self.applications.lock();
+        let applications = applications.unwrap_or_else(PoisonError::into_inner);
+        let in_use = |app: &Application| !app.leases.is_empty() || !app.workers.is_empty();
+        let named = applications.iter().filter(|(_, app)| in_use(app));
+        Ok(named.map(|(name, _)| name.clone()).collect())
+    }
+
+    async fn inspect(&self, application: &str) -> Result<Inspection, Error> {
+        Ok(self.with(application, |app| Inspection {
+            snapshot: app.snapshot(),
+            owned_since_ms: app.owned_since_ms(),
+            troubles: app
+                .workers
+                .iter()
+                .filter(|(_, run)| !run.troubles.is_empty())
+                .map(|(id, run)| (id.clone(), run.troubles.clone()))
+                .collect(),
+        }))
+    }
+
+    async fn reset(&self, application: &str, reset: &Reset) -> Result<Vec<ResetChange>, Error> {
+        self.with(application, |app| {
+            let planned = reset.plan(application, &app.snapshot())?;
+            let replaced = planned.replace.into_iter().map(|(_, after)| after);
+            for lease in planned.create.into_iter().chain(replaced) {
+                app.leases.insert(lease.key.clone(), lease);
+            }
+            if !planned.changes.is_empty() {
+                app.note(reset, &planned.changes);
+            }
+            Ok(planned.changes)
+        })
+    }
+
+    async fn resets(&self, application: &str) -> Result<Vec<ResetNote>, Error> {
+        Ok(self.with(application, |app| {
+            app.resets.iter().rev().cloned().collect()
+        }))
+    }
+}
+
+fn wall_ms() -> u64 {
+    let since_epoch = clock::wall().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(since_epoch.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }

@@ -9,10 +9,12 @@ pub mod audit;
 #[cfg(test)]
 mod contract;
 pub mod expiry;
+mod inspect;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub(crate) mod renew;
+mod reset;
 mod rules;
 mod sql;
 mod sqlite;
@@ -26,9 +28,11 @@ use async_trait::async_trait;
 use millstream_wire::HashKeyRange;
 use std::fmt;
 
+pub use inspect::{Inspection, TROUBLE_MAX_CHARS, TROUBLES_MAX, Trouble};
 pub use memory::MemoryLeaseStore;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresLeaseStore;
+pub use reset::{RESETS_KEPT, Reset, ResetChange, ResetCondition, ResetNote};
 pub use sqlite::SqliteLeaseStore;
 pub use transaction::{CheckpointStep, LeaseDatabase};
 pub use worker::{Load, Loads, Registration, WorkerProfile, WorkerRow};
@@ -163,7 +167,18 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
         profile: &WorkerProfile,
     ) -> Result<Registration, Error>;
 
-    /// Renews every lease of the worker by moving its heartbeat on by one, and notes how busy its shards are.
+    /// Stores what a worker says of itself now, in the place of what it said before.
+    ///
+    /// # Errors
+    /// `WorkerReplaced` when another run registered under this id or its row was removed.
+    async fn announce(
+        &self,
+        application: &str,
+        worker: &Registration,
+        profile: &WorkerProfile,
+    ) -> Result<(), Error>;
+
+    /// Renews every lease of the worker by moving its heartbeat on by one, and notes how busy its shards are and what troubles them.
     ///
     /// # Errors
     /// `WorkerReplaced` when another run registered under this id or its row was removed.
@@ -172,6 +187,7 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
         application: &str,
         worker: &Registration,
         loads: &Loads,
+        troubles: &[Trouble],
     ) -> Result<(), Error>;
 
     /// Removes a worker's row, releases whatever it holds and withdraws what it asked for. Nothing happens for a
@@ -260,6 +276,23 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
 
     /// Deletes those of the leases that have ended; says how many.
     async fn delete_ended(&self, application: &str, keys: &[LeaseKey]) -> Result<usize, Error>;
+
+    /// The applications that have leases or workers, in the order of their names.
+    async fn applications(&self) -> Result<Vec<String>, Error>;
+
+    /// What operators look at: everything that workers see and what they tell.
+    async fn inspect(&self, application: &str) -> Result<Inspection, Error>;
+
+    /// Puts leases where they are to start, whatever they were at, and says which it changed. Nobody holds them afterwards: with
+    /// new counters, so that an owner that lives loses them (K1) and whoever takes them begins there. Pending checkpoints go. A note of it is
+    /// kept, of the last [`RESETS_KEPT`] for each application.
+    ///
+    /// # Errors
+    /// `InUse` if the condition does not hold; `Unavailable` if leases came since it was planned; `Store` if a row is damaged. Then nothing was changed.
+    async fn reset(&self, application: &str, reset: &Reset) -> Result<Vec<ResetChange>, Error>;
+
+    /// The notes of the last resets, the latest first.
+    async fn resets(&self, application: &str) -> Result<Vec<ResetNote>, Error>;
 }
 
 /// A request for a lease that another worker holds.

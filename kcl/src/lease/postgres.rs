@@ -59,15 +59,20 @@ impl PostgresLeaseStore {
     /// come in or may not create the tables; `Unavailable` if the server does not answer within three seconds; `Store` if the tables are not
     /// of a version that this program knows (then nothing was touched).
     pub async fn connect(url: &str) -> Result<PostgresLeaseStore, Error> {
-        // The text of a URL may hold a password and goes nowhere.
-        let options: PgConnectOptions = url.parse().map_err(|source: sqlx::Error| {
-            Error::with_source(
-                ErrorKind::Configuration,
-                "the URL of the lease store is not one of PostgreSQL; write it as postgres://user:password@host:port/database",
-                source,
-            )
-        })?;
-        Self::connect_with(options, TIMEOUT).await
+        Self::connect_with(options_of(url)?, TIMEOUT).await
+    }
+
+    /// Connects for those who look at a lease store and steer it: its tables must be there, and of this version. Nothing is created and
+    /// nothing is migrated.
+    ///
+    /// # Errors
+    /// `NotFound` if no leases are in the database; else as for [`PostgresLeaseStore::connect`].
+    pub async fn connect_existing(url: &str) -> Result<PostgresLeaseStore, Error> {
+        let options = options_of(url)?;
+        let place = Place::of(&options);
+        let (options, begin) = (pool::ours(options), Begin::with(TIMEOUT));
+        schema::look(&options, &place, &begin, TIMEOUT).await?;
+        Ok(Self::connected(options, place, begin, TIMEOUT))
     }
 
     /// The same with options of the SQL library, and with another bound on how long a call may take, at least ten milliseconds. It should be
@@ -83,14 +88,18 @@ impl PostgresLeaseStore {
         let place = Place::of(&options);
         let (options, begin) = (pool::ours(options), Begin::with(timeout));
         schema::prepare(&options, &place, &begin, timeout).await?;
+        Ok(Self::connected(options, place, begin, timeout))
+    }
+
+    fn connected(options: PgConnectOptions, place: Place, begin: Begin, timeout: Duration) -> Self {
         let pool = |size| Arc::new(Pool::new(options.clone(), place.clone(), size));
-        Ok(PostgresLeaseStore {
+        PostgresLeaseStore {
             begin,
             pulse: pool(1),
             rest: pool(CONNECTIONS),
             place,
             timeout,
-        })
+        }
     }
 
     fn pool(&self, scope: Scope) -> &Pool {
@@ -160,6 +169,17 @@ impl PostgresLeaseStore {
             tokio::time::sleep(Duration::from_millis(fastrand::u64(AGAIN_MS))).await;
         }
     }
+}
+
+fn options_of(url: &str) -> Result<PgConnectOptions, Error> {
+    // The text of a URL may hold a password and goes nowhere.
+    url.parse().map_err(|source: sqlx::Error| {
+        Error::with_source(
+            ErrorKind::Configuration,
+            "the URL of the lease store is not one of PostgreSQL; write it as postgres://user:password@host:port/database",
+            source,
+        )
+    })
 }
 
 /// An attempt that failed.

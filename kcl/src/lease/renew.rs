@@ -9,6 +9,7 @@ use crate::lease::{LeaseStore, Registration};
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
 use crate::shard::meter::Meters;
+use crate::status::Board;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -133,6 +134,13 @@ impl OwnerWindow {
     }
 }
 
+/// What a heartbeat tells of the worker's shards.
+#[derive(Debug, Clone)]
+pub(crate) struct Signs {
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) board: Arc<Board>,
+}
+
 /// Sends heartbeats, three per fail-over time, until it is dropped. It ends with `WorkerReplaced` only, and
 /// closes the window; after any other failure the heartbeat is repeated sooner.
 pub(crate) async fn keep_alive(
@@ -141,7 +149,7 @@ pub(crate) async fn keep_alive(
     registration: Registration,
     window: OwnerWindow,
     failover_time: Duration,
-    meters: Arc<Meters>,
+    signs: Signs,
 ) -> Error {
     let interval = failover_time / 3;
     let mut failures = 0u32;
@@ -152,8 +160,8 @@ pub(crate) async fn keep_alive(
         };
         tokio::time::sleep(pause.mul_f64(0.9 + 0.1 * fastrand::f64())).await;
         let sent = clock::now();
-        let loads = meters.loads();
-        let renewal = store.heartbeat(&application, &registration, &loads);
+        let (loads, troubles) = (signs.meters.loads(), signs.board.troubles());
+        let renewal = store.heartbeat(&application, &registration, &loads, &troubles);
         match bounded(failover_time, renewal).await {
             Ok(()) => {
                 failures = 0;

@@ -229,6 +229,27 @@ pub(super) fn release(
     )))
 }
 
+/// Puts a lease at a position, whatever it was at, and takes it from whoever holds it (K1, K3); `None` if it is there and nobody's.
+pub(super) fn reset(lease: &Lease, to: Position) -> Option<Lease> {
+    let is_there = lease.checkpoint == to
+        && lease.owner.is_none()
+        && lease.wanted_by.is_none()
+        && lease.pending.is_none();
+    if is_there {
+        return None;
+    }
+    let mut freed = change_owner(lease, None);
+    // A former owner takes an end that is one counter away from its token for its own.
+    if to == Position::ShardEnd && freed.counter <= COUNTER_MAX {
+        freed = change_owner(&freed, None);
+    }
+    Some(Lease {
+        checkpoint: to,
+        pending: None,
+        ..freed
+    })
+}
+
 /// Whether a lease may be deleted.
 pub(super) fn is_ended(lease: &Lease) -> bool {
     lease.checkpoint == Position::ShardEnd && lease.owner.is_none()

@@ -6,8 +6,9 @@ pub(in crate::lease) mod row;
 pub(in crate::lease) mod verbs;
 
 use super::{
-    Ask, Claim, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, NewLease, PendingCheckpoint,
-    Registration, Release, Snapshot, WorkerProfile, WorkerRow,
+    Ask, Claim, Inspection, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, NewLease,
+    PendingCheckpoint, Registration, Release, Reset, ResetChange, ResetNote, Snapshot, Trouble,
+    WorkerProfile, WorkerRow,
 };
 use crate::checkpoint::Position;
 use crate::error::Error;
@@ -79,12 +80,19 @@ pub(in crate::lease) trait Rows: Send {
         profile: &WorkerProfile,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// Writes what a worker says of itself into its row.
+    fn put_profile(
+        &mut self,
+        worker_id: &str,
+        profile: &WorkerProfile,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
     /// Moves a worker's heartbeat on.
     fn beat(
         &mut self,
         worker_id: &str,
         heartbeat: u64,
-        loads: &Loads,
+        signs: Signs<'_>,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Deletes the rows of workers.
@@ -92,6 +100,36 @@ pub(in crate::lease) trait Rows: Send {
         &mut self,
         worker_ids: &BTreeSet<&str>,
     ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// The names of all applications in the database.
+    fn applications(&mut self) -> impl Future<Output = Result<Vec<String>, Error>> + Send;
+
+    /// What [`Rows::everything`] leaves out.
+    fn details(&mut self) -> impl Future<Output = Result<Details, Error>> + Send;
+
+    /// Keeps a note of a reset, and removes the oldest ones.
+    fn note_reset(
+        &mut self,
+        reset: &Reset,
+        changes: &[ResetChange],
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// The notes of resets, the latest first.
+    fn resets(&mut self) -> impl Future<Output = Result<Vec<ResetNote>, Error>> + Send;
+}
+
+/// What a worker tells of its shards with a heartbeat.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::lease) struct Signs<'a> {
+    pub(in crate::lease) loads: &'a Loads,
+    pub(in crate::lease) troubles: &'a [Trouble],
+}
+
+/// What only operators look at.
+#[derive(Debug, Default)]
+pub(in crate::lease) struct Details {
+    pub(in crate::lease) owned_since_ms: BTreeMap<LeaseKey, u64>,
+    pub(in crate::lease) troubles: BTreeMap<String, Vec<Trouble>>,
 }
 
 /// What becomes of the rows that are read, in a store where transactions run side by side.
@@ -166,13 +204,25 @@ impl<S: SqlStore> LeaseStore for S {
         self.perform(application, &verb).await
     }
 
+    async fn announce(
+        &self,
+        application: &str,
+        worker: &Registration,
+        profile: &WorkerProfile,
+    ) -> Result<(), Error> {
+        let verb = verbs::Announce { worker, profile };
+        self.perform(application, &verb).await
+    }
+
     async fn heartbeat(
         &self,
         application: &str,
         worker: &Registration,
         loads: &Loads,
+        troubles: &[Trouble],
     ) -> Result<(), Error> {
-        let verb = verbs::Heartbeat { worker, loads };
+        let signs = Signs { loads, troubles };
+        let verb = verbs::Heartbeat { worker, signs };
         self.perform(application, &verb).await
     }
 
@@ -255,5 +305,22 @@ impl<S: SqlStore> LeaseStore for S {
     async fn delete_ended(&self, application: &str, keys: &[LeaseKey]) -> Result<usize, Error> {
         self.perform(application, &verbs::DeleteEnded { keys })
             .await
+    }
+
+    async fn applications(&self) -> Result<Vec<String>, Error> {
+        self.perform("", &verbs::NameApplications).await
+    }
+
+    async fn inspect(&self, application: &str) -> Result<Inspection, Error> {
+        self.perform(application, &verbs::Inspect).await
+    }
+
+    async fn reset(&self, application: &str, reset: &Reset) -> Result<Vec<ResetChange>, Error> {
+        let verb = verbs::ResetLeases { application, reset };
+        self.perform(application, &verb).await
+    }
+
+    async fn resets(&self, application: &str) -> Result<Vec<ResetNote>, Error> {
+        self.perform(application, &verbs::ListResets).await
     }
 }

@@ -67,39 +67,58 @@ impl SqliteLeaseStore {
         busy_timeout: Duration,
     ) -> Result<SqliteLeaseStore, Error> {
         let path = path.as_ref();
-        if path.as_os_str().is_empty() {
-            return Err(Error::new(
-                ErrorKind::Configuration,
-                "the path of the lease store is empty; give the name of a file, or use MemoryLeaseStore",
-            ));
-        }
-        // SQLite reads `:memory:` and `file:...` as something else than a file of that name.
-        let file = if path.is_absolute() {
-            path.to_owned()
-        } else {
-            Path::new(".").join(path)
-        };
-        let busy_timeout = busy_timeout.max(Duration::from_millis(1));
-        let options = SqliteConnectOptions::new()
-            .filename(file)
-            .create_if_missing(true)
-            .busy_timeout(busy_timeout)
-            .synchronous(SqliteSynchronous::Full);
-        let reading = options.clone().create_if_missing(false);
+        let options = file(path)?.busy_timeout(busy_timeout.max(Duration::from_millis(1)));
+        let create = options.clone().create_if_missing(true);
+        schema::prepare(&create, path, busy_timeout.max(Duration::from_millis(1))).await?;
+        Ok(Self::opened(path, options, busy_timeout))
+    }
+
+    /// Opens the lease store at `path` for those who look at it and steer it: it must be there, and of this version. Nothing is created
+    /// and nothing is migrated.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such file, or no leases are in it; else as for [`SqliteLeaseStore::open`].
+    pub async fn open_existing(path: impl AsRef<Path>) -> Result<SqliteLeaseStore, Error> {
+        let path = path.as_ref();
+        let options = file(path)?.busy_timeout(BUSY_TIMEOUT);
+        schema::look(&options, path).await?;
+        Ok(Self::opened(path, options, BUSY_TIMEOUT))
+    }
+
+    fn opened(path: &Path, options: SqliteConnectOptions, busy_timeout: Duration) -> Self {
         let database = Database {
             path: path.to_owned(),
-            writing: reading.clone().busy_timeout(Duration::ZERO),
-            reading,
+            writing: options.clone().busy_timeout(Duration::ZERO),
+            reading: options,
             writer: Mutex::new(None),
             pulse: Mutex::new(None),
             reader: Mutex::new(None),
         };
-        schema::prepare(&options, path, busy_timeout).await?;
-        Ok(SqliteLeaseStore {
+        SqliteLeaseStore {
             database: Arc::new(database),
-            queue: Arc::new(Queue::new(busy_timeout)),
-        })
+            queue: Arc::new(Queue::new(busy_timeout.max(Duration::from_millis(1)))),
+        }
     }
+}
+
+/// How the file at `path` is opened; it is not created.
+fn file(path: &Path) -> Result<SqliteConnectOptions, Error> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::new(
+            ErrorKind::Configuration,
+            "the path of the lease store is empty; give the name of a file, or use MemoryLeaseStore",
+        ));
+    }
+    // SQLite reads `:memory:` and `file:...` as something else than a file of that name.
+    let file = if path.is_absolute() {
+        path.to_owned()
+    } else {
+        Path::new(".").join(path)
+    };
+    Ok(SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(false)
+        .synchronous(SqliteSynchronous::Full))
 }
 
 impl Database {

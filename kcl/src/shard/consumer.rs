@@ -4,7 +4,7 @@
 //! increasing order (K6); what is given up goes with its last checkpoint (K9). [`deliver`](super::deliver) has what happens to a batch.
 
 use crate::checkpoint::{Checkpointer, Position};
-use crate::client::{KinesisApi, Shard};
+use crate::client::Shard;
 use crate::config::{ForeignRecords, InitialPosition};
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
@@ -24,12 +24,13 @@ use crate::shard::callback::{guarded, guarded_within, retry_pause};
 use crate::shard::deliver::{Call, FailureHandling};
 use crate::shard::meter::Meters;
 use crate::shard::noticed::Noticed;
+use crate::shard::served::ServedStream;
 use crate::shard::sync::heirs;
 use crate::status::{Activity, Board, Posted};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 /// What the worker wants of a shard consumer; only ever moves down this list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,17 +61,10 @@ pub(crate) enum Outcome {
 pub(crate) struct Shared {
     pub(crate) application: String,
     pub(crate) store: Arc<dyn LeaseStore>,
-    pub(crate) client: Arc<dyn KinesisApi>,
     pub(crate) window: OwnerWindow,
     pub(crate) read_ahead: Arc<Semaphore>,
-    pub(crate) failures: FailureHandling,
     /// How long the last call of a processor may take.
     pub(crate) grace: Duration,
-    pub(crate) initial: InitialPosition,
-    pub(crate) foreign_records: ForeignRecords,
-    pub(crate) batching: Batching,
-    /// Asks for the shards to be listed again.
-    pub(crate) sync: Arc<Notify>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) board: Arc<Board>,
 }
@@ -79,8 +73,8 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Tenure {
     pub(crate) token: LeaseToken,
+    pub(crate) stream: Arc<ServedStream>,
     pub(crate) shard: ShardInfo,
-    pub(crate) poll: PollSettings,
     pub(crate) directive: watch::Receiver<Directive>,
 }
 
@@ -96,10 +90,10 @@ pub(super) enum Stop {
 
 pub(super) struct Consumer<P> {
     pub(super) shared: Arc<Shared>,
+    pub(super) stream: Arc<ServedStream>,
     pub(super) processor: P,
     pub(super) token: LeaseToken,
     pub(super) shard: ShardInfo,
-    stream: String,
     directive: watch::Receiver<Directive>,
     pub(super) checkpointer: Checkpointer,
     pub(super) reader: Reader,
@@ -118,8 +112,8 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
 ) -> Outcome {
     let Tenure {
         token,
+        stream,
         shard,
-        poll,
         mut directive,
     } = tenure;
     let bare = |token, to| Release {
@@ -127,9 +121,9 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         checkpoint: None,
         to,
     };
-    let posted = shared.board.post(&shard.shard_id, shard.position);
+    let posted = shared.board.post(&stream.name, &token.key, shard.position);
     let making = Making {
-        handling: &shared.failures,
+        handling: &stream.failures,
         shard: &shard,
         lease: &token.key,
         posted: &posted,
@@ -147,25 +141,32 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         shard.position,
         shared.window.clone(),
     );
-    let stream = poll.stream.clone();
+    let reading = &stream.reading;
+    let batching = Batching::of(reading);
     let selection = Selection {
         done: shard.position,
-        own: match shared.foreign_records {
+        own: match reading.foreign_records {
             ForeignRecords::Deliver => None,
             ForeignRecords::Drop => shard.hash_key_range,
         },
-        most: shared.batching.most,
-        most_bytes: shared.batching.most_bytes,
+        most: batching.most,
+        most_bytes: batching.most_bytes,
     };
-    let poller = Poller::new(Arc::clone(&shared.client), poll, shard.position);
+    let poll = PollSettings {
+        stream: stream.called.clone(),
+        shard_id: shard.shard_id.clone(),
+        poll_interval: reading.poll_interval,
+        max_records: reading.max_records,
+    };
+    let poller = Poller::new(Arc::clone(&stream.client), poll, shard.position);
     let reader = Reader::new(poller, Arc::clone(&shared.read_ahead));
-    let collector = Collector::new(shared.batching);
+    let collector = Collector::new(batching);
     let consumer = Consumer {
         shared,
+        stream,
         processor,
         token,
         shard,
-        stream,
         directive,
         checkpointer,
         reader,
@@ -174,12 +175,9 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         noticed: Noticed::default(),
         posted,
     };
-    let (shared, shard_id) = (
-        Arc::clone(&consumer.shared),
-        consumer.shard.shard_id.clone(),
-    );
+    let (shared, key) = (Arc::clone(&consumer.shared), consumer.token.key.clone());
     let outcome = consumer.live().await;
-    shared.meters.forget(&shard_id);
+    shared.meters.forget(&key);
     outcome
 }
 
@@ -275,7 +273,7 @@ impl<P: RecordProcessor> Consumer<P> {
             let page = self.next_page().await?;
             let behind = page.millis_behind_latest;
             let meters = &self.shared.meters;
-            meters.read(&self.shard.shard_id, page.size_bytes(), behind);
+            meters.read(&self.token.key, page.size_bytes(), behind);
             let Page {
                 records,
                 millis_behind_latest,
@@ -320,7 +318,7 @@ impl<P: RecordProcessor> Consumer<P> {
             callback,
             records: &[],
         };
-        let error = self.shared.failures.judge_bare(&call, error, failures)?;
+        let error = self.stream.failures.judge_bare(&call, error, failures)?;
         self.pause_after(&callback, attempt, &error).await
     }
 
@@ -341,7 +339,7 @@ impl<P: RecordProcessor> Consumer<P> {
                     self.posted.retrying(&"reading the shard", failures, &error);
                     // A missing shard says nothing about its end (K13); the listing of the shards tells.
                     if error.kind() == ErrorKind::NotFound {
-                        self.shared.sync.notify_one();
+                        self.stream.sync.notify_one();
                         if let Some(children) = self.outlived().await? {
                             let end = Some(children);
                             return Ok(Page {
@@ -446,7 +444,7 @@ impl<P: RecordProcessor> Consumer<P> {
             let listed = tokio::select! {
                 biased;
                 stop = stopped(&mut self.directive) => return Err(stop),
-                listed = self.shared.client.list_shards(&self.stream) => listed,
+                listed = self.stream.client.list_shards(&self.stream.called) => listed,
             };
             let shards = match listed {
                 Ok(shards) => shards,
@@ -476,7 +474,7 @@ impl<P: RecordProcessor> Consumer<P> {
         );
         self.reader
             .restart(Error::new(ErrorKind::Protocol, message));
-        self.shared.sync.notify_one();
+        self.stream.sync.notify_one();
         Ok(None)
     }
 
@@ -487,11 +485,11 @@ impl<P: RecordProcessor> Consumer<P> {
         if made(Bug::GoneIsEnded) {
             return Ok(Some(Vec::new()));
         }
-        let client = &self.shared.client;
+        let (client, called) = (&self.stream.client, &self.stream.called);
         // The description comes last: what was listed before it is of the same stream if it is.
         let look = async {
-            let shards = client.list_shards(&self.stream).await?;
-            let summary = client.describe_stream(&self.stream).await?;
+            let shards = client.list_shards(called).await?;
+            let summary = client.describe_stream(called).await?;
             Ok::<_, Error>((summary.identity(), shards))
         };
         let looked = tokio::select! {
@@ -553,7 +551,7 @@ impl<P: RecordProcessor> Consumer<P> {
                 }
             }
         }
-        self.shared.sync.notify_one();
+        self.stream.sync.notify_one();
         Ok(())
     }
 
@@ -602,7 +600,7 @@ impl<P: RecordProcessor> Consumer<P> {
     /// child came after the application began, whatever a clock that was set back says (K4).
     fn new_leases(&self, children: Vec<Shard>) -> Vec<NewLease> {
         let checkpoint = match self.checkpointer.handled() {
-            Position::AtTimestamp(ms) if self.shared.initial != InitialPosition::Latest => {
+            Position::AtTimestamp(ms) if self.stream.reading.initial != InitialPosition::Latest => {
                 Position::AtTimestamp(ms)
             }
             Position::AtTimestamp(_)

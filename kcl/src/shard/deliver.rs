@@ -151,7 +151,7 @@ impl<P: RecordProcessor> Consumer<P> {
                 callback: Callback::ProcessRecords,
                 records: part.records(),
             };
-            match self.shared.failures.judge(&call, &error, &mut failures) {
+            match self.stream.failures.judge(&call, &error, &mut failures) {
                 ErrorAction::Retry => {
                     retries += 1;
                     plan.retry(failures);
@@ -253,12 +253,12 @@ impl<P: RecordProcessor> Consumer<P> {
         record: &Record,
         (failures, error): (u32, &ProcessorError),
     ) -> Result<(), Stop> {
-        let shared = Arc::clone(&self.shared);
-        let given_up = &shared.failures.given_up;
-        match &shared.failures.dead_letters {
+        let stream = Arc::clone(&self.stream);
+        let given_up = &stream.failures.given_up;
+        match &stream.failures.dead_letters {
             Some(queue) if action == ErrorAction::DeadLetter => {
                 let letter = DeadLetter {
-                    application: shared.application.clone(),
+                    application: self.shared.application.clone(),
                     stream: self.shard.stream_name.clone(),
                     shard_id: self.shard.shard_id.clone(),
                     record: record.clone(),

@@ -3,7 +3,7 @@
 //! Told to the other workers with the heartbeat, so that they can share the work and not only the shards.
 
 use crate::clock::{self, Instant};
-use crate::lease::{Load, Loads};
+use crate::lease::{LeaseKey, Load, Loads};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -19,7 +19,7 @@ const IDLE: Load = Load {
 #[derive(Debug, Default)]
 pub(crate) struct Meters {
     /// One short lock around plain data; never held across an await.
-    meters: Mutex<BTreeMap<String, Meter>>,
+    meters: Mutex<BTreeMap<LeaseKey, Meter>>,
 }
 
 #[derive(Debug)]
@@ -30,15 +30,15 @@ struct Meter {
 }
 
 impl Meters {
-    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<String, Meter>) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<LeaseKey, Meter>) -> T) -> T {
         act(&mut self.meters.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A page of a shard was read.
-    pub(crate) fn read(&self, shard_id: &str, bytes: usize, behind_ms: u64) {
+    pub(crate) fn read(&self, shard: &LeaseKey, bytes: usize, behind_ms: u64) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.with(|meters| {
-            if let Some(meter) = meters.get_mut(shard_id) {
+            if let Some(meter) = meters.get_mut(shard) {
                 meter.bytes = meter.bytes.saturating_add(bytes);
                 meter.load.behind_ms = behind_ms;
                 return;
@@ -48,27 +48,27 @@ impl Meters {
                 behind_ms,
             };
             let since = clock::now();
-            meters.insert(shard_id.to_owned(), Meter { bytes, since, load });
+            meters.insert(shard.clone(), Meter { bytes, since, load });
         });
     }
 
     /// The shard is not this worker's any more.
-    pub(crate) fn forget(&self, shard_id: &str) {
-        self.with(|meters| meters.remove(shard_id));
+    pub(crate) fn forget(&self, shard: &LeaseKey) {
+        self.with(|meters| meters.remove(shard));
     }
 
     /// The loads now: half of each is what was, half what came since they were last asked for.
     pub(crate) fn loads(&self) -> Loads {
         let now = clock::now();
-        let mut loads: Vec<(String, Load)> = self.with(|meters| {
-            let load = |(shard_id, meter): (&String, &mut Meter)| {
+        let mut loads: Vec<(LeaseKey, Load)> = self.with(|meters| {
+            let load = |(shard, meter): (&LeaseKey, &mut Meter)| {
                 let ms = now.saturating_duration_since(meter.since).as_millis();
                 let rate = u128::from(meter.bytes) * 1000 / ms.max(1);
                 let rate = u64::try_from(rate).unwrap_or(u64::MAX);
                 meter.load.bytes_per_second = meter.load.bytes_per_second / 2 + rate / 2;
                 meter.bytes = 0;
                 meter.since = now;
-                (shard_id.clone(), meter.load)
+                (shard.clone(), meter.load)
             };
             meters.iter_mut().map(load).collect()
         });
@@ -77,7 +77,12 @@ impl Meters {
         });
         loads.sort_by_key(|(_, load)| std::cmp::Reverse((load.bytes_per_second, load.behind_ms)));
         loads.truncate(LOADS_MAX);
-        loads.into_iter().collect()
+        let mut by_stream = Loads::new();
+        for (shard, load) in loads {
+            let of_stream = by_stream.entry(shard.stream).or_default();
+            of_stream.insert(shard.shard_id, load);
+        }
+        by_stream
     }
 }
 
@@ -86,40 +91,57 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    fn shard(id: &str) -> LeaseKey {
+        LeaseKey {
+            stream: "s".to_owned(),
+            shard_id: id.to_owned(),
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_load_follows_what_is_read() {
         let meters = Meters::default();
-        let rate = || meters.loads().get("a").map(|load| load.bytes_per_second);
-        meters.read("a", 0, 5000);
+        let rate = || {
+            meters
+                .loads()
+                .get("s")?
+                .get("a")
+                .map(|load| load.bytes_per_second)
+        };
+        meters.read(&shard("a"), 0, 5000);
         let mut rates = Vec::new();
         for _ in 0..10 {
             tokio::time::advance(Duration::from_secs(3)).await;
-            meters.read("a", 300_000, 5000);
+            meters.read(&shard("a"), 300_000, 5000);
             rates.push(rate().unwrap());
         }
         assert_eq!(rates[..2], [50_000, 75_000]);
         assert!((99_000..=100_000).contains(&rates[9]), "{rates:?}");
-        assert_eq!(meters.loads()["a"].behind_ms, 5000);
-        meters.read("a", 0, 0);
+        assert_eq!(meters.loads()["s"]["a"].behind_ms, 5000);
+        meters.read(&shard("a"), 0, 0);
         for _ in 0..10 {
             tokio::time::advance(Duration::from_secs(3)).await;
             rate();
         }
         assert_eq!(rate(), None, "an idle shard is not told of");
-        meters.read("a", 0, 1000);
+        meters.read(&shard("a"), 0, 1000);
         assert!(rate().is_some());
-        meters.forget("a");
+        meters.forget(&shard("a"));
         assert_eq!(rate(), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_heartbeat_names_the_busiest_shards_only() {
         let meters = Meters::default();
-        for shard in 0..1000_usize {
-            meters.read(&format!("shard-{shard:04}"), 10_000 + shard * 1000, 0);
+        for index in 0..1000_usize {
+            meters.read(
+                &shard(&format!("shard-{index:04}")),
+                10_000 + index * 1000,
+                0,
+            );
         }
         tokio::time::advance(Duration::from_secs(1)).await;
-        let loads = meters.loads();
+        let loads = meters.loads().remove("s").unwrap();
         assert_eq!(loads.len(), LOADS_MAX);
         assert!(loads.contains_key("shard-0999") && !loads.contains_key("shard-0000"));
     }

@@ -7,4 +7,5 @@ pub(crate) mod consumer;
 pub(crate) mod deliver;
 pub(crate) mod meter;
 mod noticed;
+pub(crate) mod served;
 pub(crate) mod sync;

@@ -4,8 +4,9 @@ use super::world::{Link, ready};
 use crate::checkpoint::Position;
 use crate::error::Error;
 use crate::lease::{
-    Ask, Claim, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, MemoryLeaseStore, NewLease,
-    PendingCheckpoint, Registration, Release, Snapshot, WorkerProfile, WorkerRow,
+    Ask, Claim, Inspection, Lease, LeaseKey, LeaseStore, LeaseToken, Loads, MemoryLeaseStore,
+    NewLease, PendingCheckpoint, Registration, Release, Reset, ResetChange, ResetNote, Snapshot,
+    Trouble, WorkerProfile, WorkerRow,
 };
 use async_trait::async_trait;
 
@@ -29,14 +30,29 @@ impl LeaseStore for SimStore {
         self.0.register(worker_id.to_owned(), call).await
     }
 
+    async fn announce(
+        &self,
+        application: &str,
+        worker: &Registration,
+        profile: &WorkerProfile,
+    ) -> Result<(), Error> {
+        let (app, worker, profile) = (application.to_owned(), worker.clone(), profile.clone());
+        let call = move |store: &MemoryLeaseStore| ready(store.announce(&app, &worker, &profile));
+        self.0.look(call).await
+    }
+
     async fn heartbeat(
         &self,
         application: &str,
         worker: &Registration,
         loads: &Loads,
+        troubles: &[Trouble],
     ) -> Result<(), Error> {
         let (app, worker, loads) = (application.to_owned(), worker.clone(), loads.clone());
-        let call = move |store: &MemoryLeaseStore| ready(store.heartbeat(&app, &worker, &loads));
+        let troubles = troubles.to_vec();
+        let call = move |store: &MemoryLeaseStore| {
+            ready(store.heartbeat(&app, &worker, &loads, &troubles))
+        };
         self.0.look(call).await
     }
 
@@ -169,5 +185,28 @@ impl LeaseStore for SimStore {
                 ready(store.delete_ended(&app, &keys))
             })
             .await
+    }
+
+    async fn applications(&self) -> Result<Vec<String>, Error> {
+        self.0.look(|store| ready(store.applications())).await
+    }
+
+    async fn inspect(&self, application: &str) -> Result<Inspection, Error> {
+        let app = application.to_owned();
+        self.0.look(move |store| ready(store.inspect(&app))).await
+    }
+
+    async fn reset(&self, application: &str, reset: &Reset) -> Result<Vec<ResetChange>, Error> {
+        let (app, reset) = (application.to_owned(), reset.clone());
+        self.0
+            .change("reset", Vec::new(), move |store| {
+                ready(store.reset(&app, &reset))
+            })
+            .await
+    }
+
+    async fn resets(&self, application: &str) -> Result<Vec<ResetNote>, Error> {
+        let app = application.to_owned();
+        self.0.look(move |store| ready(store.resets(&app))).await
     }
 }

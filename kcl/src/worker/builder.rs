@@ -1,22 +1,29 @@
 //! Settings and components in, a worker out.
 
-use super::{Beginning, Components, Worker, WorkerHandle};
-use crate::client::{HttpClient, KinesisApi};
-use crate::config::{ForeignRecords, InitialPosition, WorkerConfig};
+use super::opening::{Clients, Opener, twice};
+use super::stream_config::StreamConfig;
+use super::{Worker, WorkerHandle};
+use crate::client::KinesisApi;
+use crate::config::{ForeignRecords, InitialPosition, STREAMS_MAX, WorkerConfig};
 use crate::dead_letter::DeadLetterQueue;
 use crate::error::{Error, ErrorKind};
 use crate::lease::LeaseStore;
 use crate::policy::ErrorPolicy;
 use crate::processor::RecordProcessorFactory;
-use crate::shard::deliver::FailureHandling;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Changes of streams that wait for the worker at most.
+const ORDERS_WAITING: usize = 16;
 
 /// Collects a worker's settings; see [`WorkerConfig`] for what each means, its default and its range.
 #[derive(Clone)]
 pub struct WorkerBuilder {
     config: WorkerConfig,
+    /// Beside the one in the configuration.
+    more_streams: Vec<StreamConfig>,
     store: Option<Arc<dyn LeaseStore>>,
     client: Option<Arc<dyn KinesisApi>>,
     policy: ErrorPolicy,
@@ -27,6 +34,7 @@ impl fmt::Debug for WorkerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerBuilder")
             .field("config", &self.config)
+            .field("more_streams", &self.more_streams)
             .field("store", &self.store)
             .field("client", &self.client)
             .field("policy", &self.policy)
@@ -49,6 +57,7 @@ impl WorkerBuilder {
     pub(super) fn new(application: impl Into<String>, stream: impl Into<String>) -> Self {
         WorkerBuilder {
             config: WorkerConfig::new(application, stream),
+            more_streams: Vec::new(),
             store: None,
             client: None,
             policy: ErrorPolicy::retry(),
@@ -79,6 +88,33 @@ impl WorkerBuilder {
         shard_sync_interval: Duration;
         /// How long a graceful shutdown waits for processors; default 30 s.
         shutdown_grace: Duration;
+    }
+
+    /// One more stream to process: by name, by ARN, or with settings of its own. The shards of all streams are shared by the workers of the application that
+    /// serve them; at most 1,000 streams. [`WorkerHandle::add_stream`] and [`WorkerHandle::remove_stream`] do the same while the worker runs.
+    ///
+    /// ```no_run
+    /// # async fn example(store: kcl::SqliteLeaseStore, processor: fn(&kcl::ShardInfo) -> P) -> Result<(), kcl::Error> {
+    /// # struct P;
+    /// # #[async_trait::async_trait]
+    /// # impl kcl::RecordProcessor for P {
+    /// #     async fn process_records(&mut self, _: kcl::RecordBatch, _: &kcl::Checkpointer) -> Result<(), kcl::ProcessorError> { Ok(()) }
+    /// # }
+    /// use kcl::{InitialPosition, StreamConfig, Worker};
+    ///
+    /// let worker = Worker::builder("my-app", "orders")
+    ///     .also_stream("payments")
+    ///     .also_stream(StreamConfig::new("clicks").initial_position(InitialPosition::Latest))
+    ///     .lease_store(store)
+    ///     .build(processor) // it is told the stream's name in ShardInfo
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn also_stream(mut self, stream: impl Into<StreamConfig>) -> Self {
+        self.more_streams.push(stream.into());
+        self
     }
 
     /// The endpoint's URL, `http://127.0.0.1:4567`.
@@ -137,63 +173,67 @@ impl WorkerBuilder {
         self
     }
 
-    /// Checks the settings and finds the stream, and the dead letter stream.
+    /// Checks the settings and finds the streams, and the dead letter streams.
     ///
     /// # Errors
-    /// `Configuration`: a setting is missing or out of range. `NotFound`: there is no such stream. `Unavailable`: the
+    /// `Configuration`: a setting is missing or out of range, or a stream is given twice. `NotFound`: there is no such stream. `Unavailable`: the
     /// endpoint cannot be reached. `AccessDenied`: it refuses the credentials.
     pub async fn build<F: RecordProcessorFactory>(self, factory: F) -> Result<Worker<F>, Error> {
         let WorkerBuilder {
             config,
+            more_streams,
             store,
             client,
             policy,
             dead_letters,
         } = self;
         config.validate()?;
-        if policy.needs_dead_letters() && dead_letters.is_none() {
-            let message = "the error policy asks for dead letters and there is no queue: call .dead_letters(DeadLetterStream::new(\"...\"))";
-            return Err(Error::new(ErrorKind::Configuration, message));
-        }
+        let mut streams = vec![StreamConfig::new(config.stream.clone())];
+        streams.extend(more_streams);
+        check_streams(&streams)?;
         let store = store.ok_or_else(|| {
             Error::new(
                 ErrorKind::Configuration,
                 "no lease store: call .lease_store(SqliteLeaseStore::open(\"leases.db\").await?)",
             )
         })?;
-        let client = match client {
-            Some(client) => client,
-            None => Arc::new(HttpClient::new(
-                config.endpoint.as_deref(),
-                config.region.as_deref(),
-                &config.stream,
-                config.effective_request_timeout(),
-            )?),
-        };
-        let beginning = Beginning::of(&*client, &config).await?;
-        if let Some(queue) = &dead_letters {
-            queue.open(&client, &beginning.stream).await?;
-        }
-        let handle = WorkerHandle::new();
-        let failures = FailureHandling {
+        let clients = client.map_or_else(|| Clients::Made(Mutex::default()), Clients::Given);
+        let (orders, ordered) = mpsc::channel(ORDERS_WAITING);
+        let opener = Opener {
+            config,
+            store,
+            clients,
             policy,
             dead_letters,
-            given_up: Arc::clone(&handle.given_up),
+            given_up: Arc::default(),
         };
+        let opener = Arc::new(opener);
+        let found = opener.find_all(streams).await?;
+        let handle = WorkerHandle::new(Arc::clone(&opener), orders);
         let done = handle.done.clone().drop_guard();
-        let components = Components {
-            client,
-            store,
-            failures,
-            board: Arc::clone(&handle.board),
-        };
         Ok(Worker {
-            config,
-            components,
+            opener,
             factory: Arc::new(factory),
-            beginning,
+            found,
+            ordered,
             handle,
             done,
         })
+    }
+}
+
+fn check_streams(streams: &[StreamConfig]) -> Result<(), Error> {
+    if streams.len() > STREAMS_MAX {
+        let count = streams.len();
+        let message = format!(
+            "a worker was given {count} streams, allowed are {STREAMS_MAX}: use several workers"
+        );
+        return Err(Error::new(ErrorKind::Configuration, message));
+    }
+    let mut names: Vec<&str> = streams.iter().map(StreamConfig::stream).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(twice(pair[0], pair[1])),
+        None => Ok(()),
     }
 }

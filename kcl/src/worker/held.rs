@@ -1,9 +1,7 @@
 //! The leases this worker holds, and the shard consumers that run on them.
 
 use crate::checkpoint::Position;
-use crate::config::WorkerConfig;
 use crate::error::Error;
-use crate::fetch::polling::PollSettings;
 use crate::lease::expiry::Expired;
 use crate::lease::{Lease, LeaseKey, LeaseToken, Release, Snapshot};
 use crate::processor::{RecordProcessorFactory, ShardInfo};
@@ -11,7 +9,8 @@ use crate::processor::{RecordProcessorFactory, ShardInfo};
 use crate::seeded_bug::{Bug, made};
 use crate::shard::callback::panic_text;
 use crate::shard::consumer::{self, Directive, Outcome, Shared, Tenure};
-use std::collections::BTreeMap;
+use crate::shard::served::ServedStream;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -20,9 +19,8 @@ use tokio::task::{Id, JoinError, JoinSet};
 pub(super) struct Held<F> {
     shared: Arc<Shared>,
     factory: Arc<F>,
-    poll: PollSettings,
-    stream_name: String,
-    stream: String,
+    /// The streams that are served, by identity.
+    streams: BTreeMap<String, Arc<ServedStream>>,
     me: String,
     tasks: JoinSet<Outcome>,
     /// Every task that runs, also of tenures that are over: one shard never has two.
@@ -41,33 +39,13 @@ struct Running {
     directive: watch::Sender<Directive>,
 }
 
-/// What a worker is and reads, as far as its consumers need it.
-pub(super) struct Work<'a> {
-    pub(super) config: &'a WorkerConfig,
-    pub(super) stream_name: String,
-    /// `ARN@creation-milliseconds`.
-    pub(super) stream: String,
-}
-
 impl<F: RecordProcessorFactory> Held<F> {
-    pub(super) fn new(shared: Arc<Shared>, factory: Arc<F>, work: Work<'_>) -> Self {
-        let Work {
-            config,
-            stream_name,
-            stream,
-        } = work;
+    pub(super) fn new(shared: Arc<Shared>, factory: Arc<F>, me: &str) -> Self {
         Held {
             shared,
             factory,
-            poll: PollSettings {
-                stream: config.stream.clone(),
-                shard_id: String::new(),
-                poll_interval: config.poll_interval,
-                max_records: config.max_records,
-            },
-            stream_name,
-            stream,
-            me: config.worker_id.clone(),
+            streams: BTreeMap::new(),
+            me: me.to_owned(),
             tasks: JoinSet::new(),
             running: BTreeMap::new(),
             keys: BTreeMap::new(),
@@ -75,6 +53,32 @@ impl<F: RecordProcessorFactory> Held<F> {
             failure: None,
             died: false,
         }
+    }
+
+    /// Leases of this stream are worked on from now on.
+    pub(super) fn serve(&mut self, stream: Arc<ServedStream>) {
+        self.streams.insert(stream.identity.clone(), stream);
+    }
+
+    /// Leases of this stream are worked on no more, and those that are held are given up.
+    pub(super) fn cease(&mut self, identity: &str) {
+        self.streams.remove(identity);
+        for (key, running) in &self.running {
+            if key.stream == identity {
+                running.tell(Directive::GiveUp(None));
+            }
+        }
+    }
+
+    /// The identities of the streams that are served.
+    pub(super) fn served(&self) -> BTreeSet<String> {
+        self.streams.keys().cloned().collect()
+    }
+
+    /// Whether a consumer runs on a shard of the stream or the release of one is due.
+    pub(super) fn is_busy_with(&self, identity: &str) -> bool {
+        let mut busy = self.running.keys().chain(self.releases.keys());
+        busy.any(|key| key.stream == identity)
     }
 
     /// Whether a consumer runs on the shard or its release is due, so that a lease on it must not be taken now.
@@ -89,17 +93,20 @@ impl<F: RecordProcessorFactory> Held<F> {
     /// Whether a lease is under our id and no consumer runs on its shard.
     pub(super) fn is_new(&self, lease: &Lease) -> bool {
         lease.owner.as_ref() == Some(&self.me)
-            && lease.key.stream == self.stream
             && lease.checkpoint != Position::ShardEnd
             && !self.is_busy(&lease.key)
     }
 
     /// Starts a consumer on a lease that is ours, unless one runs on the shard. So leases handed over, and those whose
-    /// taking was answered too late, are found in the next snapshot (K12).
+    /// taking was answered too late, are found in the next snapshot (K12). A lease of a stream that is not served any more was handed over too late,
+    /// and is given on.
     pub(super) fn adopt(&mut self, lease: &Lease) {
         if !self.is_new(lease) {
             return;
         }
+        let Some(stream) = self.streams.get(&lease.key.stream).cloned() else {
+            return self.pass_on(lease);
+        };
         let token = LeaseToken {
             key: lease.key.clone(),
             owner: self.me.clone(),
@@ -109,17 +116,14 @@ impl<F: RecordProcessorFactory> Held<F> {
         let tenure = Tenure {
             token: token.clone(),
             shard: ShardInfo {
-                stream_name: self.stream_name.clone(),
+                stream_name: stream.name.clone(),
                 shard_id: lease.key.shard_id.clone(),
                 position: lease.checkpoint,
                 hash_key_range: lease.hash_key_range,
                 parents: lease.parents.clone(),
                 pending: lease.pending.clone(),
             },
-            poll: PollSettings {
-                shard_id: lease.key.shard_id.clone(),
-                ..self.poll.clone()
-            },
+            stream,
             directive: receiver,
         };
         tracing::info!(lease = %lease.key, counter = lease.counter, checkpoint = %lease.checkpoint, "processing the shard");

@@ -5,77 +5,50 @@
 
 mod builder;
 mod held;
+mod opening;
 mod run;
+mod stream_config;
+mod streams;
 #[cfg(test)]
 mod tests;
 
 pub use builder::WorkerBuilder;
+pub use stream_config::StreamConfig;
+pub use streams::{StreamState, StreamStatus};
 
-use crate::client::{KinesisApi, StreamSummary};
-use crate::config::{InitialPosition, WorkerConfig};
-use crate::error::Error;
-use crate::lease::LeaseStore;
+use crate::error::{Error, ErrorKind};
 use crate::processor::RecordProcessorFactory;
-use crate::shard::deliver::{FailureHandling, GivenUp};
+use crate::shard::deliver::GivenUp;
 use crate::status::{Board, ShardStatus};
-use std::collections::BTreeSet;
+use opening::{Found, Opener};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use streams::{Order, StreamBoard};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Processes the shards of one stream together with the other workers of the application.
+/// Processes the shards of streams together with the other workers of the application.
 pub struct Worker<F> {
-    config: WorkerConfig,
-    components: Components,
+    opener: Arc<Opener>,
     factory: Arc<F>,
-    beginning: Beginning,
+    found: Vec<Found>,
+    ordered: mpsc::Receiver<Order>,
     handle: WorkerHandle,
     /// Tells the handles when the worker is gone, whether it ran or not.
     done: DropGuard,
 }
 
-/// What a worker works with, beside its settings and the user's code.
-struct Components {
-    client: Arc<dyn KinesisApi>,
-    store: Arc<dyn LeaseStore>,
-    failures: FailureHandling,
-    board: Arc<Board>,
-}
-
-/// The stream as it was when the worker was built.
-struct Beginning {
-    stream: StreamSummary,
-    /// Under LATEST the shards that were open before `stream.server_time_ms`: each may hold records that came after it,
-    /// even if it is closed by the time the shards are listed (K4).
-    open: BTreeSet<String>,
-}
-
-impl Beginning {
-    async fn of(client: &dyn KinesisApi, config: &WorkerConfig) -> Result<Self, Error> {
-        let stream = client.describe_stream(&config.stream).await?;
-        if config.initial_position != InitialPosition::Latest || stream.status == "CREATING" {
-            let open = BTreeSet::new();
-            return Ok(Beginning { stream, open });
-        }
-        let shards = client.list_shards(&config.stream).await?;
-        let open = shards.into_iter().filter(|shard| !shard.closed);
-        let open = open.map(|shard| shard.shard_id).collect();
-        let stream = client.describe_stream(&config.stream).await?;
-        Ok(Beginning { stream, open })
-    }
-}
-
 impl<F> fmt::Debug for Worker<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker")
-            .field("config", &self.config)
+            .field("config", &self.opener.config)
             .finish_non_exhaustive()
     }
 }
 
 impl Worker<()> {
-    /// A worker of `application` on a stream, given by name or ARN.
+    /// A worker of `application` on a stream, given by name or ARN. [`WorkerBuilder::also_stream`] adds more.
     pub fn builder(application: impl Into<String>, stream: impl Into<String>) -> WorkerBuilder {
         WorkerBuilder::new(application, stream)
     }
@@ -91,7 +64,7 @@ impl<F: RecordProcessorFactory> Worker<F> {
     ///
     /// # Errors
     /// `WorkerReplaced`: another process registered under this worker id. `NotFound`: the stream is gone or was created
-    /// anew. `Processor`: a record processor failed and the [`ErrorPolicy`](crate::ErrorPolicy) says to stop; the text names the shard, the records and how often they failed, and the
+    /// anew (of several streams: the last that was left; see [`WorkerHandle::streams`]). `Processor`: a record processor failed and the [`ErrorPolicy`](crate::ErrorPolicy) says to stop; the text names the shard, the records and how often they failed, and the
     /// source is the processor's error. The leases are released, that one before the records that failed. `Store`, `AccessDenied` and others of the start: the worker could not begin. A store or endpoint that is out of reach later is waited for.
     ///
     /// # Cancel safety
@@ -99,18 +72,29 @@ impl<F: RecordProcessorFactory> Worker<F> {
     /// elsewhere. Nothing is lost. Use [`WorkerHandle::shutdown`] to hand over without duplicates.
     pub async fn run(self) -> Result<(), Error> {
         let Worker {
-            config,
-            components,
+            opener,
             factory,
-            beginning,
+            found,
+            ordered,
             handle,
             done,
         } = self;
-        let running = run::Run::start(config, components, factory, beginning).await?;
+        let boards = Boards {
+            shards: Arc::clone(&handle.board),
+            streams: Arc::clone(&handle.streams),
+        };
+        let mut running = run::Run::start(opener, factory, found, boards).await?;
+        running.take_orders(ordered);
         let ended = running.until(handle.asked).await;
         drop(done);
         ended
     }
+}
+
+/// Where a worker shows what it does.
+struct Boards {
+    shards: Arc<Board>,
+    streams: Arc<StreamBoard>,
 }
 
 /// Records that a worker gave up since it was built, as its [`ErrorPolicy`](crate::ErrorPolicy) said.
@@ -123,23 +107,75 @@ pub struct Counts {
     pub dead_letters: u64,
 }
 
-/// Stops a worker from elsewhere, and tells of it; clones are of the same one.
+/// Stops a worker from elsewhere, tells of it, and changes its streams; clones are of the same one.
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
     asked: CancellationToken,
     done: CancellationToken,
     given_up: Arc<GivenUp>,
     board: Arc<Board>,
+    streams: Arc<StreamBoard>,
+    opener: Arc<Opener>,
+    orders: mpsc::Sender<Order>,
 }
 
 impl WorkerHandle {
-    fn new() -> Self {
+    fn new(opener: Arc<Opener>, orders: mpsc::Sender<Order>) -> Self {
         WorkerHandle {
             asked: CancellationToken::new(),
             done: CancellationToken::new(),
-            given_up: Arc::default(),
+            given_up: Arc::clone(&opener.given_up),
             board: Arc::default(),
+            streams: Arc::default(),
+            opener,
+            orders,
         }
+    }
+
+    /// Serves one more stream from now on, and waits until its leases are there. It begins with what the application has checkpointed, else at the
+    /// initial position. Every worker that is to share its shards has to be told; until then those that were have them all.
+    ///
+    /// # Errors
+    /// `Configuration`: a setting is out of range, the stream is served already, or there are too many. `NotFound`: there is no such stream.
+    /// `Shutdown`: the worker is gone. Others as for [`WorkerBuilder::build`]. The worker goes on as before.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, the stream may or may not be served; [`streams`](WorkerHandle::streams) tells. A worker that
+    /// was built and not run yet takes it up when it runs.
+    pub async fn add_stream(&self, stream: impl Into<StreamConfig>) -> Result<(), Error> {
+        let found = self.opener.find(&stream.into()).await?;
+        let opened = self.opener.open(found).await?;
+        self.order(|reply| Order::Add(opened, reply)).await
+    }
+
+    /// Serves a stream no more: its shards finish their batches and are released with their last checkpoints, as in a graceful shutdown; then
+    /// this returns. The leases stay, so that other workers go on with them, and this one if the stream is added again.
+    ///
+    /// `stream` is a name, an ARN, or an identity as [`streams`](WorkerHandle::streams) shows it.
+    ///
+    /// # Errors
+    /// `NotFound`: the worker serves no such stream. `Shutdown`: it is gone.
+    ///
+    /// # Cancel safety
+    /// The removal goes on when the future is dropped.
+    pub async fn remove_stream(&self, stream: &str) -> Result<(), Error> {
+        self.order(|reply| Order::Remove(stream.to_owned(), reply))
+            .await
+    }
+
+    async fn order(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<(), Error>>) -> Order,
+    ) -> Result<(), Error> {
+        let gone = || Error::new(ErrorKind::Shutdown, "the worker is gone");
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(order(reply)).await.map_err(|_| gone())?;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// The streams of this worker in order of their names, those that have gone included.
+    pub fn streams(&self) -> Vec<StreamStatus> {
+        self.streams.read()
     }
 
     /// Asks for a graceful shutdown: every shard finishes its batch, `shutdown_requested` is called, and the leases are released with
@@ -156,7 +192,7 @@ impl WorkerHandle {
         }
     }
 
-    /// What each shard that this worker holds is doing, and for how long: why one does not move. In order of the shards' ids. Of a shard that it
+    /// What each shard that this worker holds is doing, and for how long: why one does not move. In order of streams and shards' ids. Of a shard that it
     /// does not hold, [`why`](crate::lease::why::why) tells.
     pub fn shards(&self) -> Vec<ShardStatus> {
         self.board.read()

@@ -1,36 +1,33 @@
 //! The one loop that decides: look at the leases, tell the consumers, release, take, ask; then wait a little.
 
-use super::held::{Held, Work};
-use super::{Beginning, Components};
+use super::Boards;
+use super::held::Held;
+use super::opening::{Found, Opened, Opener, START_ATTEMPTS, START_PAUSE, keep_synced, twice};
+use super::streams::{Order, Reply, StreamBoard};
 use crate::client::retry::backoff;
-use crate::client::same_stream::SameStream;
 use crate::clock;
-use crate::config::WorkerConfig;
+use crate::config::{STREAMS_MAX, WorkerConfig};
 use crate::error::{Error, ErrorKind};
-use crate::fetch::collect::Batching;
 use crate::lease::assign::{self, Situation};
 use crate::lease::audit::Audit;
 use crate::lease::expiry::{Expired, Observer};
-use crate::lease::renew::{OwnerWindow, bounded, keep_alive};
+use crate::lease::renew::{OwnerWindow, Signs, bounded, keep_alive};
 use crate::lease::{LeaseStore, Loads, Registration, Release, Snapshot, WorkerProfile, WorkerRow};
 use crate::processor::RecordProcessorFactory;
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
 use crate::shard::consumer::Shared;
-use crate::shard::sync::{SyncReport, Syncer};
+use crate::shard::served::ServedStream;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// Attempts of a store call at the start, before the worker gives up.
-const START_ATTEMPTS: u32 = 4;
 const LONGEST_LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// How long a shutdown waits for more consumers to end before it releases the leases of those that have.
 const RELEASED_TOGETHER: Duration = Duration::from_millis(50);
-/// Pause between listings while a stream that is being created has no shards.
-const NO_SHARDS_PAUSE: Duration = Duration::from_millis(500);
 
 /// A registered worker at work.
 pub(super) struct Run<F> {
@@ -39,58 +36,67 @@ pub(super) struct Run<F> {
     registration: Registration,
     held: Held<F>,
     observer: Observer,
-    audit: Audit,
-    /// The stream's identity (K13).
-    identity: String,
-    /// Heartbeat and shard listing; each ends only with what the worker cannot survive.
-    background: JoinSet<Error>,
+    /// The streams that are served, by identity (K13).
+    serving: BTreeMap<String, Serving>,
+    /// Streams that are given up, until the last of their leases is released, and who waits for it.
+    leaving: BTreeMap<String, Option<Reply>>,
+    shown: Arc<StreamBoard>,
+    orders: Option<mpsc::Receiver<Order>>,
+    /// Heartbeat and shard listings; each ends only with what the worker, or its stream, cannot survive.
+    background: JoinSet<Ended>,
     failed_looks: u32,
+}
+
+/// What is kept about a stream that is served.
+struct Serving {
+    stream: Arc<ServedStream>,
+    audit: Audit,
+    listing: AbortHandle,
+}
+
+/// How a background task ended.
+enum Ended {
+    Heartbeat(Error),
+    /// The stream with this identity is gone.
+    Listing(String, Error),
 }
 
 impl<F: RecordProcessorFactory> Run<F> {
     /// Registers, brings the leases up to date, and starts the heartbeat.
     pub(super) async fn start(
-        config: WorkerConfig,
-        components: Components,
+        opener: Arc<Opener>,
         factory: Arc<F>,
-        beginning: Beginning,
+        found: Vec<Found>,
+        boards: Boards,
     ) -> Result<Self, Error> {
-        let stream = beginning.stream.clone();
-        let Components {
-            client,
-            store,
-            failures,
-            board,
-        } = components;
-        let client = SameStream::new(client, stream.identity());
-        let (sent, registration) = register(&*store, &config, &stream.identity()).await?;
+        let config = opener.config.clone();
+        let streams = found.iter().map(|stream| stream.summary.identity());
+        let profile = profile(&config, streams.collect());
+        let (sent, registration) = register(&*opener.store, &config, &profile).await?;
         let shared = Arc::new(Shared {
             application: config.application.clone(),
-            store,
-            client: Arc::new(client),
+            store: Arc::clone(&opener.store),
             window: OwnerWindow::open(sent, config.failover_time),
             read_ahead: Arc::new(Semaphore::new(config.read_ahead_bytes)),
-            failures,
             grace: config.shutdown_grace,
-            initial: config.initial_position,
-            foreign_records: config.foreign_records,
-            batching: Batching::of(&config),
-            sync: Arc::new(Notify::new()),
             meters: Arc::default(),
-            board,
+            board: boards.shards,
         });
-        let syncer = syncer(&config, &shared, beginning);
         let mut background = JoinSet::new();
-        background.spawn(keep_alive(
+        let heartbeat = keep_alive(
             Arc::clone(&shared.store),
             config.application.clone(),
             registration.clone(),
             shared.window.clone(),
             config.failover_time,
-            Arc::clone(&shared.meters),
-        ));
-        let first = match first_sync(&syncer).await {
-            Ok(report) => report,
+            Signs {
+                meters: Arc::clone(&shared.meters),
+                board: Arc::clone(&shared.board),
+            },
+        );
+        background.spawn(async move { Ended::Heartbeat(heartbeat.await) });
+        let opened = match opener.open_all(found).await {
+            Ok(opened) => opened,
             Err(error) => {
                 background.shutdown().await;
                 let call = shared.store.deregister(&config.application, &registration);
@@ -100,29 +106,169 @@ impl<F: RecordProcessorFactory> Run<F> {
                 return Err(error);
             }
         };
-        background.spawn(keep_synced(
-            syncer,
-            Arc::clone(&shared.sync),
-            config.shard_sync_interval,
-            first.shards,
-        ));
-        let identity = stream.identity();
-        let work = Work {
-            config: &config,
-            stream: identity.clone(),
-            stream_name: stream.name,
-        };
-        Ok(Run {
-            held: Held::new(Arc::clone(&shared), factory, work),
+        let mut run = Run {
+            held: Held::new(Arc::clone(&shared), factory, &config.worker_id),
             observer: Observer::new(config.failover_time),
-            audit: Audit::default(),
+            serving: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            shown: boards.streams,
+            orders: None,
             config,
             shared,
             registration,
-            identity,
             background,
             failed_looks: 0,
-        })
+        };
+        for stream in opened {
+            run.serve(stream);
+        }
+        Ok(run)
+    }
+
+    /// Orders that come from now on are carried out.
+    pub(super) fn take_orders(&mut self, orders: mpsc::Receiver<Order>) {
+        self.orders = Some(orders);
+    }
+
+    /// Works on a stream whose leases are there.
+    fn serve(&mut self, opened: Opened) {
+        let Opened {
+            stream,
+            syncer,
+            shards,
+        } = opened;
+        let identity = stream.identity.clone();
+        let interval = self.config.shard_sync_interval;
+        let listing = keep_synced(syncer, Arc::clone(&stream.sync), interval, shards);
+        let listed = identity.clone();
+        let listing = self
+            .background
+            .spawn(async move { Ended::Listing(listed, listing.await) });
+        self.shown.serving(&stream);
+        self.held.serve(Arc::clone(&stream));
+        let serving = Serving {
+            stream,
+            audit: Audit::default(),
+            listing,
+        };
+        self.serving.insert(identity, serving);
+    }
+
+    /// Works on a stream no more; `reply` is answered when its last lease is released.
+    fn cease(&mut self, identity: String, reply: Option<Reply>) {
+        if let Some(serving) = self.serving.remove(&identity) {
+            serving.listing.abort();
+        }
+        self.held.cease(&identity);
+        self.leaving.insert(identity, reply);
+    }
+
+    /// Tells the other workers which streams are served.
+    async fn announce(&self, streams: BTreeSet<String>) -> Result<(), Error> {
+        let profile = profile(&self.config, streams);
+        let Shared {
+            store, application, ..
+        } = &*self.shared;
+        let call = store.announce(application, &self.registration, &profile);
+        bounded(self.config.failover_time, call).await
+    }
+
+    async fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Add(opened, reply) => {
+                let added = self.add(opened).await;
+                // Whoever asked may have stopped waiting.
+                let _ = reply.send(added);
+            }
+            Order::Remove(stream, reply) => self.remove(&stream, reply).await,
+        }
+    }
+
+    async fn add(&mut self, opened: Opened) -> Result<(), Error> {
+        let stream = &opened.stream;
+        if let Some(known) = self.serving.get(&stream.identity) {
+            return Err(twice(&known.stream.called, &stream.called));
+        }
+        if self.serving.len() >= STREAMS_MAX {
+            let message = format!(
+                "stream {} cannot be added: the worker serves {STREAMS_MAX} already",
+                stream.called
+            );
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
+        if self.leaving.contains_key(&stream.identity) {
+            let message = format!("stream {} is still being removed", stream.called);
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        let mut streams = self.held.served();
+        streams.insert(stream.identity.clone());
+        self.announce(streams).await?;
+        tracing::info!(stream = %stream.identity, "the stream is added");
+        self.serve(opened);
+        Ok(())
+    }
+
+    async fn remove(&mut self, wanted: &str, reply: Reply) {
+        let is_wanted = |stream: &ServedStream| {
+            let arn = stream.identity.rsplit_once('@').map(|(arn, _)| arn);
+            [&stream.called, &stream.name, &stream.identity].contains(&&wanted.to_owned())
+                || arn == Some(wanted)
+        };
+        let mut served = self.serving.values().map(|serving| &serving.stream);
+        let Some(stream) = served.find(|stream| is_wanted(stream)).cloned() else {
+            let message = format!("this worker serves no stream {wanted}");
+            let _ = reply.send(Err(Error::new(ErrorKind::NotFound, message)));
+            return;
+        };
+        let mut streams = self.held.served();
+        streams.remove(&stream.identity);
+        if let Err(error) = self.announce(streams).await {
+            let _ = reply.send(Err(error));
+            return;
+        }
+        tracing::info!(stream = %stream.identity, "the stream is removed");
+        self.shown.removing(&stream.identity);
+        self.cease(stream.identity.clone(), Some(reply));
+    }
+
+    /// Those streams have been left whose last lease is released.
+    fn note_left(&mut self) {
+        let held = &self.held;
+        let left = |identity: &String| !held.is_busy_with(identity);
+        let left: Vec<String> = self.leaving.keys().filter(|id| left(id)).cloned().collect();
+        for identity in left {
+            self.shown.removed(&identity);
+            if let Some(reply) = self.leaving.remove(&identity).flatten() {
+                let _ = reply.send(Ok(()));
+            }
+        }
+    }
+
+    /// A background task has ended; gives the error that the worker cannot survive.
+    async fn take_note(&mut self, ended: Result<Ended, JoinError>) -> Result<(), Error> {
+        let (identity, error) = match ended {
+            Ok(Ended::Heartbeat(error)) => return Err(error),
+            Ok(Ended::Listing(identity, error)) => (identity, error),
+            Err(ended) if ended.is_cancelled() => return Ok(()),
+            Err(panic) => {
+                let message = "a task of the worker panicked";
+                return Err(Error::with_source(ErrorKind::Protocol, message, panic));
+            }
+        };
+        if !self.serving.contains_key(&identity) {
+            return Ok(());
+        }
+        self.shown.gone(&identity, &error);
+        if self.serving.len() == 1 {
+            return Err(error);
+        }
+        tracing::error!(stream = %identity, %error, "the stream is gone, the others go on");
+        self.cease(identity, None);
+        if let Err(error) = self.announce(self.held.served()).await {
+            // Others go on counting on this worker for a stream that has no shards any more.
+            tracing::warn!(%error, "the other workers could not be told");
+        }
+        Ok(())
     }
 
     /// Works until asked to shut down, or until the worker cannot go on.
@@ -133,10 +279,13 @@ impl<F: RecordProcessorFactory> Run<F> {
                 biased;
                 () = asked.cancelled() => return self.shut_down().await,
                 Some(ended) = self.background.join_next() => {
-                    let error = ended.unwrap_or_else(|panic| {
-                        Error::with_source(ErrorKind::Protocol, "a task of the worker panicked", panic)
-                    });
-                    return self.give_in(error).await;
+                    if let Err(error) = self.take_note(ended).await {
+                        return self.give_in(error).await;
+                    }
+                }
+                Some(order) = next(&mut self.orders) => {
+                    self.carry_out(order).await;
+                    look_at = clock::now();
                 }
                 () = self.held.ended(), if !self.held.is_empty() => {
                     if let Some(error) = self.held.failure() {
@@ -181,13 +330,16 @@ impl<F: RecordProcessorFactory> Run<F> {
 
     async fn step(&mut self) -> Result<(), Error> {
         self.release().await?;
+        self.note_left();
         let begun = self.shared.window.begin_verification();
         let call = self.shared.store.snapshot(&self.config.application);
         let snapshot = bounded(self.config.failover_time, call).await?;
         self.observer.observe(&snapshot, clock::now());
-        for hole in self.audit.look(&snapshot.leases, &self.identity) {
-            tracing::warn!(from = %hole.start, to = %hole.end, "no lease covers these hash keys, the shards are listed again");
-            self.shared.sync.notify_one();
+        for (identity, serving) in &mut self.serving {
+            for hole in serving.audit.look(&snapshot.leases, identity) {
+                tracing::warn!(stream = %identity, from = %hole.start, to = %hole.end, "no lease covers these hash keys, the shards are listed again");
+                serving.stream.sync.notify_one();
+            }
         }
         let expired = self.observer.expired(clock::now());
         self.held.reconcile(&snapshot, &expired);
@@ -233,8 +385,8 @@ impl<F: RecordProcessorFactory> Run<F> {
         let Shared {
             store, application, ..
         } = &*self.shared;
-        let loads = Loads::new();
-        let proof = store.heartbeat(application, &self.registration, &loads);
+        let (loads, troubles) = (Loads::new(), self.shared.board.troubles());
+        let proof = store.heartbeat(application, &self.registration, &loads, &troubles);
         bounded(self.config.failover_time, proof).await?;
         Ok(true)
     }
@@ -243,7 +395,7 @@ impl<F: RecordProcessorFactory> Run<F> {
     async fn balance(&mut self, snapshot: &Snapshot, expired: &Expired) -> Result<(), Error> {
         let mut plan = assign::plan(&Situation {
             snapshot,
-            stream: &self.identity,
+            streams: &self.held.served(),
             me: &self.config.worker_id,
             expired,
             overdue: &self.observer.overdue(clock::now()),
@@ -403,96 +555,38 @@ impl<F: RecordProcessorFactory> Run<F> {
     }
 }
 
-/// What keeps the leases of the stream in line with its shards.
-fn syncer(config: &WorkerConfig, shared: &Shared, beginning: Beginning) -> Syncer {
-    Syncer {
-        client: Arc::clone(&shared.client),
-        store: Arc::clone(&shared.store),
-        application: config.application.clone(),
-        stream: config.stream.clone(),
-        identity: beginning.stream.identity(),
-        initial: config.initial_position,
-        started_ms: beginning.stream.server_time_ms,
-        open_at_start: beginning.open,
-        store_timeout: config.failover_time,
+/// What the worker says of itself.
+fn profile(config: &WorkerConfig, streams: BTreeSet<String>) -> WorkerProfile {
+    WorkerProfile {
+        streams: Some(streams),
+        failover: Some(config.failover_time),
+        max_leases: u64::try_from(config.max_leases).ok(),
     }
+}
+
+/// The next order; none while nobody can give one.
+async fn next(orders: &mut Option<mpsc::Receiver<Order>>) -> Option<Order> {
+    orders.as_mut()?.recv().await
 }
 
 /// Registers the worker; gives the time before the registration was sent, from which its leases hold.
 async fn register(
     store: &dyn LeaseStore,
     config: &WorkerConfig,
-    stream: &str,
+    profile: &WorkerProfile,
 ) -> Result<(clock::Instant, Registration), Error> {
-    let profile = WorkerProfile {
-        stream: Some(stream.to_owned()),
-        failover: Some(config.failover_time),
-        max_leases: u64::try_from(config.max_leases).ok(),
-    };
     let mut attempt = 1;
     loop {
         let sent = clock::now();
-        let call = store.register(&config.application, &config.worker_id, &profile);
+        let call = store.register(&config.application, &config.worker_id, profile);
         match bounded(config.failover_time, call).await {
             Ok(registration) => return Ok((sent, registration)),
             Err(error) if error.is_retryable() && attempt < START_ATTEMPTS => {
                 tracing::warn!(%error, attempt, "registering is tried again");
-                tokio::time::sleep(LONGEST_LOOK_PAUSE).await;
+                tokio::time::sleep(START_PAUSE).await;
                 attempt += 1;
             }
             Err(error) => return Err(error),
-        }
-    }
-}
-
-/// The first look at the shards; a store or endpoint that is out of reach is tried a few times.
-async fn first_sync(syncer: &Syncer) -> Result<SyncReport, Error> {
-    let mut attempt = 1;
-    loop {
-        match syncer.sync().await {
-            Err(error) if error.is_retryable() && attempt < START_ATTEMPTS => {
-                tracing::warn!(%error, attempt, "listing the shards is tried again");
-                tokio::time::sleep(LONGEST_LOOK_PAUSE).await;
-                attempt += 1;
-            }
-            ended => return ended,
-        }
-    }
-}
-
-/// Lists the shards at intervals, and when nudged; ends when the stream is gone or another one.
-async fn keep_synced(
-    syncer: Syncer,
-    nudge: Arc<Notify>,
-    interval: Duration,
-    mut shards: usize,
-) -> Error {
-    let mut failures = 0u32;
-    loop {
-        let usual = interval.mul_f64(0.9 + 0.2 * fastrand::f64());
-        let pause = match failures {
-            0 if shards == 0 => NO_SHARDS_PAUSE.min(usual),
-            0 => usual,
-            _ => backoff(NO_SHARDS_PAUSE, interval.max(NO_SHARDS_PAUSE), failures),
-        };
-        tokio::select! {
-            biased;
-            () = tokio::time::sleep(pause) => {}
-            () = nudge.notified(), if failures == 0 => tokio::time::sleep(LONGEST_LOOK_PAUSE).await,
-        }
-        match syncer.sync().await {
-            Ok(report) => {
-                failures = 0;
-                shards = report.shards;
-                for lease in &report.vanished {
-                    tracing::error!(%lease, "the shard is not listed any more, though its lease has not ended: its records outlived the retention");
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => return error,
-            Err(error) => {
-                failures = failures.saturating_add(1);
-                tracing::warn!(%error, failures, "the shards cannot be listed, it is tried again");
-            }
         }
     }
 }

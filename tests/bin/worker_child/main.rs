@@ -1,6 +1,7 @@
 //! A worker in a process of its own, to be killed: it reports every callback as a line of JSON on standard
 //! output before it acts on it. What it does with records is one of: nothing, counting them by a CSV column in SQLite
-//! (`--count-into`), sums in the database that holds the leases (`--sums`), sums elsewhere in two phases (`--other`).
+//! (`--count-into`), sums in the database that holds the leases (`--sums`), sums elsewhere in two phases (`--other`); or failing
+//! while a file names the shard (`--fail-while`).
 //!
 //! Exit codes: 0 after an orderly shutdown, 2 for bad arguments, 1 for an error, which is on standard error
 //! as `kind: message`, after what the library logged.
@@ -95,6 +96,8 @@ struct Processor {
     voice: Voice,
     delay: Duration,
     work: Work,
+    /// While this file names the shard, every batch of it fails.
+    fail_while: Option<PathBuf>,
 }
 
 impl Processor {
@@ -128,6 +131,11 @@ impl RecordProcessor for Processor {
         checkpointer: &Checkpointer,
     ) -> Result<(), ProcessorError> {
         self.voice.delivered(&batch);
+        if let Some(path) = &self.fail_while
+            && std::fs::read_to_string(path).is_ok_and(|shard| shard == self.voice.shard)
+        {
+            return Err("made to fail".into());
+        }
         if let Work::Count(counter) = &self.work {
             counter.add(&self.voice.shard, &batch).await?;
         }
@@ -161,6 +169,7 @@ async fn run(settings: Settings) -> Result<(), ProcessorError> {
     let worker: Arc<str> = settings.text("--worker-id")?.into();
     let delay = Duration::from_millis(settings.number("--delay-ms", 0)?);
     let task = Task::from_settings(&settings).await?;
+    let fail_while = settings.get("--fail-while").map(PathBuf::from);
     let named = Arc::clone(&worker);
     let factory = move |shard: &ShardInfo| Processor {
         voice: Voice {
@@ -169,6 +178,7 @@ async fn run(settings: Settings) -> Result<(), ProcessorError> {
         },
         delay,
         work: task.begin(),
+        fail_while: fail_while.clone(),
     };
     let builder = Worker::builder(settings.text("--application")?, settings.text("--stream")?)
         .endpoint(settings.text("--endpoint")?)

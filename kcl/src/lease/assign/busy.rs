@@ -20,7 +20,8 @@ const WHOLE: u64 = 1_000_000;
 /// How much of the fleet's work each lease is. In integers, so that every worker works out the same.
 #[derive(Debug, Default)]
 pub(super) struct Costs<'a> {
-    loads: BTreeMap<&'a str, Load>,
+    /// By stream and shard.
+    loads: BTreeMap<(&'a str, &'a str), Load>,
     bytes: u64,
     lag: u64,
 }
@@ -30,6 +31,10 @@ fn lag(load: Load) -> u64 {
         behind if behind < NOTABLE_LAG_MS => 0,
         behind => behind.min(GREATEST_LAG_MS),
     }
+}
+
+fn place(lease: &Lease) -> (&str, &str) {
+    (&lease.key.stream, &lease.key.shard_id)
 }
 
 impl<'a> Costs<'a> {
@@ -42,10 +47,11 @@ impl<'a> Costs<'a> {
         let mut costs = Costs::default();
         for lease in eligible {
             let owner = lease.owner.as_deref().and_then(|owner| told.get(owner));
-            if let Some(load) = owner.and_then(|loads| loads.get(&lease.key.shard_id)) {
+            let told = owner.and_then(|loads| loads.get(&lease.key.stream));
+            if let Some(load) = told.and_then(|loads| loads.get(&lease.key.shard_id)) {
                 costs.bytes = costs.bytes.saturating_add(load.bytes_per_second);
                 costs.lag = costs.lag.saturating_add(lag(*load));
-                costs.loads.insert(&lease.key.shard_id, *load);
+                costs.loads.insert(place(lease), *load);
             }
         }
         if costs.bytes < NOTABLE_BYTES_PER_SECOND {
@@ -56,7 +62,7 @@ impl<'a> Costs<'a> {
 
     /// The lease's part of the throughput and of the lag, in millionths of each.
     pub(super) fn of(&self, lease: &Lease) -> u64 {
-        let Some(load) = self.loads.get(lease.key.shard_id.as_str()) else {
+        let Some(load) = self.loads.get(&place(lease)) else {
             return 0;
         };
         let part = |amount: u64, whole: u64| {

@@ -3,6 +3,7 @@
 mod fleet;
 
 use super::*;
+use crate::checkpoint::Position;
 use crate::lease::{Load, NewLease, WorkerRow, rules};
 
 const STREAM: &str = "s";
@@ -74,7 +75,7 @@ impl State {
     fn plan(&self, me: &str) -> Plan {
         plan(&Situation {
             snapshot: &self.snapshot,
-            stream: STREAM,
+            streams: &BTreeSet::from([STREAM.to_owned()]),
             me,
             expired: &self.expired,
             overdue: &self.overdue,
@@ -328,7 +329,11 @@ fn busy(owned: &[(&str, &[(u64, u64)])]) -> State {
                 bytes_per_second: kib * 1024,
                 behind_ms: seconds * 1000,
             };
-            state.snapshot.workers[row].loads.insert(shard, load);
+            let loads = &mut state.snapshot.workers[row].loads;
+            loads
+                .entry(STREAM.to_owned())
+                .or_default()
+                .insert(shard, load);
         }
     }
     state
@@ -410,6 +415,6 @@ fn caps_that_are_known_leave_their_shares_to_others() {
 #[test]
 fn a_worker_of_another_stream_is_given_nothing() {
     let mut state = State::new(&["a", "b"], leases("l", 4, None));
-    state.snapshot.workers[1].profile.stream = Some("another".to_owned());
+    state.snapshot.workers[1].profile.streams = Some(BTreeSet::from(["another".to_owned()]));
     assert_eq!(state.takes("a").len(), 4);
 }

@@ -62,6 +62,13 @@ enum Verb {
     Delete {
         shard: usize,
     },
+    Reset {
+        shards: Vec<usize>,
+        /// The end if there is none.
+        position: Option<u64>,
+        whole: bool,
+        empty: bool,
+    },
 }
 
 fn verb() -> impl Strategy<Value = Verb> {
@@ -89,6 +96,8 @@ fn verb() -> impl Strategy<Value = Verb> {
         3 => (shards(), prop::option::of(0u64..6), prop::option::of(worker()), off())
             .prop_map(|(shards, position, to, off)| Verb::Release { shards, position, to, off }),
         1 => shard().prop_map(|shard| Verb::Delete { shard }),
+        2 => (shards(), prop::option::of(0u64..6), any::<bool>(), any::<bool>())
+            .prop_map(|(shards, position, whole, empty)| Verb::Reset { shards, position, whole, empty }),
     ]
 }
 
@@ -164,7 +173,7 @@ impl Subject {
             }
             Verb::Heartbeat { worker } => answer(
                 store
-                    .heartbeat(APP, &self.registration(*worker), &Loads::new())
+                    .heartbeat(APP, &self.registration(*worker), &Loads::new(), &[])
                     .await,
             ),
             Verb::Deregister { worker } => {
@@ -258,6 +267,29 @@ impl Subject {
                 let tokens: Vec<LeaseToken> = shards.iter().map(token).collect();
                 let releases = releases(&tokens, *position, to.map(|worker| WORKERS[worker]));
                 answer(store.release(APP, &releases).await)
+            }
+            Verb::Reset {
+                shards,
+                position,
+                whole,
+                empty,
+            } => {
+                let start = |shard: &usize| NewLease {
+                    checkpoint: position.map_or(Position::ShardEnd, at),
+                    ..new_lease(SHARDS[*shard], &[])
+                };
+                let condition = match (whole, empty) {
+                    (false, true) => ResetCondition::NoLeases,
+                    _ => ResetCondition::Forced,
+                };
+                let reset = Reset {
+                    by: "somebody".to_owned(),
+                    asked: "something".to_owned(),
+                    condition,
+                    whole_stream: whole.then(|| STREAM.to_owned()),
+                    starts: shards.iter().map(start).collect(),
+                };
+                answer(store.reset(APP, &reset).await)
             }
             Verb::Delete { shard } => answer(store.delete_ended(APP, &[key(SHARDS[*shard])]).await),
             other => unreachable!("{other:?} is about workers"),

@@ -1,11 +1,12 @@
 //! Rows that come and go: leases, workers and requests.
 
 use super::*;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Goal: everybody reads what a worker says of itself, as of its last run and heartbeat.
 pub(super) async fn a_worker_is_known_with_its_profile_and_loads(stores: Stores) {
     let profile = WorkerProfile {
-        stream: Some(STREAM.to_owned()),
+        streams: Some(BTreeSet::from([STREAM.to_owned()])),
         failover: Some(std::time::Duration::from_millis(1500)),
         max_leases: Some(u64::from(u32::MAX)),
     };
@@ -14,19 +15,46 @@ pub(super) async fn a_worker_is_known_with_its_profile_and_loads(stores: Stores)
         bytes_per_second: 5,
         behind_ms: 7,
     };
-    let loads = Loads::from([("shardId-000000000001".to_owned(), load)]);
-    stores.one.heartbeat(APP, &worker, &loads).await.unwrap();
-    let rows = || async { stores.other.snapshot(APP).await.unwrap().workers };
-    let row = rows().await.remove(0);
-    assert_eq!((row.profile, row.loads), (profile, loads));
+    let of_stream = BTreeMap::from([("shardId-000000000001".to_owned(), load)]);
+    let loads = Loads::from([(STREAM.to_owned(), of_stream)]);
     stores
         .one
-        .heartbeat(APP, &worker, &Loads::new())
+        .heartbeat(APP, &worker, &loads, &[])
+        .await
+        .unwrap();
+    let rows = || async { stores.other.snapshot(APP).await.unwrap().workers };
+    let row = rows().await.remove(0);
+    assert_eq!((row.profile, row.loads), (profile.clone(), loads.clone()));
+    let changed = WorkerProfile {
+        streams: Some(BTreeSet::from([
+            "a \"stream\"".to_owned(),
+            STREAM.to_owned(),
+        ])),
+        max_leases: None,
+        ..profile
+    };
+    stores.one.announce(APP, &worker, &changed).await.unwrap();
+    let row = rows().await.remove(0);
+    assert_eq!((row.profile, row.loads), (changed.clone(), loads));
+    stores
+        .one
+        .heartbeat(APP, &worker, &Loads::new(), &[])
         .await
         .unwrap();
     assert_eq!(rows().await[0].loads, Loads::new());
-    join(&stores.one, "w").await;
+    let later = join(&stores.one, "w").await;
     assert_eq!(rows().await[0].profile, WorkerProfile::default());
+    assert_eq!(
+        kind(stores.other.announce(APP, &worker, &changed).await),
+        ErrorKind::WorkerReplaced
+    );
+    assert_eq!(rows().await[0].profile, WorkerProfile::default());
+    stores.one.deregister(APP, &later).await.unwrap();
+    assert_eq!(
+        kind(stores.one.announce(APP, &later, &changed).await),
+        ErrorKind::WorkerReplaced
+    );
+    assert_eq!(rows().await, []);
 }
 
 pub(super) async fn leases_are_created_once_and_listed_in_order(stores: Stores) {
@@ -76,7 +104,7 @@ pub(super) async fn applications_and_streams_are_kept_apart(stores: Stores) {
         .unwrap();
     stores
         .one
-        .heartbeat(APP, &worker, &Loads::new())
+        .heartbeat(APP, &worker, &Loads::new(), &[])
         .await
         .unwrap();
 
@@ -195,7 +223,7 @@ pub(super) async fn a_departed_worker_leaves_nothing_behind(stores: Stores) {
     );
     assert_eq!(snapshot.workers.len(), 1);
     assert_eq!(
-        kind(stores.one.heartbeat(APP, &leaver, &Loads::new()).await),
+        kind(stores.one.heartbeat(APP, &leaver, &Loads::new(), &[]).await),
         ErrorKind::WorkerReplaced
     );
 }
@@ -215,7 +243,7 @@ pub(super) async fn only_silent_workers_that_hold_nothing_are_forgotten(stores: 
     let observed = stores.other.snapshot(APP).await.unwrap().workers;
     stores
         .one
-        .heartbeat(APP, &moving, &Loads::new())
+        .heartbeat(APP, &moving, &Loads::new(), &[])
         .await
         .unwrap();
     stores.other.forget_workers(APP, &observed).await.unwrap();
@@ -231,7 +259,7 @@ pub(super) async fn only_silent_workers_that_hold_nothing_are_forgotten(stores: 
         "a forgotten worker asks for nothing"
     );
     assert_eq!(
-        kind(stores.one.heartbeat(APP, &silent, &Loads::new()).await),
+        kind(stores.one.heartbeat(APP, &silent, &Loads::new(), &[]).await),
         ErrorKind::WorkerReplaced
     );
 }

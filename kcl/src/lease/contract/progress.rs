@@ -292,7 +292,12 @@ pub(super) async fn k11_failed_write_leaves_everything_as_it_was(stores: Stores)
         ErrorKind::LeaseLost
     );
     assert_eq!(
-        kind(stores.one.heartbeat(APP, &impostor, &Loads::new()).await),
+        kind(
+            stores
+                .one
+                .heartbeat(APP, &impostor, &Loads::new(), &[])
+                .await
+        ),
         ErrorKind::WorkerReplaced
     );
     stores.one.deregister(APP, &impostor).await.unwrap();

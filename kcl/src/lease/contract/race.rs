@@ -18,7 +18,10 @@ struct History {
 async fn race(store: Arc<dyn LeaseStore>, id: usize, history: Arc<Mutex<History>>) {
     let worker = join(&store, &format!("w{id}")).await;
     for round in 0..ROUNDS {
-        store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+        store
+            .heartbeat(APP, &worker, &Loads::new(), &[])
+            .await
+            .unwrap();
         let snapshot = store.snapshot(APP).await.unwrap();
         // Half of the claims go for held leases whose owner is taken for dead, as a paused worker would have it.
         let claim = |lease: &Lease| Claim {

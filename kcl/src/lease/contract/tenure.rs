@@ -87,7 +87,7 @@ pub(super) async fn k1_fenced_an_owner_that_moved_its_heartbeat_keeps_its_lease(
     let observed = heartbeat_of(&stores.other, "w1").await;
     stores
         .one
-        .heartbeat(APP, &alive, &Loads::new())
+        .heartbeat(APP, &alive, &Loads::new(), &[])
         .await
         .unwrap();
 
@@ -135,19 +135,24 @@ pub(super) async fn k1_fenced_a_new_run_releases_what_the_earlier_one_held(store
         ErrorKind::LeaseLost
     );
     assert_eq!(
-        kind(stores.one.heartbeat(APP, &earlier, &Loads::new()).await),
+        kind(
+            stores
+                .one
+                .heartbeat(APP, &earlier, &Loads::new(), &[])
+                .await
+        ),
         ErrorKind::WorkerReplaced
     );
     stores
         .other
-        .heartbeat(APP, &later, &Loads::new())
+        .heartbeat(APP, &later, &Loads::new(), &[])
         .await
         .unwrap();
     // The replaced run goes away without harm.
     stores.one.deregister(APP, &earlier).await.unwrap();
     stores
         .other
-        .heartbeat(APP, &later, &Loads::new())
+        .heartbeat(APP, &later, &Loads::new(), &[])
         .await
         .unwrap();
 }

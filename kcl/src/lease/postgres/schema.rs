@@ -48,11 +48,27 @@ pub(super) const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (application, worker_id)
     ) WITH (fillfactor = 50);
     INSERT INTO millstream.schema_version (version) VALUES (1);
+", "
+    LOCK TABLE millstream.leases, millstream.workers, millstream.schema_version IN ACCESS EXCLUSIVE MODE;
+    ALTER TABLE millstream.workers ADD COLUMN streams TEXT COLLATE \"C\";
+    UPDATE millstream.workers SET streams = json_build_array(stream)::text WHERE stream IS NOT NULL;
+    ALTER TABLE millstream.workers ADD COLUMN troubles TEXT COLLATE \"C\";
+    ALTER TABLE millstream.leases ADD COLUMN owned_since_ms BIGINT;
+    CREATE TABLE millstream.resets (
+        application TEXT COLLATE \"C\" NOT NULL,
+        number BIGINT NOT NULL,
+        at_ms BIGINT NOT NULL,
+        made_by TEXT COLLATE \"C\" NOT NULL,
+        asked TEXT COLLATE \"C\" NOT NULL,
+        changes TEXT COLLATE \"C\" NOT NULL,
+        PRIMARY KEY (application, number)
+    );
+    UPDATE millstream.schema_version SET version = 2;
 "];
 
 /// The version this program reads and writes.
-pub(super) const VERSION: i64 = 1;
-const _: () = assert!(MIGRATIONS.len() == 1, "one migration per version");
+pub(super) const VERSION: i64 = 2;
+const _: () = assert!(MIGRATIONS.len() == 2, "one migration per version");
 
 /// How long migrations may take.
 const MIGRATION_LIMIT: Duration = Duration::from_mins(1);
@@ -81,6 +97,39 @@ pub(super) async fn prepare(
     // It is closed either way; a connection that says so spares the server a line in its log.
     let _ = connection.close().await;
     Ok(())
+}
+
+/// Looks whether there are tables of this version, and touches nothing: whoever only looks must not shut out the workers of an
+/// older version.
+pub(super) async fn look(
+    options: &PgConnectOptions,
+    place: &Place,
+    begin: &Begin,
+    timeout: Duration,
+) -> Result<(), Error> {
+    let look = async {
+        let mut connection = pool::open(options, place).await?;
+        let version = looked_at(&mut connection, place, begin).await?;
+        // It is closed either way.
+        let _ = connection.close().await;
+        Ok(version)
+    };
+    let looked = tokio::time::timeout(timeout, look).await;
+    match looked.map_err(|_| place.late(timeout))?? {
+        VERSION => Ok(()),
+        0 => Err(Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "{place}: no leases are in this database; give the URL that the workers are given"
+            ),
+        )),
+        older => Err(Error::new(
+            ErrorKind::Store,
+            format!(
+                "{place}: found schema version {older}, expected {VERSION}; nothing was touched; start a worker of this version, which migrates it, when those of the older version have ended"
+            ),
+        )),
+    }
 }
 
 /// The version, as of a moment when nobody migrates.
@@ -129,12 +178,16 @@ async fn recognise(connection: &mut PgConnection, place: &Place) -> Result<i64, 
     if !(0..=VERSION).contains(&found) {
         return Err(unknown_version(place, found));
     }
-    let expected = if found == 0 { 0 } else { 2 };
+    let expected = match found {
+        0 => 0,
+        1 => 2,
+        _ => 3,
+    };
     if tables != expected {
         return Err(Error::new(
             ErrorKind::Store,
             format!(
-                "{place}: schema version {found} should come with {expected} of the tables millstream.leases and millstream.workers, found {tables}; nothing was touched; use another database or restore this one"
+                "{place}: schema version {found} should come with {expected} of the tables millstream.leases, millstream.workers and millstream.resets, found {tables}; nothing was touched; use another database or restore this one"
             ),
         ));
     }
@@ -146,7 +199,7 @@ async fn tables(connection: &mut PgConnection) -> Result<(bool, i64), sqlx::Erro
     sqlx::query_as(
         "SELECT count(*) FILTER (WHERE relname = 'schema_version') > 0, count(*) FILTER (WHERE relname <> 'schema_version')
          FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-         WHERE nspname = 'millstream' AND relname IN ('schema_version', 'leases', 'workers')",
+         WHERE nspname = 'millstream' AND relname IN ('schema_version', 'leases', 'workers', 'resets')",
     )
     .fetch_one(connection)
     .await

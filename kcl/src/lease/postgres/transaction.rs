@@ -7,9 +7,13 @@ use super::fault::Place;
 use super::schema::{self, VERSION};
 use crate::checkpoint::Position;
 use crate::error::{Error, ErrorKind};
+use crate::lease::reset::changes_text;
 use crate::lease::sql::row::{self, Damaged};
-use crate::lease::sql::{Change, Hold, Leases, Rows, Run, Scope};
-use crate::lease::{Lease, LeaseKey, Loads, PendingCheckpoint, Snapshot, WorkerProfile};
+use crate::lease::sql::{Change, Details, Hold, Leases, Rows, Run, Scope, Signs};
+use crate::lease::{
+    Lease, LeaseKey, PendingCheckpoint, RESETS_KEPT, Reset, ResetChange, ResetNote, Snapshot,
+    WorkerProfile,
+};
 use sqlx::postgres::{PgConnection, PgRow, Postgres};
 use sqlx::{AssertSqlSafe, Connection, Row};
 use std::collections::{BTreeMap, BTreeSet};
@@ -259,7 +263,7 @@ impl Rows for Transaction<'_> {
         .await
         .map_err(self.sql())?;
         let workers = sqlx::query(
-            "SELECT worker_id, heartbeat, stream, failover_ms, max_leases, loads
+            "SELECT worker_id, heartbeat, streams, failover_ms, max_leases, loads
              FROM millstream.workers WHERE application = $1 ORDER BY worker_id",
         )
         .bind(self.application)
@@ -308,6 +312,8 @@ impl Rows for Transaction<'_> {
             "UPDATE millstream.leases AS l
              SET lease_owner = c.owner, lease_counter = c.counter, checkpoint = c.position, wanted_by = c.asker,
                  owner_switches = c.switches,
+                 owned_since_ms = CASE WHEN c.counter = c.old_counter THEN l.owned_since_ms
+                                       WHEN c.owner IS NOT NULL THEN (extract(epoch FROM clock_timestamp()) * 1000)::bigint END,
                  pending_checkpoint = CASE WHEN c.keep_pending THEN l.pending_checkpoint END,
                  pending_state = CASE WHEN c.keep_pending THEN l.pending_state END
              FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::text[],
@@ -403,17 +409,17 @@ impl Rows for Transaction<'_> {
     ) -> Result<(), Error> {
         self.require_version(&[]).await?;
         sqlx::query(
-            "INSERT INTO millstream.workers (application, worker_id, incarnation, heartbeat, stream, failover_ms, max_leases)
+            "INSERT INTO millstream.workers (application, worker_id, incarnation, heartbeat, streams, failover_ms, max_leases)
              VALUES ($1, $2, $3, $4, $5, $6, $7)
              ON CONFLICT (application, worker_id)
-             DO UPDATE SET incarnation = excluded.incarnation, heartbeat = excluded.heartbeat, stream = excluded.stream,
-                           failover_ms = excluded.failover_ms, max_leases = excluded.max_leases, loads = NULL",
+             DO UPDATE SET incarnation = excluded.incarnation, heartbeat = excluded.heartbeat, streams = excluded.streams,
+                           failover_ms = excluded.failover_ms, max_leases = excluded.max_leases, loads = NULL, troubles = NULL",
         )
         .bind(self.application)
         .bind(worker_id)
         .bind(run.incarnation.cast_signed())
         .bind(run.heartbeat.cast_signed())
-        .bind(&profile.stream)
+        .bind(row::streams_text(profile))
         .bind(row::failover_ms(profile))
         .bind(profile.max_leases.map(row::advice))
         .execute(&mut *self.inner)
@@ -422,15 +428,37 @@ impl Rows for Transaction<'_> {
         Ok(())
     }
 
-    async fn beat(&mut self, worker_id: &str, heartbeat: u64, loads: &Loads) -> Result<(), Error> {
+    async fn put_profile(&mut self, worker_id: &str, profile: &WorkerProfile) -> Result<(), Error> {
         self.require_version(&[]).await?;
         sqlx::query(
-            "UPDATE millstream.workers SET heartbeat = $3, loads = $4 WHERE application = $1 AND worker_id = $2",
+            "UPDATE millstream.workers SET streams = $3, failover_ms = $4, max_leases = $5 WHERE application = $1 AND worker_id = $2",
+        )
+        .bind(self.application)
+        .bind(worker_id)
+        .bind(row::streams_text(profile))
+        .bind(row::failover_ms(profile))
+        .bind(profile.max_leases.map(row::advice))
+        .execute(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        Ok(())
+    }
+
+    async fn beat(
+        &mut self,
+        worker_id: &str,
+        heartbeat: u64,
+        signs: Signs<'_>,
+    ) -> Result<(), Error> {
+        self.require_version(&[]).await?;
+        sqlx::query(
+            "UPDATE millstream.workers SET heartbeat = $3, loads = $4, troubles = $5 WHERE application = $1 AND worker_id = $2",
         )
         .bind(self.application)
         .bind(worker_id)
         .bind(heartbeat.cast_signed())
-        .bind(row::loads_text(loads))
+        .bind(row::loads_text(signs.loads))
+        .bind(row::troubles_text(signs.troubles))
         .execute(&mut *self.inner)
         .await
         .map_err(self.sql())?;
@@ -448,6 +476,75 @@ impl Rows for Transaction<'_> {
         .await
         .map_err(self.sql())?;
         Ok(())
+    }
+
+    async fn applications(&mut self) -> Result<Vec<String>, Error> {
+        self.require_version(&[]).await?;
+        let names = "SELECT application FROM millstream.leases UNION SELECT application FROM millstream.workers ORDER BY 1";
+        sqlx::query_scalar(names)
+            .fetch_all(&mut *self.inner)
+            .await
+            .map_err(self.sql())
+    }
+
+    async fn details(&mut self) -> Result<Details, Error> {
+        let owned = sqlx::query(
+            "SELECT stream, lease_key, owned_since_ms FROM millstream.leases WHERE application = $1 AND lease_owner IS NOT NULL",
+        )
+        .bind(self.application)
+        .fetch_all(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        let troubled = sqlx::query(
+            "SELECT worker_id, troubles FROM millstream.workers WHERE application = $1",
+        )
+        .bind(self.application)
+        .fetch_all(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        Ok(Details {
+            owned_since_ms: owned.iter().filter_map(row::owned_since).collect(),
+            troubles: troubled.iter().filter_map(row::troubles).collect(),
+        })
+    }
+
+    async fn note_reset(&mut self, reset: &Reset, changes: &[ResetChange]) -> Result<(), Error> {
+        self.require_version(&[]).await?;
+        sqlx::query(
+            "INSERT INTO millstream.resets (application, number, at_ms, made_by, asked, changes)
+             SELECT $1, coalesce(max(number), 0) + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, $2, $3, $4
+             FROM millstream.resets WHERE application = $1",
+        )
+        .bind(self.application)
+        .bind(&reset.by)
+        .bind(&reset.asked)
+        .bind(changes_text(changes))
+        .execute(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        sqlx::query(
+            "DELETE FROM millstream.resets WHERE application = $1
+                    AND number <= (SELECT max(number) FROM millstream.resets WHERE application = $1) - $2",
+        )
+        .bind(self.application)
+        .bind(i64::from(RESETS_KEPT))
+        .execute(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        Ok(())
+    }
+
+    async fn resets(&mut self) -> Result<Vec<ResetNote>, Error> {
+        self.require_version(&[]).await?;
+        let rows = sqlx::query(
+            "SELECT number, at_ms, made_by, asked, changes FROM millstream.resets WHERE application = $1 ORDER BY number DESC",
+        )
+        .bind(self.application)
+        .fetch_all(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        let notes = rows.iter().map(row::reset_note).collect::<Result<_, _>>();
+        notes.map_err(self.sql())
     }
 }
 

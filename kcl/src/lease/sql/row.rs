@@ -2,7 +2,10 @@
 
 use crate::checkpoint::Position;
 use crate::error::{Error, ErrorKind};
-use crate::lease::{Lease, LeaseKey, Loads, PendingCheckpoint, WorkerProfile, WorkerRow, rules};
+use crate::lease::reset::changes_of;
+use crate::lease::{
+    Lease, LeaseKey, Loads, PendingCheckpoint, ResetNote, Trouble, WorkerProfile, WorkerRow, rules,
+};
 use millstream_wire::HashKeyRange;
 use sqlx::{ColumnIndex, Database, Decode, Row, Type};
 use std::time::Duration;
@@ -167,7 +170,7 @@ pub(in crate::lease) fn worker(row: &impl Columns) -> Result<WorkerRow, sqlx::Er
         worker_id: row.text("worker_id")?.ok_or_else(|| missing("worker_id"))?,
         heartbeat: heartbeat.cast_unsigned(),
         profile: WorkerProfile {
-            stream: text("stream"),
+            streams: text("streams").and_then(|streams| serde_json::from_str(&streams).ok()),
             failover: number("failover_ms").map(Duration::from_millis),
             max_leases: number("max_leases"),
         },
@@ -194,6 +197,49 @@ pub(in crate::lease) fn loads_text(loads: &Loads) -> Option<String> {
         return None;
     }
     serde_json::to_string(loads).ok()
+}
+
+/// The column `streams`.
+pub(in crate::lease) fn streams_text(profile: &WorkerProfile) -> Option<String> {
+    serde_json::to_string(profile.streams.as_ref()?).ok()
+}
+
+/// The column `troubles`: nothing for no trouble.
+pub(in crate::lease) fn troubles_text(troubles: &[Trouble]) -> Option<String> {
+    if troubles.is_empty() {
+        return None;
+    }
+    serde_json::to_string(troubles).ok()
+}
+
+/// The troubles that a worker tells of. They are advice: what cannot be read counts as not said.
+pub(in crate::lease) fn troubles(row: &impl Columns) -> Option<(String, Vec<Trouble>)> {
+    let worker_id = row.text("worker_id").ok()??;
+    let text = row.text("troubles").ok()??;
+    Some((worker_id, serde_json::from_str(&text).ok()?))
+}
+
+/// Since when a lease has its owner.
+pub(in crate::lease) fn owned_since(row: &impl Columns) -> Option<(LeaseKey, u64)> {
+    let since = row.number("owned_since_ms").ok()??;
+    Some((key(row).ok()?, u64::try_from(since).ok()?))
+}
+
+/// The note of a reset.
+pub(in crate::lease) fn reset_note(row: &impl Columns) -> Result<ResetNote, sqlx::Error> {
+    let number = |column: &str| -> Result<u64, sqlx::Error> {
+        let number = row.number(column)?.unwrap_or_default();
+        Ok(u64::try_from(number).unwrap_or_default())
+    };
+    let text =
+        |column: &str| -> Result<String, sqlx::Error> { Ok(row.text(column)?.unwrap_or_default()) };
+    Ok(ResetNote {
+        number: number("number")?,
+        at_ms: number("at_ms")?,
+        by: text("made_by")?,
+        asked: text("asked")?,
+        changes: changes_of(&text("changes")?),
+    })
 }
 
 /// A number that advises, as far as a column can hold it.

@@ -1,13 +1,13 @@
 //! The verbs of [`LeaseStore`](crate::lease::LeaseStore) over rows in a database. What each does to one lease is
 //! [`rules`]'; here is what it reads and writes, in few statements however many leases it is about.
 
-use super::{Change, Hold, Leases, Rows, Run, Scope, Verb};
+use super::{Change, Hold, Leases, Rows, Run, Scope, Signs, Verb};
 use crate::checkpoint::Position;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::lease::rules::{self, Outcome, Surroundings};
 use crate::lease::{
-    Ask, Claim, Lease, LeaseKey, LeaseToken, Loads, NewLease, PendingCheckpoint, Registration,
-    Release, Snapshot, WorkerProfile, WorkerRow,
+    Ask, Claim, Inspection, Lease, LeaseKey, LeaseToken, NewLease, PendingCheckpoint, Registration,
+    Release, Reset, ResetChange, ResetNote, Snapshot, WorkerProfile, WorkerRow,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -136,9 +136,26 @@ impl Verb for Register<'_> {
     }
 }
 
+pub(in crate::lease) struct Announce<'a> {
+    pub(in crate::lease) worker: &'a Registration,
+    pub(in crate::lease) profile: &'a WorkerProfile,
+}
+
+impl Verb for Announce<'_> {
+    type Answer = ();
+    const SCOPE: Scope = Scope::Heartbeat;
+
+    async fn perform<R: Rows>(&self, rows: &mut R) -> Result<(), Error> {
+        let worker_id = self.worker.worker_id.as_str();
+        let runs = rows.runs(&BTreeSet::from([worker_id])).await?;
+        require(&runs, self.worker)?;
+        rows.put_profile(worker_id, self.profile).await
+    }
+}
+
 pub(in crate::lease) struct Heartbeat<'a> {
     pub(in crate::lease) worker: &'a Registration,
-    pub(in crate::lease) loads: &'a Loads,
+    pub(in crate::lease) signs: Signs<'a>,
 }
 
 impl Verb for Heartbeat<'_> {
@@ -152,7 +169,7 @@ impl Verb for Heartbeat<'_> {
             return Err(rules::replaced(self.worker));
         };
         let next = run.heartbeat.wrapping_add(1);
-        rows.beat(worker_id, next, self.loads).await
+        rows.beat(worker_id, next, self.signs).await
     }
 }
 
@@ -470,5 +487,88 @@ impl Verb for DeleteEnded<'_> {
             rows.delete(&ended).await?;
         }
         Ok(ended.len())
+    }
+}
+
+pub(in crate::lease) struct NameApplications;
+
+impl Verb for NameApplications {
+    type Answer = Vec<String>;
+    const SCOPE: Scope = Scope::Look;
+
+    async fn perform<R: Rows>(&self, rows: &mut R) -> Result<Vec<String>, Error> {
+        rows.applications().await
+    }
+}
+
+pub(in crate::lease) struct Inspect;
+
+impl Verb for Inspect {
+    type Answer = Inspection;
+    const SCOPE: Scope = Scope::Look;
+
+    async fn perform<R: Rows>(&self, rows: &mut R) -> Result<Inspection, Error> {
+        let snapshot = rows.everything().await?;
+        let details = rows.details().await?;
+        Ok(Inspection {
+            snapshot,
+            owned_since_ms: details.owned_since_ms,
+            troubles: details.troubles,
+        })
+    }
+}
+
+pub(in crate::lease) struct ResetLeases<'a> {
+    pub(in crate::lease) application: &'a str,
+    pub(in crate::lease) reset: &'a Reset,
+}
+
+impl Verb for ResetLeases<'_> {
+    type Answer = Vec<ResetChange>;
+    const SCOPE: Scope = Scope::Application;
+
+    async fn perform<R: Rows>(&self, rows: &mut R) -> Result<Vec<ResetChange>, Error> {
+        let named = self.reset.keys();
+        let mut stored = rows.everything().await?;
+        // Held from here on: no checkpoint comes between the look and the write.
+        let held = rows.leases(&named, Hold::Wait).await?;
+        stored.leases.retain(|lease| !named.contains(&lease.key));
+        stored.leases.extend(held.into_values());
+        let planned = self.reset.plan(self.application, &stored)?;
+        if !planned.create.is_empty() {
+            let created = rows.create(&planned.create).await?;
+            if created != planned.create.len() {
+                return Err(Error::new(
+                    ErrorKind::Store,
+                    format!(
+                        "{created} of {} leases could be created: the rows of the others are there and make no sense; repair or delete them, nothing was changed",
+                        planned.create.len()
+                    ),
+                ));
+            }
+        }
+        let changes: Vec<Change> = planned
+            .replace
+            .into_iter()
+            .map(|(before, after)| Change { before, after })
+            .collect();
+        if !changes.is_empty() {
+            rows.replace(&changes).await?;
+        }
+        if !planned.changes.is_empty() {
+            rows.note_reset(self.reset, &planned.changes).await?;
+        }
+        Ok(planned.changes)
+    }
+}
+
+pub(in crate::lease) struct ListResets;
+
+impl Verb for ListResets {
+    type Answer = Vec<ResetNote>;
+    const SCOPE: Scope = Scope::Look;
+
+    async fn perform<R: Rows>(&self, rows: &mut R) -> Result<Vec<ResetNote>, Error> {
+        rows.resets().await
     }
 }

@@ -47,11 +47,29 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ALTER TABLE workers ADD COLUMN loads TEXT;
     PRAGMA user_version = 2;
     ",
+    // Workers with many streams: a JSON list of them in the place of the one stream. For operators: since when a lease has its owner,
+    // what troubles a worker's shards, and which checkpoints were reset.
+    "
+    ALTER TABLE workers ADD COLUMN streams TEXT;
+    UPDATE workers SET streams = json_array(stream) WHERE stream IS NOT NULL;
+    ALTER TABLE workers ADD COLUMN troubles TEXT;
+    ALTER TABLE leases ADD COLUMN owned_since_ms INTEGER;
+    CREATE TABLE resets (
+        application TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL,
+        made_by TEXT NOT NULL,
+        asked TEXT NOT NULL,
+        changes TEXT NOT NULL,
+        PRIMARY KEY (application, number)
+    ) STRICT, WITHOUT ROWID;
+    PRAGMA user_version = 3;
+    ",
 ];
 
 /// The version this program reads and writes.
-pub(super) const VERSION: i64 = 2;
-const _: () = assert!(MIGRATIONS.len() == 2, "one migration per version");
+pub(super) const VERSION: i64 = 3;
+const _: () = assert!(MIGRATIONS.len() == 3, "one migration per version");
 
 /// How often a switch to WAL is tried again while other processes open the same file.
 const WAL_RETRY: Duration = Duration::from_millis(10);
@@ -70,6 +88,44 @@ pub(super) async fn prepare(
         migrate(&mut connection, path).await?;
     }
     Ok(connection)
+}
+
+/// Looks whether there is a lease store of this version, and touches nothing: whoever only looks must not shut out the workers of
+/// an older version.
+pub(super) async fn look(options: &SqliteConnectOptions, path: &Path) -> Result<(), Error> {
+    if !path.exists() {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "lease store {}: there is no such file; give the path that the workers are given",
+                path.display()
+            ),
+        ));
+    }
+    let mut connection = options
+        .connect()
+        .await
+        .map_err(|fault| explain(path, fault))?;
+    let found = recognise(&mut connection, path).await?;
+    // It is closed either way.
+    let _ = connection.close().await;
+    match found {
+        VERSION => Ok(()),
+        0 => Err(Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "lease store {}: no leases are in this database; give the path that the workers are given",
+                path.display()
+            ),
+        )),
+        older => Err(Error::new(
+            ErrorKind::Store,
+            format!(
+                "lease store {}: found schema version {older}, expected {VERSION}; nothing was touched; start a worker of this version, which migrates it, when those of the older version have ended",
+                path.display()
+            ),
+        )),
+    }
 }
 
 /// Refuses an open connection's database if another version has changed it since.
@@ -100,18 +156,22 @@ async fn recognise(connection: &mut SqliteConnection, path: &Path) -> Result<i64
         return Err(unknown_version(path, found));
     }
     let tables: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('leases', 'workers')",
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('leases', 'workers', 'resets')",
     )
     .fetch_one(&mut *connection)
     .await
     .map_err(sql)?;
-    let expected = if found == 0 { 0 } else { 2 };
+    let expected = match found {
+        0 => 0,
+        1..=2 => 2,
+        _ => 3,
+    };
     // Another process may have migrated between the two reads; then the version has changed too.
     if tables != expected && version(connection).await.map_err(sql)? == found {
         return Err(Error::new(
             ErrorKind::Store,
             format!(
-                "lease store {}: schema version {found} should come with {expected} of the tables leases and workers, found {tables}; nothing was touched; use another path or restore the file",
+                "lease store {}: schema version {found} should come with {expected} of the tables leases, workers and resets, found {tables}; nothing was touched; use another path or restore the file",
                 path.display()
             ),
         ));

@@ -101,7 +101,7 @@ async fn a_name_sqlite_would_read_otherwise_is_a_file() {
 
 #[tokio::test]
 async fn k14_a_schema_of_another_version_is_refused_and_not_touched() {
-    for version in ["3", "99", "-1"] {
+    for version in ["4", "99", "-1"] {
         let (_directory, path) = place();
         let mut raw = outsider(&path).await;
         run(
@@ -113,7 +113,7 @@ async fn k14_a_schema_of_another_version_is_refused_and_not_touched() {
         let before = std::fs::read(&path).unwrap();
         let words = [
             &format!("found schema version {version}"),
-            "expected 2",
+            "expected 3",
             "nothing was touched",
         ];
         refused(&path, ErrorKind::Store, &words).await;
@@ -150,7 +150,65 @@ async fn k14_a_file_of_the_first_version_is_migrated() {
         worker_id: "w".to_owned(),
         incarnation: 5,
     };
-    store.heartbeat(APP, &me, &Loads::new()).await.unwrap();
+    store.heartbeat(APP, &me, &Loads::new(), &[]).await.unwrap();
+}
+
+/// Goal: a file of the second version, as a fleet of it left it, opens with all it holds; those who only look do not migrate it.
+/// Method: a file written by that version: five leases each of two applications, one with a worker that was killed.
+#[tokio::test]
+async fn k14_a_file_of_the_second_version_is_migrated_but_not_by_those_who_only_look() {
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/leases-2.db");
+    let (_directory, path) = place();
+    std::fs::copy(fixture, &path).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let error = SqliteLeaseStore::open_existing(&path).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+    assert!(
+        error.to_string().contains("found schema version 2"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+
+    let store = SqliteLeaseStore::open(&path).await.unwrap();
+    assert_eq!(store.applications().await.unwrap(), ["app", "other"]);
+    let inspection = store.inspect(APP).await.unwrap();
+    let snapshot = &inspection.snapshot;
+    assert_eq!((snapshot.leases.len(), snapshot.damaged.len()), (5, 0));
+    assert_eq!(snapshot.leases[0].checkpoint, Position::ShardEnd);
+    assert_eq!(snapshot.leases[3].parents, ["shardId-000000000000"]);
+    let row = &snapshot.workers[0];
+    assert_eq!(row.profile.failover, Some(Duration::from_secs(3)));
+    assert!(inspection.owned_since_ms.is_empty() && inspection.troubles.is_empty());
+    assert_eq!(store.resets(APP).await.unwrap(), []);
+    // And it works on.
+    let me = store
+        .register(APP, &row.worker_id, &WorkerProfile::default())
+        .await
+        .unwrap();
+    let claim = Claim {
+        key: snapshot.leases[1].key.clone(),
+        counter: snapshot.leases[1].counter + 1,
+        expired: None,
+    };
+    let taken = store.take(APP, &me, &[claim]).await.unwrap();
+    let inspection = store.inspect(APP).await.unwrap();
+    assert!(inspection.owned_since_ms.contains_key(&taken[0].key));
+    SqliteLeaseStore::open_existing(&path).await.unwrap();
+}
+
+/// Goal: whoever only looks creates nothing, neither a file nor tables.
+#[tokio::test]
+async fn a_store_that_is_not_there_is_not_made_by_those_who_only_look() {
+    let (_directory, path) = place();
+    let error = SqliteLeaseStore::open_existing(&path).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("no such file"), "{error}");
+    assert!(!path.exists());
+    run(&mut outsider(&path).await, "CREATE TABLE mine (x)").await;
+    let before = std::fs::read(&path).unwrap();
+    let error = SqliteLeaseStore::open_existing(&path).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
 #[tokio::test]
@@ -158,6 +216,10 @@ async fn k14_tables_of_another_program_are_not_touched() {
     let cases = [
         ("CREATE TABLE leases (tenant TEXT)", "found 1"),
         ("CREATE TABLE mine (x); PRAGMA user_version = 1", "found 0"),
+        (
+            "CREATE TABLE leases (x); CREATE TABLE workers (x); CREATE TABLE resets (x); PRAGMA user_version = 2",
+            "found 3",
+        ),
     ];
     for (sql, found) in cases {
         let (_directory, path) = place();
@@ -192,17 +254,17 @@ async fn k14_an_open_store_notices_that_a_newer_version_has_migrated() {
         .register(APP, "w", &WorkerProfile::default())
         .await
         .unwrap();
-    run(&mut outsider(&path).await, "PRAGMA user_version = 3").await;
+    run(&mut outsider(&path).await, "PRAGMA user_version = 4").await;
     for error in [
         store
-            .heartbeat(APP, &worker, &Loads::new())
+            .heartbeat(APP, &worker, &Loads::new(), &[])
             .await
             .unwrap_err(),
         store.snapshot(APP).await.map(drop).unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::Store);
         assert!(
-            error.to_string().contains("found schema version 3"),
+            error.to_string().contains("found schema version 4"),
             "{error}"
         );
     }
@@ -342,7 +404,7 @@ async fn a_file_that_stays_locked_is_unavailable_and_works_afterwards() {
         .unwrap();
     run(&mut raw, "BEGIN IMMEDIATE").await;
     let error = store
-        .heartbeat(APP, &worker, &Loads::new())
+        .heartbeat(APP, &worker, &Loads::new(), &[])
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
@@ -353,7 +415,10 @@ async fn a_file_that_stays_locked_is_unavailable_and_works_afterwards() {
         "readers do not wait"
     );
     run(&mut raw, "COMMIT").await;
-    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -541,7 +606,10 @@ async fn k11_failed_write_leaves_everything_as_it_was_when_sqlite_fails_half_way
         assert_eq!(store.snapshot(APP).await.unwrap(), before);
     }
     run(&mut raw, "DROP TRIGGER no_child; DROP TRIGGER no_b").await;
-    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
     store
         .end_shard(APP, &token(&taken[0]), &children)
         .await
@@ -577,7 +645,10 @@ async fn k11_a_cancelled_write_happens_wholly_or_not_at_all() {
 
         let other = SqliteLeaseStore::open(&path).await.unwrap();
         // The rollback is queued before the next write of the same store.
-        store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+        store
+            .heartbeat(APP, &worker, &Loads::new(), &[])
+            .await
+            .unwrap();
         let leases = other.snapshot(APP).await.unwrap().leases;
         let find = |key: &LeaseKey| leases.iter().find(|lease| lease.key == *key);
         let ended = find(&parent.key).unwrap().checkpoint == Position::ShardEnd;
@@ -627,7 +698,10 @@ async fn heartbeats_are_not_starved_by_the_checkpoints_of_other_processes() {
         tasks.spawn(async move {
             while crate::clock::now() < until {
                 let sent = crate::clock::now();
-                store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+                store
+                    .heartbeat(APP, &worker, &Loads::new(), &[])
+                    .await
+                    .unwrap();
                 let took = sent.elapsed();
                 {
                     let mut slowest = slowest.lock().unwrap();
@@ -654,7 +728,10 @@ async fn k10_a_connection_stuck_in_a_transaction_is_replaced() {
         .register(APP, "w", &WorkerProfile::default())
         .await
         .unwrap();
-    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
     store.snapshot(APP).await.unwrap();
     let database = &store.database;
     for place in [&database.writer, &database.pulse, &database.reader] {
@@ -663,7 +740,10 @@ async fn k10_a_connection_stuck_in_a_transaction_is_replaced() {
         let mut transaction = connection.begin().await.unwrap();
         run(&mut transaction, "ROLLBACK").await;
     }
-    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
     store
         .create_leases(APP, &[new_lease("a", &[])])
         .await

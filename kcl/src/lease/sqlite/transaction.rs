@@ -4,9 +4,13 @@ use super::fault::explain;
 use super::schema;
 use crate::checkpoint::Position;
 use crate::error::{Error, ErrorKind};
+use crate::lease::reset::changes_text;
 use crate::lease::sql::row::{self, Damaged};
-use crate::lease::sql::{Change, Hold, Leases, Rows, Run};
-use crate::lease::{Lease, LeaseKey, Loads, PendingCheckpoint, Snapshot, WorkerProfile};
+use crate::lease::sql::{Change, Details, Hold, Leases, Rows, Run, Signs};
+use crate::lease::{
+    Lease, LeaseKey, PendingCheckpoint, RESETS_KEPT, Reset, ResetChange, ResetNote, Snapshot,
+    WorkerProfile,
+};
 use serde_json::json;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{Connection, SqliteConnection};
@@ -19,6 +23,13 @@ pub(super) struct Transaction<'a> {
     inner: sqlx::Transaction<'a, Sqlite>,
     path: &'a Path,
     application: &'a str,
+}
+
+/// The wall clock, for people only.
+macro_rules! now_ms {
+    () => {
+        "CAST(round(unixepoch('subsec') * 1000) AS INTEGER)"
+    };
 }
 
 /// The columns of a lease, of the table under the name `l`.
@@ -163,7 +174,7 @@ impl Rows for Transaction<'_> {
         .await
         .map_err(self.sql())?;
         let workers = sqlx::query(
-            "SELECT worker_id, heartbeat, stream, failover_ms, max_leases, loads
+            "SELECT worker_id, heartbeat, streams, failover_ms, max_leases, loads
              FROM workers WHERE application = ?1 ORDER BY worker_id",
         )
         .bind(self.application)
@@ -227,19 +238,21 @@ impl Rows for Transaction<'_> {
             ])
         };
         let values: Vec<_> = changes.iter().map(value).collect();
-        let done = sqlx::query(
+        let done = sqlx::query(concat!(
             "WITH c AS MATERIALIZED (
                  SELECT value ->> 0 AS of_stream, value ->> 1 AS of_key, value ->> 2 AS old_counter, value ->> 3 AS old_owner,
                         value ->> 4 AS owner, value ->> 5 AS counter, value ->> 6 AS position, value ->> 7 AS asker,
                         value ->> 8 AS switches, value ->> 9 AS keep_pending
                  FROM json_each(?2))
              UPDATE leases SET lease_owner = owner, lease_counter = counter, checkpoint = position, wanted_by = asker,
+                    owned_since_ms = CASE WHEN counter = old_counter THEN owned_since_ms
+                                          WHEN owner IS NULL THEN NULL ELSE ", now_ms!(), " END,
                     owner_switches = switches, pending_checkpoint = iif(keep_pending, pending_checkpoint, NULL),
                     pending_state = iif(keep_pending, pending_state, NULL)
              FROM c
              WHERE application = ?1 AND stream = of_stream AND lease_key = of_key
-                   AND lease_counter = old_counter AND lease_owner IS old_owner",
-        )
+                   AND lease_counter = old_counter AND lease_owner IS old_owner"
+        ))
         .bind(self.application)
         .bind(json!(values).to_string())
         .execute(&mut *self.inner)
@@ -308,17 +321,17 @@ impl Rows for Transaction<'_> {
         profile: &WorkerProfile,
     ) -> Result<(), Error> {
         sqlx::query(
-            "INSERT INTO workers (application, worker_id, incarnation, heartbeat, stream, failover_ms, max_leases)
+            "INSERT INTO workers (application, worker_id, incarnation, heartbeat, streams, failover_ms, max_leases)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT (application, worker_id)
-             DO UPDATE SET incarnation = excluded.incarnation, heartbeat = excluded.heartbeat, stream = excluded.stream,
-                           failover_ms = excluded.failover_ms, max_leases = excluded.max_leases, loads = NULL",
+             DO UPDATE SET incarnation = excluded.incarnation, heartbeat = excluded.heartbeat, streams = excluded.streams,
+                           failover_ms = excluded.failover_ms, max_leases = excluded.max_leases, loads = NULL, troubles = NULL",
         )
         .bind(self.application)
         .bind(worker_id)
         .bind(run.incarnation.cast_signed())
         .bind(run.heartbeat.cast_signed())
-        .bind(&profile.stream)
+        .bind(row::streams_text(profile))
         .bind(row::failover_ms(profile))
         .bind(profile.max_leases.map(row::advice))
         .execute(&mut *self.inner)
@@ -327,14 +340,35 @@ impl Rows for Transaction<'_> {
         Ok(())
     }
 
-    async fn beat(&mut self, worker_id: &str, heartbeat: u64, loads: &Loads) -> Result<(), Error> {
+    async fn put_profile(&mut self, worker_id: &str, profile: &WorkerProfile) -> Result<(), Error> {
         sqlx::query(
-            "UPDATE workers SET heartbeat = ?3, loads = ?4 WHERE application = ?1 AND worker_id = ?2",
+            "UPDATE workers SET streams = ?3, failover_ms = ?4, max_leases = ?5 WHERE application = ?1 AND worker_id = ?2",
+        )
+        .bind(self.application)
+        .bind(worker_id)
+        .bind(row::streams_text(profile))
+        .bind(row::failover_ms(profile))
+        .bind(profile.max_leases.map(row::advice))
+        .execute(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        Ok(())
+    }
+
+    async fn beat(
+        &mut self,
+        worker_id: &str,
+        heartbeat: u64,
+        signs: Signs<'_>,
+    ) -> Result<(), Error> {
+        sqlx::query(
+            "UPDATE workers SET heartbeat = ?3, loads = ?4, troubles = ?5 WHERE application = ?1 AND worker_id = ?2",
         )
         .bind(self.application)
         .bind(worker_id)
         .bind(heartbeat.cast_signed())
-        .bind(row::loads_text(loads))
+        .bind(row::loads_text(signs.loads))
+        .bind(row::troubles_text(signs.troubles))
         .execute(&mut *self.inner)
         .await
         .map_err(self.sql())?;
@@ -351,6 +385,73 @@ impl Rows for Transaction<'_> {
         .await
         .map_err(self.sql())?;
         Ok(())
+    }
+
+    async fn applications(&mut self) -> Result<Vec<String>, Error> {
+        let names =
+            "SELECT application FROM leases UNION SELECT application FROM workers ORDER BY 1";
+        sqlx::query_scalar(names)
+            .fetch_all(&mut *self.inner)
+            .await
+            .map_err(self.sql())
+    }
+
+    async fn details(&mut self) -> Result<Details, Error> {
+        let owned = sqlx::query(
+            "SELECT stream, lease_key, owned_since_ms FROM leases WHERE application = ?1 AND lease_owner IS NOT NULL",
+        )
+        .bind(self.application)
+        .fetch_all(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        let troubled =
+            sqlx::query("SELECT worker_id, troubles FROM workers WHERE application = ?1")
+                .bind(self.application)
+                .fetch_all(&mut *self.inner)
+                .await
+                .map_err(self.sql())?;
+        Ok(Details {
+            owned_since_ms: owned.iter().filter_map(row::owned_since).collect(),
+            troubles: troubled.iter().filter_map(row::troubles).collect(),
+        })
+    }
+
+    async fn note_reset(&mut self, reset: &Reset, changes: &[ResetChange]) -> Result<(), Error> {
+        let insert = concat!(
+            "INSERT INTO resets (application, number, at_ms, made_by, asked, changes)
+             SELECT ?1, coalesce(max(number), 0) + 1, ",
+            now_ms!(),
+            ", ?2, ?3, ?4 FROM resets WHERE application = ?1"
+        );
+        let tidy = "DELETE FROM resets WHERE application = ?1
+                           AND number <= (SELECT max(number) FROM resets WHERE application = ?1) - ?2";
+        sqlx::query(insert)
+            .bind(self.application)
+            .bind(&reset.by)
+            .bind(&reset.asked)
+            .bind(changes_text(changes))
+            .execute(&mut *self.inner)
+            .await
+            .map_err(self.sql())?;
+        sqlx::query(tidy)
+            .bind(self.application)
+            .bind(i64::from(RESETS_KEPT))
+            .execute(&mut *self.inner)
+            .await
+            .map_err(self.sql())?;
+        Ok(())
+    }
+
+    async fn resets(&mut self) -> Result<Vec<ResetNote>, Error> {
+        let rows = sqlx::query(
+            "SELECT number, at_ms, made_by, asked, changes FROM resets WHERE application = ?1 ORDER BY number DESC",
+        )
+        .bind(self.application)
+        .fetch_all(&mut *self.inner)
+        .await
+        .map_err(self.sql())?;
+        let notes = rows.iter().map(row::reset_note).collect::<Result<_, _>>();
+        notes.map_err(self.sql())
     }
 }
 

@@ -11,6 +11,7 @@ mod policy_in_transactions;
 mod regressions;
 mod status;
 mod store;
+mod streams;
 mod transacted;
 
 use crate::client::KinesisApi;

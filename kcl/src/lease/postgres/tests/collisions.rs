@@ -107,7 +107,10 @@ async fn k1_fenced_a_heartbeat_waits_for_the_take_that_looked_at_it() {
     let thief = join(&store, "w2").await;
     let claims = [as_expired(&store, &lease(&store, "a").await).await];
     let taking = slow_take(&url, &store, thief, claims).await;
-    store.heartbeat(APP, &owner, &Loads::new()).await.unwrap();
+    store
+        .heartbeat(APP, &owner, &Loads::new(), &[])
+        .await
+        .unwrap();
     assert_eq!(lease(&store, "a").await.owner.as_deref(), Some("w2"));
     assert_eq!(taking.await.unwrap().unwrap().len(), 1);
 }
@@ -138,7 +141,10 @@ async fn k10_a_transaction_that_stands_still_delays_its_own_shard_only() {
         1
     );
     store.checkpoint(APP, &held[2], &at(1)).await.unwrap();
-    store.heartbeat(APP, &owner, &Loads::new()).await.unwrap();
+    store
+        .heartbeat(APP, &owner, &Loads::new(), &[])
+        .await
+        .unwrap();
     create(&store, &["d"]).await;
     assert_eq!(store.snapshot(APP).await.unwrap().leases.len(), 4);
     // What needs that row waits for it, but not for ever, and holds up nobody meanwhile.
@@ -216,7 +222,10 @@ async fn heartbeats_wait_for_nothing_in_their_process() {
     tokio::task::yield_now().await;
     assert_eq!(store.rest.free(), 0, "all connections are in use");
     // They are free again after the bound, which is a heartbeat's bound too.
-    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
     while let Some(ended) = waiting.join_next().await {
         assert_eq!(ended.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
     }

@@ -107,12 +107,12 @@ async fn a_transaction_of_another_database_is_refused() {
     let (url, _, _) = with_sums().await;
     run(
         &mut outsider(&url).await,
-        "UPDATE millstream.schema_version SET version = 2",
+        "UPDATE millstream.schema_version SET version = 3",
     )
     .await;
     let refused = add(&url, step(&mine, 0, 1), End::Commit).await.unwrap_err();
     assert!(
-        refused.to_string().contains("found schema version 2"),
+        refused.to_string().contains("found schema version 3"),
         "{refused}"
     );
 }

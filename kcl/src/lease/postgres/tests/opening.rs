@@ -45,7 +45,7 @@ async fn opens_again_what_it_wrote() {
 
 #[tokio::test]
 async fn k14_a_schema_of_another_version_is_refused_and_not_touched() {
-    for version in ["2", "99", "-1"] {
+    for version in ["3", "99", "-1"] {
         let url = place().await;
         let mut raw = outsider(&url).await;
         let sql = format!(
@@ -56,7 +56,7 @@ async fn k14_a_schema_of_another_version_is_refused_and_not_touched() {
         let before = content(&mut raw).await;
         let words = [
             &format!("found schema version {version}"),
-            "expected 1",
+            "expected 2",
             "nothing was touched",
             url.split('@').nth(1).unwrap(),
         ];
@@ -106,7 +106,7 @@ async fn k14_an_open_store_notices_that_a_newer_version_has_migrated() {
     let url = place().await;
     let store = open(&url).await;
     let (worker, tokens) = holder(&store, "w", &["a"]).await;
-    let newer = "UPDATE millstream.schema_version SET version = 2";
+    let newer = "UPDATE millstream.schema_version SET version = 3";
     run(&mut outsider(&url).await, newer).await;
     let pending = crate::lease::PendingCheckpoint {
         position: at(1),
@@ -115,7 +115,7 @@ async fn k14_an_open_store_notices_that_a_newer_version_has_migrated() {
     let profile = WorkerProfile::default();
     for error in [
         store
-            .heartbeat(APP, &worker, &Loads::new())
+            .heartbeat(APP, &worker, &Loads::new(), &[])
             .await
             .unwrap_err(),
         store.checkpoint(APP, &tokens[0], &at(1)).await.unwrap_err(),
@@ -145,8 +145,55 @@ async fn k14_an_open_store_notices_that_a_newer_version_has_migrated() {
     ] {
         assert_eq!(error.kind(), ErrorKind::Store);
         let text = error.to_string();
-        assert!(text.contains("found schema version 2"), "{text}");
+        assert!(text.contains("found schema version 3"), "{text}");
     }
+}
+
+/// Goal: tables of the first version are migrated with what they hold, but not by those who only look. Method: its tables as they were.
+#[tokio::test]
+async fn k14_tables_of_the_first_version_are_migrated_but_not_by_those_who_only_look() {
+    let url = place().await;
+    let error = PostgresLeaseStore::connect_existing(&url)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    let mut raw = outsider(&url).await;
+    run(&mut raw, "CREATE SCHEMA millstream").await;
+    run(&mut raw, schema::MIGRATIONS[0]).await;
+    run(
+        &mut raw,
+        "INSERT INTO millstream.leases VALUES ('app', 's', 'a', 'w', 4, '77', NULL, 2, '[]');
+         INSERT INTO millstream.workers VALUES ('app', 'w', 5, 6, 's', 1500)",
+    )
+    .await;
+    let before = content(&mut raw).await;
+    let error = PostgresLeaseStore::connect_existing(&url)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store, "{error}");
+    assert!(
+        error.to_string().contains("found schema version 1"),
+        "{error}"
+    );
+    assert_eq!(content(&mut raw).await, before);
+
+    let store = open(&url).await;
+    let inspection = store.inspect(APP).await.unwrap();
+    let lease = &inspection.snapshot.leases[0];
+    assert_eq!(
+        (lease.owner.as_deref(), lease.counter, lease.checkpoint),
+        (Some("w"), 4, at(77))
+    );
+    let row = &inspection.snapshot.workers[0];
+    assert_eq!(row.profile.failover, Some(Duration::from_millis(1500)));
+    let streams = "SELECT streams FROM millstream.workers";
+    assert_eq!(text(&mut raw, streams).await, r#"["s"]"#);
+    let me = Registration {
+        worker_id: "w".to_owned(),
+        incarnation: 5,
+    };
+    store.heartbeat(APP, &me, &Loads::new(), &[]).await.unwrap();
+    PostgresLeaseStore::connect_existing(&url).await.unwrap();
 }
 
 #[tokio::test]
@@ -170,7 +217,10 @@ async fn k14_unknown_columns_tables_and_rows_are_tolerated() {
             .take(APP, &worker, &[claim("a", counter)])
             .await
             .unwrap();
-        store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+        store
+            .heartbeat(APP, &worker, &Loads::new(), &[])
+            .await
+            .unwrap();
         store
             .checkpoint(APP, &token(&won[0]), &at(won[0].counter))
             .await
@@ -305,7 +355,7 @@ async fn a_server_that_only_reads_is_unavailable() {
     run(&mut raw, &sql).await;
     store.pulse.forget();
     let error = store
-        .heartbeat(APP, &worker, &Loads::new())
+        .heartbeat(APP, &worker, &Loads::new(), &[])
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
@@ -314,5 +364,8 @@ async fn a_server_that_only_reads_is_unavailable() {
         "SET default_transaction_read_only = off; ALTER DATABASE {database} RESET default_transaction_read_only"
     );
     run(&mut raw, &sql).await;
-    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
 }

@@ -52,7 +52,10 @@ async fn k11_what_was_acknowledged_outlives_a_killed_server() {
             );
             assert_eq!(stored.owner.as_deref(), Some("w"));
         }
-        store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+        store
+            .heartbeat(APP, &worker, &Loads::new(), &[])
+            .await
+            .unwrap();
     }
 }
 
@@ -73,10 +76,16 @@ async fn a_restarted_server_is_found_again() {
         }
     };
     many().await;
-    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
     cluster.restart().await;
     store.checkpoint(APP, &held[0], &at(1)).await.unwrap();
-    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
     many().await;
 
     cluster.stop().await;
@@ -84,7 +93,7 @@ async fn a_restarted_server_is_found_again() {
     for error in [
         store.checkpoint(APP, &held[0], &at(2)).await.unwrap_err(),
         store
-            .heartbeat(APP, &worker, &Loads::new())
+            .heartbeat(APP, &worker, &Loads::new(), &[])
             .await
             .unwrap_err(),
     ] {
@@ -97,7 +106,10 @@ async fn a_restarted_server_is_found_again() {
     );
     cluster.start_again().await;
     store.checkpoint(APP, &held[0], &at(2)).await.unwrap();
-    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
 }
 
 /// Goal: calls on a server that hangs end within their bound, and work when it goes on.
@@ -107,7 +119,10 @@ async fn k10_a_server_that_hangs_is_unavailable_and_works_afterwards() {
     let url = cluster.database().await;
     let store = open_hasty(&url).await;
     let (worker, held) = holder(&store, "w", &["a"]).await;
-    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
     let before = store.snapshot(APP).await.unwrap();
     cluster.pause().await;
     // The second round has no open connection left.
@@ -115,7 +130,7 @@ async fn k10_a_server_that_hangs_is_unavailable_and_works_afterwards() {
         let begun = clock::now();
         let (loads, position) = (Loads::new(), at(1));
         let (beat, moved, seen, created) = tokio::join!(
-            store.heartbeat(APP, &worker, &loads),
+            store.heartbeat(APP, &worker, &loads, &[]),
             store.checkpoint(APP, &held[0], &position),
             store.snapshot(APP),
             PostgresLeaseStore::connect_with(options(&url), SHORT),
@@ -135,11 +150,14 @@ async fn k10_a_server_that_hangs_is_unavailable_and_works_afterwards() {
     cluster.resume().await;
     let patient = open(&url).await;
     patient
-        .heartbeat(APP, &worker, &Loads::new())
+        .heartbeat(APP, &worker, &Loads::new(), &[])
         .await
         .unwrap();
     patient.checkpoint(APP, &held[0], &at(2)).await.unwrap();
-    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
     store.checkpoint(APP, &held[0], &at(3)).await.unwrap();
     let after = store.snapshot(APP).await.unwrap();
     assert_eq!(after.leases[0].owner, before.leases[0].owner);

@@ -81,7 +81,10 @@ async fn k10_nonsense_in_a_workers_profile_counts_as_not_said() {
         (row.profile, row.loads),
         (WorkerProfile::default(), Loads::new())
     );
-    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
     let next = store.snapshot(APP).await.unwrap().workers.remove(0);
     assert_eq!(next.heartbeat, row.heartbeat + 1);
 }
@@ -120,7 +123,10 @@ async fn k11_failed_write_leaves_everything_as_it_was_when_the_server_fails_half
     }
     let drop = "DROP TRIGGER no_child ON millstream.leases; DROP TRIGGER no_b ON millstream.leases";
     run(&mut raw, drop).await;
-    store.heartbeat(APP, &worker, &Loads::new()).await.unwrap();
+    store
+        .heartbeat(APP, &worker, &Loads::new(), &[])
+        .await
+        .unwrap();
     store.end_shard(APP, &held[0], &children).await.unwrap();
     assert_eq!(store.snapshot(APP).await.unwrap().leases.len(), 4);
 }

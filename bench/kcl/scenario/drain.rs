@@ -1,0 +1,93 @@
+//! A stream that is full: how long until the first record, and how fast all of it is read.
+
+use super::{Kinesis, Stage};
+use crate::Failure;
+use crate::command::{Job, Mode, Retrieval, System};
+use crate::records::{Event, WorkerRun};
+use millstream_bench::load;
+use std::time::Duration;
+
+const SHARDS: usize = 16;
+const RECORD_BYTES: usize = 1024;
+const LIMIT: Duration = Duration::from_mins(8);
+
+/// Fills a stream once; everybody reads it in turn, each as an application of its own.
+pub(super) async fn measure(stage: &mut Stage) -> Result<(), Failure> {
+    let kinesis = Kinesis::start(&[format!("full:{SHARDS}")]).await?;
+    let records = load::fill(kinesis.host(), "full", stage.compare.records, RECORD_BYTES).await?;
+    let most = stage
+        .all()
+        .iter()
+        .map(|(system, _)| stage.rounds(*system))
+        .max();
+    for round in 0..most.unwrap_or(0) {
+        let sent = load::get(kinesis.host(), "full").await?;
+        #[expect(clippy::cast_precision_loss, reason = "a rate")]
+        let sent = sent.records as f64 / sent.elapsed.as_secs_f64();
+        println!("the server sends {sent:.0} records/s to one reader for each shard");
+        for who in stage.all() {
+            if round < stage.rounds(who.0)
+                && let Err(error) = one(stage, &kinesis, who, (round, records, sent)).await
+            {
+                stage
+                    .table
+                    .note("records/s", who, format!("failed: {error}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates and times")]
+async fn one(
+    stage: &mut Stage,
+    kinesis: &Kinesis,
+    who: (System, Retrieval),
+    (round, records, sent): (usize, u64, f64),
+) -> Result<(), Failure> {
+    let application = format!("drain-{:?}-{}-{round}", who.0, who.1);
+    let job = Job {
+        system: who.0,
+        kinesis: &kinesis.url,
+        stream: "full",
+        application: &application,
+        worker: "one".to_owned(),
+        failover: Duration::from_secs(10),
+        retrieval: who.1,
+        mode: Mode::Count,
+    };
+    let mut worker = WorkerRun::start(&job, &stage.peers, &stage.directory)?;
+    let began = |events: &[Event]| {
+        events.iter().find_map(|event| match event {
+            Event::Shard { at_us, .. } => Some(*at_us),
+            Event::Record { .. } | Event::Total { .. } => None,
+        })
+    };
+    let began_us = worker.until("its first shard", LIMIT, began).await?;
+    let first = |events: &[Event]| totals(events).next();
+    let (_, first_us) = worker.until("its first record", LIMIT, first).await?;
+    let cpu = worker.cpu_seconds()?;
+    let last = |events: &[Event]| totals(events).find(|(count, _)| *count >= records);
+    let (_, last_us) = worker.until("its last record", LIMIT, last).await?;
+    let cpu = worker.cpu_seconds()? - cpu;
+    let memory = worker.memory()?;
+    let table = &mut stage.table;
+    let rate = records as f64 / ((last_us - began_us) as f64 / 1e6);
+    table.add(
+        "start to first record, s",
+        who,
+        (first_us - worker.started_us) as f64 / 1e6,
+    );
+    table.add("records/s, 16 shards, 1 KiB", who, rate);
+    table.add("of what the server sends, %", who, 100.0 * rate / sent);
+    table.add("CPU per 1,000 records, ms", who, cpu * 1e6 / records as f64);
+    table.add("resident at most, MiB", who, memory.most as f64);
+    worker.terminate(Duration::from_secs(40)).await
+}
+
+fn totals(events: &[Event]) -> impl Iterator<Item = (u64, u64)> + '_ {
+    events.iter().filter_map(|event| match event {
+        Event::Total { records, at_us } => Some((*records, *at_us)),
+        Event::Shard { .. } | Event::Record { .. } => None,
+    })
+}
