@@ -1,5 +1,6 @@
 //! The checkpointer: stores how far a processor has got, at once, in two phases, or in a transaction of the application.
 
+mod growth;
 mod position;
 mod progress;
 
@@ -63,6 +64,8 @@ struct Tenure {
     window: OwnerWindow,
     /// Plain data behind a std mutex, never held across an await.
     progress: Mutex<Progress>,
+    /// What a processor of this library takes beside its batch.
+    growth: growth::Growth,
     /// Orders the writes of concurrent callers; an async mutex because it is held across the store call.
     writing: tokio::sync::Mutex<()>,
 }
@@ -87,6 +90,7 @@ impl Checkpointer {
                 token,
                 window,
                 progress: Mutex::new(Progress::new(stored)),
+                growth: growth::Growth::default(),
                 writing: tokio::sync::Mutex::new(()),
             }),
         }

@@ -172,6 +172,10 @@ impl RecordBatch {
             millis_behind_latest: self.millis_behind_latest,
         }
     }
+    /// Takes more records in, those that come after its own.
+    pub(crate) fn grow(&mut self, more: Vec<Record>) {
+        Arc::make_mut(&mut self.records).extend(more);
+    }
     /// How far the end of this batch is behind the tip of the shard.
     pub fn behind_latest(&self) -> Duration {
         Duration::from_millis(self.millis_behind_latest)

@@ -11,6 +11,7 @@ use crate::processor::{ProcessorError, Record, RecordBatch, RecordProcessorFacto
 use crate::worker::{WorkerBuilder, WorkerHandle};
 use async_trait::async_trait;
 use futures_core::Stream;
+use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,6 +21,9 @@ use tokio::task::{JoinError, JoinHandle};
 
 /// Deliveries that wait to be taken; the others of a batch wait with its shard.
 const QUEUE_MAX_DELIVERIES: usize = 256;
+
+/// Acknowledgements of a batch that wait to be taken: no batch has more records.
+const REPORTS_MAX: usize = 10_000;
 
 /// What a shard fails with whose delivery was dropped without [`done`](Delivery::done) or [`failed`](Delivery::failed): for example by an early return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -264,16 +268,14 @@ impl Work for StreamedShard {
         batch: &RecordBatch,
         saver: &mut Saver,
         checkpointer: &Checkpointer,
-    ) -> Result<(), ProcessorError> {
+    ) -> Result<usize, ProcessorError> {
         let records = batch.records();
-        // The next one is the last.
-        let mut open = self.done.begin(records);
-        open.reverse();
+        let mut open: VecDeque<usize> = self.done.begin(records).into();
         let mut in_work = InWork::new(records, &self.done);
-        let (report, mut reports) = mpsc::channel(open.len().max(1));
+        let (report, mut reports) = mpsc::channel(REPORTS_MAX.max(open.len()));
         let mut given = 0usize;
         while given > 0 || !open.is_empty() {
-            let mark = in_work.mark();
+            let mark = in_work.mark().cloned();
             tokio::select! {
                 biased;
                 Some((index, outcome)) = reports.recv(), if given > 0 => {
@@ -284,7 +286,7 @@ impl Work for StreamedShard {
                     let room = room.map_err(|_| Error::new(ErrorKind::Shutdown, "the stream of records was dropped"));
                     match checkpointer.prove().and(room) {
                         Ok(room) => {
-                            let Some(index) = open.pop() else { continue };
+                            let Some(index) = open.pop_front() else { continue };
                             let Some(record) = in_work.record(index).cloned() else { continue };
                             let ticket = Ticket {
                                 shard: Arc::clone(&self.shard),
@@ -301,7 +303,10 @@ impl Work for StreamedShard {
                         }
                     }
                 }
-                () = saver.in_between(mark, checkpointer) => {}
+                more = checkpointer.more(), if open.is_empty() && in_work.is_sound() => {
+                    open.extend(in_work.grow(more));
+                }
+                () = saver.in_between(mark.as_ref(), checkpointer) => {}
             }
         }
         in_work.end(saver, checkpointer).await

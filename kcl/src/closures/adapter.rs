@@ -8,13 +8,13 @@ use async_trait::async_trait;
 /// What is done about the batches of a shard, checkpoints apart.
 #[async_trait]
 pub(crate) trait Work: Send + 'static {
-    /// Does a batch. When it fails, what it has done of it is its own to remember.
+    /// Does a batch, and what it takes beside it; gives how many records that was. When it fails, what it has done of it is its own to remember.
     async fn work(
         &mut self,
         batch: &RecordBatch,
         saver: &mut Saver,
         checkpointer: &Checkpointer,
-    ) -> Result<(), ProcessorError>;
+    ) -> Result<usize, ProcessorError>;
 }
 
 /// A record processor that checkpoints what its work has done.
@@ -42,10 +42,8 @@ impl<W: Work> RecordProcessor for Adapter<W> {
     ) -> Result<(), ProcessorError> {
         let Adapter { work, saver } = self;
         saver.batch_begins();
-        work.work(&batch, saver, checkpointer).await?;
-        saver
-            .batch_done(batch.records().len(), checkpointer)
-            .await?;
+        let records = work.work(&batch, saver, checkpointer).await?;
+        saver.batch_done(records, checkpointer).await?;
         Ok(())
     }
 

@@ -51,35 +51,34 @@ pub struct KeysAtOnce {
 }
 
 /// What may be begun: of each key its first open record, the earliest of all first, so that the low-water mark moves (pure).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Lanes {
     ready: BTreeSet<usize>,
     /// The next record of the same key.
     next: BTreeMap<usize, usize>,
+    /// The last record of each key that has open ones.
+    last: BTreeMap<Arc<str>, usize>,
 }
 
 impl Lanes {
-    fn new(records: &[Record], open: &[usize]) -> Self {
-        let (mut ready, mut next) = (BTreeSet::new(), BTreeMap::new());
-        let mut last: BTreeMap<&str, usize> = BTreeMap::new();
-        for index in open {
-            let Some(record) = records.get(*index) else {
-                continue;
-            };
-            match last.insert(record.partition_key(), *index) {
-                None => {
-                    ready.insert(*index);
-                }
-                Some(before) => {
-                    next.insert(before, *index);
-                }
+    /// A record that comes after all others.
+    fn add(&mut self, index: usize, record: &Record) {
+        match self.last.insert(Arc::clone(&record.partition_key), index) {
+            None => {
+                self.ready.insert(index);
+            }
+            Some(before) => {
+                self.next.insert(before, index);
             }
         }
-        Lanes { ready, next }
     }
 
     fn begin(&mut self) -> Option<usize> {
         self.ready.pop_first()
+    }
+
+    fn is_any_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Nothing more is begun.
@@ -89,8 +88,15 @@ impl Lanes {
     }
 
     /// A record is done: the next of its key may begin. After a failure it may not, so that the key stays in order.
-    fn done(&mut self, index: usize) {
-        self.ready.extend(self.next.remove(&index));
+    fn done(&mut self, index: usize, record: &Record) {
+        match self.next.remove(&index) {
+            Some(next) => {
+                self.ready.insert(next);
+            }
+            None => {
+                self.last.remove(&record.partition_key);
+            }
+        }
     }
 }
 
@@ -102,7 +108,7 @@ impl KeysAtOnce {
         &self,
         lanes: &mut Lanes,
         running: &mut JoinSet<(usize, Result<(), ProcessorError>)>,
-        in_work: &mut InWork<'_>,
+        in_work: &mut InWork,
         checkpointer: &Checkpointer,
     ) {
         while running.len() < self.concurrency
@@ -120,13 +126,14 @@ impl KeysAtOnce {
         }
     }
 
-    fn take_in(&mut self, ended: Ended, lanes: &mut Lanes, in_work: &mut InWork<'_>) {
+    fn take_in(&mut self, ended: Ended, lanes: &mut Lanes, in_work: &mut InWork) {
         match ended {
             Ok((index, answer)) => {
-                match &answer {
-                    Ok(()) => lanes.done(index),
-                    Err(error) => {
-                        let (shard_id, record) = (&self.shard_id, in_work.record(index));
+                match (&answer, in_work.record(index)) {
+                    (Ok(()), Some(record)) => lanes.done(index, record),
+                    (Ok(()), None) => {}
+                    (Err(error), record) => {
+                        let shard_id = &self.shard_id;
                         tracing::debug!(%error, %shard_id, ?record, "a record failed, the rest of its key waits");
                     }
                 }
@@ -149,22 +156,36 @@ impl Work for KeysAtOnce {
         batch: &RecordBatch,
         saver: &mut Saver,
         checkpointer: &Checkpointer,
-    ) -> Result<(), ProcessorError> {
+    ) -> Result<usize, ProcessorError> {
         let records = batch.records();
-        let mut lanes = Lanes::new(records, &self.done.begin(records));
+        let open = self.done.begin(records);
         let mut in_work = InWork::new(records, &self.done);
+        let mut lanes = Lanes::default();
+        for index in open {
+            if let Some(record) = records.get(index) {
+                lanes.add(index, record);
+            }
+        }
         // Dropped with this future, and its tasks with it.
         let mut running = JoinSet::new();
         loop {
             self.begin(&mut lanes, &mut running, &mut in_work, checkpointer);
-            let mark = in_work.mark();
+            let mark = in_work.mark().cloned();
+            let has_hands_free = running.len() < self.concurrency && !lanes.is_any_ready();
             tokio::select! {
                 biased;
                 ended = running.join_next() => match ended {
                     Some(ended) => self.take_in(ended, &mut lanes, &mut in_work),
                     None => break,
                 },
-                () = saver.in_between(mark, checkpointer) => {}
+                more = checkpointer.more(), if has_hands_free && in_work.is_sound() => {
+                    for index in in_work.grow(more) {
+                        if let Some(record) = in_work.record(index) {
+                            lanes.add(index, record);
+                        }
+                    }
+                }
+                () = saver.in_between(mark.as_ref(), checkpointer) => {}
             }
         }
         in_work.end(saver, checkpointer).await

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::processor::{ProcessorError, Record};
 use millstream_wire::SequenceNumber;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// The records that are done of the batch in work, and of parts of it that come again.
 #[derive(Debug, Default)]
@@ -43,30 +44,42 @@ impl Done {
 
 /// A batch whose records are done in any order.
 #[derive(Debug)]
-pub(crate) struct InWork<'a> {
-    records: &'a [Record],
+pub(crate) struct InWork {
+    records: Vec<Record>,
     /// Done without a gap.
     known: usize,
     /// The failure of the earliest record.
     failed: Option<(usize, ProcessorError)>,
 }
 
-impl<'a> InWork<'a> {
+impl InWork {
     /// A batch of which some may be done already.
-    pub(crate) fn new(records: &'a [Record], done: &Done) -> Self {
+    pub(crate) fn new(records: &[Record], done: &Done) -> Self {
         InWork {
-            records,
+            records: records.to_vec(),
             known: done.without_gap(records, 0),
             failed: None,
         }
     }
 
-    pub(crate) fn record(&self, index: usize) -> Option<&'a Record> {
+    pub(crate) fn record(&self, index: usize) -> Option<&Record> {
         self.records.get(index)
     }
 
+    /// Takes more records in; gives their indexes.
+    pub(crate) fn grow(&mut self, more: Vec<Record>) -> Range<usize> {
+        let before = self.records.len();
+        self.records.extend(more);
+        before..self.records.len()
+    }
+
+    /// Whether nothing of it has failed, so that there may be more of it.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.failed.is_none()
+    }
+
     /// The last record up to which all are done: the low-water mark.
-    pub(crate) fn mark(&self) -> Option<&'a Record> {
+    pub(crate) fn mark(&self) -> Option<&Record> {
         self.record(self.known.checked_sub(1)?)
     }
 
@@ -77,10 +90,10 @@ impl<'a> InWork<'a> {
         answer: Result<(), ProcessorError>,
         done: &mut Done,
     ) {
-        match (self.record(index), answer) {
+        match (self.records.get(index), answer) {
             (Some(record), Ok(())) => {
                 done.add(record);
-                self.known = done.without_gap(self.records, self.known);
+                self.known = done.without_gap(&self.records, self.known);
             }
             (None, Ok(())) => {}
             (_, Err(error)) => {
@@ -96,20 +109,19 @@ impl<'a> InWork<'a> {
         self.failed.get_or_insert((usize::MAX, error.into()));
     }
 
-    /// Nothing of it runs any more.
+    /// Nothing of it runs any more: how many records it was.
     ///
     /// # Errors
     /// That of the earliest record that failed.
     pub(crate) async fn end(
-        self,
+        mut self,
         saver: &mut Saver,
         checkpointer: &Checkpointer,
-    ) -> Result<(), ProcessorError> {
-        let mark = self.mark();
-        match self.failed {
-            None => Ok(()),
+    ) -> Result<usize, ProcessorError> {
+        match self.failed.take() {
+            None => Ok(self.records.len()),
             Some((_, error)) => {
-                saver.batch_failed(mark, checkpointer).await;
+                saver.batch_failed(self.mark(), checkpointer).await;
                 Err(error)
             }
         }

@@ -59,7 +59,7 @@ impl Work for EachRecord {
         batch: &RecordBatch,
         saver: &mut Saver,
         checkpointer: &Checkpointer,
-    ) -> Result<(), ProcessorError> {
+    ) -> Result<usize, ProcessorError> {
         let mut before = None;
         for record in batch.records().iter().skip(known(batch, self.done)) {
             let work = async {
@@ -81,7 +81,7 @@ impl Work for EachRecord {
             self.done = Some(record.position());
             before = Some(record);
         }
-        Ok(())
+        Ok(batch.records().len())
     }
 }
 
@@ -144,7 +144,7 @@ impl Work for EachBatch {
         batch: &RecordBatch,
         _saver: &mut Saver,
         _checkpointer: &Checkpointer,
-    ) -> Result<(), ProcessorError> {
+    ) -> Result<usize, ProcessorError> {
         let (known, records) = (known(batch, self.done), batch.records());
         // Nothing is left where only the checkpoint had failed.
         if known < records.len() {
@@ -152,6 +152,6 @@ impl Work for EachBatch {
             guarded(async { (self.handle)(rest).await }).await?;
             self.done = records.last().map(Record::position);
         }
-        Ok(())
+        Ok(records.len())
     }
 }

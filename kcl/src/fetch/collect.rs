@@ -89,11 +89,11 @@ impl Collector {
     /// # Cancel safety
     /// Nothing is lost: the next call goes on gathering.
     pub(crate) async fn next(&mut self, reader: &mut Reader) -> Result<Page, Error> {
-        if self.batching.window.is_zero() {
-            return reader.next().await;
-        }
         if let Some(error) = self.failed.take() {
             return Err(error);
+        }
+        if self.batching.window.is_zero() {
+            return reader.next().await;
         }
         loop {
             if self.is_due() {
@@ -118,6 +118,11 @@ impl Collector {
                 }
             }
         }
+    }
+
+    /// A failure that cannot be dealt with yet: it comes again.
+    pub(crate) fn put_back(&mut self, error: Error) {
+        self.failed = Some(error);
     }
 
     fn is_due(&self) -> bool {

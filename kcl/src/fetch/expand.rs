@@ -72,6 +72,11 @@ impl Batches {
         std::mem::take(&mut self.findings)
     }
 
+    /// Whether there is more to give.
+    pub(crate) fn is_left(&self) -> bool {
+        self.end.is_some()
+    }
+
     fn next_record(&mut self) -> Option<Record> {
         loop {
             if let Some(record) = self.open.next() {
@@ -140,9 +145,16 @@ impl Iterator for Batches {
     type Item = Batch;
 
     fn next(&mut self) -> Option<Batch> {
+        self.gather(self.selection.most, self.selection.most_bytes)
+    }
+}
+
+impl Batches {
+    /// The next batch, of so many records and bytes at most; a single record always fits.
+    pub(crate) fn gather(&mut self, most: usize, most_bytes: usize) -> Option<Batch> {
         let page_end = self.end?;
         let (mut records, mut bytes) = (Vec::new(), 0usize);
-        while records.len() < self.selection.most {
+        while records.len() < most {
             let Some(record) = self.held.take().or_else(|| self.next_record()) else {
                 // What was dropped after the last record is done with it.
                 self.end = None;
@@ -152,7 +164,7 @@ impl Iterator for Batches {
                 });
             };
             bytes = bytes.saturating_add(record.payload_bytes());
-            if bytes > self.selection.most_bytes && !records.is_empty() {
+            if bytes > most_bytes && !records.is_empty() {
                 self.held = Some(record);
                 break;
             }

@@ -9,17 +9,18 @@ use crate::config::{ForeignRecords, InitialPosition};
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
 use crate::fetch::collect::{Batching, Collector};
-use crate::fetch::expand::{Batch, Batches, Selection};
+use crate::fetch::expand::{Batch, Selection};
 use crate::fetch::polling::{PollSettings, Poller};
 use crate::fetch::reader::Reader;
 use crate::lease::renew::{OwnerWindow, bounded};
 use crate::lease::{LeaseKey, LeaseStore, LeaseToken, NewLease, Release};
 use crate::policy::Callback;
 use crate::processor::{
-    ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
+    ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
+use crate::shard::ahead::Ahead;
 use crate::shard::callback::{guarded, guarded_within, retry_pause};
 use crate::shard::deliver::{Call, FailureHandling};
 use crate::shard::meter::Meters;
@@ -94,13 +95,14 @@ pub(super) struct Consumer<P> {
     pub(super) processor: P,
     pub(super) token: LeaseToken,
     pub(super) shard: ShardInfo,
-    directive: watch::Receiver<Directive>,
+    pub(super) directive: watch::Receiver<Directive>,
     pub(super) checkpointer: Checkpointer,
     pub(super) reader: Reader,
-    collector: Collector,
+    pub(super) collector: Collector,
+    pub(super) ahead: Ahead,
     /// What of a page is delivered, apart from where it begins.
-    selection: Selection,
-    noticed: Noticed,
+    pub(super) selection: Selection,
+    pub(super) noticed: Noticed,
     pub(super) posted: Posted,
 }
 
@@ -171,6 +173,7 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
         checkpointer,
         reader,
         collector,
+        ahead: Ahead::default(),
         selection,
         noticed: Noticed::default(),
         posted,
@@ -274,15 +277,11 @@ impl<P: RecordProcessor> Consumer<P> {
             let behind = page.millis_behind_latest;
             let meters = &self.shared.meters;
             meters.read(&self.token.key, page.size_bytes(), behind);
-            let Page {
-                records,
-                millis_behind_latest,
-                end,
-            } = page;
-            self.deliver_all(records, millis_behind_latest).await?;
+            self.deliver_all(page).await?;
             let handled = self.checkpointer.handled();
-            self.posted.progress(handled, millis_behind_latest);
-            if let Some(children) = end
+            self.posted
+                .progress(handled, self.ahead.millis_behind_latest);
+            if let Some(children) = self.ahead.take_end()
                 && let Some(children) = self.confirm_end(children).await?
             {
                 return self.end(children).await;
@@ -354,15 +353,11 @@ impl<P: RecordProcessor> Consumer<P> {
         }
     }
 
-    /// Delivers what is new of a page, batch by batch.
-    async fn deliver_all(
-        &mut self,
-        stored: Vec<Record>,
-        millis_behind_latest: u64,
-    ) -> Result<(), Stop> {
+    /// Delivers what is new of a page, batch by batch; and of pages after it that were read for a batch in work.
+    async fn deliver_all(&mut self, page: Page) -> Result<(), Stop> {
         // Where a starting time has led is stored before anything is delivered, so that no later start asks a clock again (K4).
         if let (Position::AtTimestamp(_), Some(first)) =
-            (self.checkpointer.handled(), stored.first())
+            (self.checkpointer.handled(), page.records.first())
         {
             self.pin(Position::AtSequence(first.sequence_number()))
                 .await?;
@@ -371,9 +366,10 @@ impl<P: RecordProcessor> Consumer<P> {
             done: self.checkpointer.handled(),
             ..self.selection
         };
-        let mut batches = Batches::new(stored, selection);
-        while let Some(Batch { records, end }) = batches.next() {
-            self.noticed.tell(&self.token.key, batches.take_findings());
+        self.ahead = Ahead::of(page, selection);
+        while let Some(Batch { records, end }) = self.ahead.next() {
+            self.noticed
+                .tell(&self.token.key, self.ahead.take_findings());
             if records.is_empty() {
                 self.checkpointer.pass(end);
                 continue;
@@ -384,7 +380,7 @@ impl<P: RecordProcessor> Consumer<P> {
             );
             let batch = RecordBatch {
                 records: Arc::new(records),
-                millis_behind_latest,
+                millis_behind_latest: self.ahead.millis_behind_latest,
             };
             self.deliver(batch, end).await?;
         }

@@ -230,3 +230,33 @@ async fn it_is_a_stream() {
     let next = std::future::poll_fn(|context| stream.as_mut().poll_next(context));
     next.await.unwrap().unwrap().done();
 }
+
+/// Goal: who gathers deliveries gets more of a shard while none of them is done, up to the size of a batch.
+#[tokio::test(start_paused = true)]
+async fn k10_deliveries_can_be_gathered() {
+    let kinesis = InMemoryKinesis::new(1);
+    let store = MemoryLeaseStore::new();
+    let mut stream = builder(&kinesis, store.clone())
+        .max_records(50)
+        .stream()
+        .await
+        .unwrap();
+    let putting = tokio::spawn({
+        let kinesis = kinesis.clone();
+        async move {
+            for index in 0..70 {
+                kinesis.put("key", index.to_string());
+                pass(SECOND / 2).await;
+            }
+        }
+    });
+    let gathered = take_many(&mut stream, 50).await;
+    assert!(gathered[49].ends_batch());
+    let more = timeout(30 * SECOND, stream.next()).await;
+    assert!(more.is_err(), "the batch is full");
+    assert_eq!(stored(&store).await, Position::TrimHorizon);
+    gathered.into_iter().for_each(Delivery::done);
+    let rest = take_many(&mut stream, 20).await;
+    assert_eq!(text(&rest[0]), "50");
+    putting.await.unwrap();
+}

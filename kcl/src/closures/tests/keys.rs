@@ -295,3 +295,145 @@ async fn k4_k5_poison_is_skipped_and_all_others_done() {
     let in_work = 3 * 9; // in three shards, with one poison each
     assert!(twice <= in_work && once + twice == 190, "{counts:?}");
 }
+
+/// A worker whose records take as long as their data say, in seconds, or fail; in a task of its own.
+async fn slow_worker(
+    kinesis: &InMemoryKinesis,
+    store: &MemoryLeaseStore,
+    (counts, policy, most): (&Counts, ErrorPolicy, u32),
+) -> (
+    crate::WorkerHandle,
+    tokio::task::JoinHandle<Result<(), Error>>,
+) {
+    let counts = counts.clone();
+    let worker = builder(kinesis, store.clone())
+        .max_records(most)
+        .on_error(policy)
+        .build(by_key(8, move |record: Record| {
+            let counts = counts.clone();
+            async move {
+                let takes = text(&record).parse::<u32>()?;
+                pass(SECOND * takes).await;
+                counts.add(&record);
+                Ok(())
+            }
+        }))
+        .await
+        .unwrap();
+    (worker.handle(), tokio::spawn(worker.run()))
+}
+
+/// Goal: a slow key holds back the checkpoint and nothing else, also of records that come later than it. Method: a record that takes a minute, and others that
+/// come one by one meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_slow_key_holds_back_no_record_that_comes_later() {
+    let kinesis = InMemoryKinesis::new(1);
+    let (counts, store) = (Counts::default(), MemoryLeaseStore::new());
+    let work = (&counts, ErrorPolicy::retry(), 100);
+    let (handle, running) = slow_worker(&kinesis, &store, work).await;
+    kinesis.put("before", "0");
+    kinesis.put("slow", "60");
+    for number in 0..25 {
+        pass(SECOND).await;
+        kinesis.put(&format!("key {}", number % 3), "0");
+    }
+    pass(3 * SECOND).await;
+    assert_eq!(counts.all(), [1; 26], "all but the slow one");
+    assert_eq!(stored(&store).await, [record(1, "", "").position()], "K4");
+    pass(60 * SECOND).await;
+    assert_eq!(counts.all(), [1; 27]);
+    assert_eq!(stored(&store).await, [record(27, "", "").position()]);
+    handle.shutdown_and_wait().await;
+    running.await.unwrap().unwrap();
+    assert_eq!(counts.all(), [1; 27]);
+}
+
+/// Goal: what is done beside a slow key is bounded by the size of a batch.
+#[tokio::test(start_paused = true)]
+async fn a_batch_grows_to_its_size() {
+    let kinesis = InMemoryKinesis::new(1);
+    let (counts, store) = (Counts::default(), MemoryLeaseStore::new());
+    kinesis.put("slow", "60");
+    let work = (&counts, ErrorPolicy::retry(), 10);
+    let (handle, running) = slow_worker(&kinesis, &store, work).await;
+    for number in 0..25 {
+        pass(SECOND).await;
+        kinesis.put(&format!("key {number}"), "0");
+    }
+    pass(5 * SECOND).await;
+    assert_eq!(counts.all(), [1; 9]);
+    pass(60 * SECOND).await;
+    assert_eq!(counts.all(), [1; 26]);
+    handle.shutdown_and_wait().await;
+    running.await.unwrap().unwrap();
+}
+
+/// Goal: K9, a hand-over waits for what was begun, and for nothing that comes later.
+#[tokio::test(start_paused = true)]
+async fn k9_a_shutdown_ends_a_batch_that_grows() {
+    let kinesis = InMemoryKinesis::new(1);
+    let (counts, store) = (Counts::default(), MemoryLeaseStore::new());
+    let work = (&counts, ErrorPolicy::retry(), 1000);
+    let (handle, running) = slow_worker(&kinesis, &store, work).await;
+    let putting = tokio::spawn({
+        let kinesis = kinesis.clone();
+        async move {
+            for number in 0..300 {
+                kinesis.put(&format!("key {}", number % 5), "1");
+                pass(SECOND / 4).await;
+            }
+        }
+    });
+    pass(20 * SECOND).await;
+    let before = tokio::time::Instant::now();
+    handle.shutdown_and_wait().await;
+    running.await.unwrap().unwrap();
+    assert!(before.elapsed() < 20 * SECOND, "{:?}", before.elapsed());
+    let done = counts.all().len();
+    assert!((50..250).contains(&done), "{done}");
+    putting.await.unwrap();
+    let work = (&counts, ErrorPolicy::retry(), 1000);
+    let (handle, running) = slow_worker(&kinesis, &store, work).await;
+    eventually("the rest is done", 200 * SECOND, || {
+        counts.all().len() == 300
+    })
+    .await;
+    handle.shutdown_and_wait().await;
+    running.await.unwrap().unwrap();
+    assert_eq!(counts.all(), [1; 300], "K5");
+}
+
+/// Goal: K4, K5 and K6 in batches that grow: poison among what was taken later is found, reads fail, and shards end, while everything is done once.
+#[tokio::test(start_paused = true)]
+async fn k4_k5_poison_and_reshards_in_batches_that_grow() {
+    let kinesis = InMemoryKinesis::new(2);
+    let (counts, store) = (Counts::default(), MemoryLeaseStore::new());
+    let work = (&counts, ErrorPolicy::skip().after(1), 40);
+    let (handle, running) = slow_worker(&kinesis, &store, work).await;
+    let mut poison = 0;
+    for number in 0..400 {
+        let data = match number % 50 {
+            7 => "poison",
+            20 => "15",
+            _ => "0",
+        };
+        poison += u64::from(data == "poison");
+        kinesis.put(&format!("key {}", number % 23), data);
+        pass(SECOND / 5).await;
+        match number {
+            100 => drop(kinesis.split(0)),
+            150 => kinesis.expire_iterators(),
+            200 => kinesis.fail_next(&[ErrorKind::Unavailable, ErrorKind::Protocol]),
+            300 => drop(kinesis.merge(2, 3)),
+            _ => {}
+        }
+    }
+    eventually("all but the poison is done", 300 * SECOND, || {
+        counts.all().len() == 392 && handle.counts().skipped == poison
+    })
+    .await;
+    handle.shutdown_and_wait().await;
+    running.await.unwrap().unwrap();
+    assert_eq!(counts.all(), [1; 392]);
+    assert_eq!(poison, 8);
+}
