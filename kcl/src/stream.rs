@@ -81,8 +81,8 @@ impl Delivery {
         &self.ticket.shard.stream_name
     }
 
-    /// Whether it is the last of its batch: the shard gives no other record before all of the batch are done. Who gathers deliveries to handle them together
-    /// must not wait for more than the batch has.
+    /// Whether nothing else of its shard was there when it was given out. Who gathers deliveries to handle them together should do that now, or after a
+    /// while at the latest: when a batch is full, the shard gives no other record before all of it are done.
     pub fn ends_batch(&self) -> bool {
         self.ends_batch
     }
@@ -196,8 +196,8 @@ impl Drop for RecordStream {
 impl WorkerBuilder {
     /// Builds a worker that gives its records as a stream, and starts it: for programs that are loops.
     ///
-    /// Each shard gives the records of one batch, and the next batch when all of them are done; so
-    /// [`max_records`](WorkerBuilder::max_records) bounds how many of a shard are in work.
+    /// Each shard gives records while others are in work, until a batch has [`max_records`](WorkerBuilder::max_records) or
+    /// [`max_batch_bytes`](WorkerBuilder::max_batch_bytes); the next one begins when all of it are done. So these bound what is in work.
     ///
     /// ```no_run
     /// # async fn handle(record: &kcl::Record) -> std::io::Result<()> { Ok(()) }

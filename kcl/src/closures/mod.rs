@@ -166,10 +166,11 @@ where
 /// Calls `handle` with the records of a shard, several at once: those of one partition key in order, one after the other, those of different keys side by side,
 /// at most `concurrency` (from 1) of a shard at a time. For handlers that wait: for a database, for another service.
 ///
-/// The checkpoint is the last record up to which *all* are done, each second while a batch lasts and at its end: a slow key holds back the checkpoint, not the other keys of its batch. The next batch
-/// begins when all of this one is done, so [`max_records`](crate::WorkerBuilder::max_records) is how far the others get ahead.
+/// The checkpoint is the last record up to which *all* are done, each second while a batch lasts and at its end: a slow key holds back the checkpoint, not the other keys. While
+/// some are in work, what comes later is taken into the batch, until it has [`max_records`](crate::WorkerBuilder::max_records) or
+/// [`max_batch_bytes`](crate::WorkerBuilder::max_batch_bytes): so far the others get ahead of a slow one.
 ///
-/// When a record fails, the rest of its key waits and the other keys of the batch go on; then the error policy decides. Only what is not done comes again while this worker has the shard;
+/// When a record fails, the rest of its key waits, and the other keys go on with what the batch has; then the error policy decides. Only what is not done comes again while this worker has the shard;
 /// elsewhere, what follows the record that fails in its batch.
 ///
 /// Each call runs in a task of its own, so it may use other threads.

@@ -5,6 +5,7 @@ mod balance;
 mod batching;
 mod dead_letters;
 mod failover;
+mod growth;
 mod loss;
 mod policy;
 mod policy_in_transactions;
