@@ -145,15 +145,7 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
     );
     let reading = &stream.reading;
     let batching = Batching::of(reading);
-    let selection = Selection {
-        done: shard.position,
-        own: match reading.foreign_records {
-            ForeignRecords::Deliver => None,
-            ForeignRecords::Drop => shard.hash_key_range,
-        },
-        most: batching.most,
-        most_bytes: batching.most_bytes,
-    };
+    let selection = selection(&shard, reading.foreign_records, batching);
     let poll = PollSettings {
         stream: stream.called.clone(),
         shard_id: shard.shard_id.clone(),
@@ -182,6 +174,19 @@ pub(crate) async fn run<F: RecordProcessorFactory>(
     let outcome = consumer.live().await;
     shared.meters.forget(&key);
     outcome
+}
+
+/// What of a shard's records is delivered, and in which portions.
+fn selection(shard: &ShardInfo, foreign: ForeignRecords, batching: Batching) -> Selection {
+    Selection {
+        done: shard.position,
+        own: match foreign {
+            ForeignRecords::Deliver => None,
+            ForeignRecords::Drop => shard.hash_key_range,
+        },
+        most: batching.most,
+        most_bytes: batching.most_bytes,
+    }
 }
 
 /// What a processor is made with.
