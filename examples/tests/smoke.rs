@@ -108,6 +108,30 @@ async fn error_policies_retry_the_flaky_and_put_the_poison_aside() {
 }
 
 #[tokio::test]
+async fn parallel_by_key_keeps_each_key_in_order() {
+    let expected = "result: 60 records of 6 keys, each key in order, 6 at once";
+    assert_eq!(result("parallel_by_key").await, expected);
+}
+
+#[tokio::test]
+async fn typed_records_tell_what_is_no_order() {
+    let expected = "result: 19 orders worth 190, 1 refused";
+    assert_eq!(result("typed_records").await, expected);
+}
+
+#[tokio::test]
+async fn records_as_a_stream_are_each_done() {
+    let expected = "result: 40 records done, 1 of them at the second attempt";
+    assert_eq!(result("records_as_a_stream").await, expected);
+}
+
+#[tokio::test]
+async fn testing_a_processor_takes_no_time() {
+    let expected = "result: 100 records processed, a crash and 10 s of fail-over included";
+    assert_eq!(result("testing_a_processor").await, expected);
+}
+
+#[tokio::test]
 async fn many_streams_are_processed_by_one_worker() {
     assert_eq!(
         result("many_streams").await,

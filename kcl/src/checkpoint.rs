@@ -1,5 +1,6 @@
 //! The checkpointer: stores how far a processor has got, at once, in two phases, or in a transaction of the application.
 
+mod growth;
 mod position;
 mod progress;
 
@@ -64,6 +65,8 @@ struct Tenure {
     window: OwnerWindow,
     /// Plain data behind a std mutex, never held across an await.
     progress: Mutex<Progress>,
+    /// What a processor of this library takes beside its batch.
+    growth: growth::Growth,
     /// Orders the writes of concurrent callers; an async mutex because it is held across the store call.
     writing: tokio::sync::Mutex<()>,
     metrics: ShardMetrics,
@@ -89,6 +92,7 @@ impl Checkpointer {
                 token,
                 window,
                 progress: Mutex::new(Progress::new(stored)),
+                growth: growth::Growth::default(),
                 writing: tokio::sync::Mutex::new(()),
                 metrics: ShardMetrics::default(),
             }),
@@ -255,6 +259,22 @@ impl Checkpointer {
     /// Turns a starting time into the first record found for it, before it is delivered (K4).
     pub(crate) async fn pin(&self, first: Position) -> Result<(), Error> {
         self.tenure.pin(first).await
+    }
+
+    /// Stores what was handled, without the batch in work: for checkpoints made beside it.
+    pub(crate) async fn checkpoint_handled(&self) -> Result<(), Error> {
+        let position = self.tenure.lock().handled;
+        self.tenure.advance(position).await
+    }
+
+    /// Fails when the lease cannot be proven for the moment: nothing more is to be begun then (K2).
+    pub(crate) fn prove(&self) -> Result<(), Error> {
+        drop(self.tenure.live()?);
+        if self.tenure.window.is_open() {
+            Ok(())
+        } else {
+            Err(self.tenure.lost(NOT_RENEWED))
+        }
     }
 
     /// Everything up to here was handled.

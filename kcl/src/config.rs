@@ -80,6 +80,14 @@ pub struct WorkerConfig {
     /// Records asked for in one read, and handed over in one batch at most. Default 10,000; 1 to 10,000. Smaller batches mean finer checkpoints
     /// and less memory. An aggregated record counts as one when it is read; of its user records each counts in the batch.
     pub max_records: u32,
+    /// Bytes of data and partition keys in one batch at most; a single record always fits. Default 10 MiB, the most that one read brings; 1 byte to
+    /// 1 GiB. Smaller where a batch becomes one request with a limit of its own.
+    pub max_batch_bytes: usize,
+    /// How long a batch may wait for more records, from its first, until it holds `max_records` or `max_batch_bytes`. Default zero: what a read brings is
+    /// delivered at once; up to 5 min. Longer: fewer and larger batches from a stream that trickles, each later by as much. A hand-over
+    /// and a shutdown do not wait for it, nor does the end of a shard. What waits counts as read ahead: while `read_ahead_bytes` is used up,
+    /// no more is gathered.
+    pub batch_window: Duration,
     /// What becomes of user records in aggregated records that belong to another shard. Default: they are delivered.
     pub foreign_records: ForeignRecords,
     /// Shards this worker processes at most, of all streams together. Default: no limit; at least 1.
@@ -116,6 +124,8 @@ impl WorkerConfig {
             retrieval: Retrieval::Polling,
             poll_interval: Duration::from_millis(200),
             max_records: 10_000,
+            max_batch_bytes: 10 * 1024 * 1024,
+            batch_window: Duration::ZERO,
             foreign_records: ForeignRecords::Deliver,
             max_leases: usize::MAX,
             read_ahead_bytes: 64 * 1024 * 1024,
@@ -150,6 +160,13 @@ impl WorkerConfig {
             consumer_name(name)?;
         }
         range("max_records", self.max_records, 1, 10_000)?;
+        range("max_batch_bytes", self.max_batch_bytes, 1, 1 << 30)?;
+        range(
+            "batch_window",
+            self.batch_window,
+            Duration::ZERO,
+            Duration::from_mins(5),
+        )?;
         range("max_leases", self.max_leases, 1, usize::MAX)?;
         let (least, most) = (PAGE_RESERVATION_BYTES, u32::MAX);
         let read_ahead = u32::try_from(self.read_ahead_bytes)
@@ -255,7 +272,7 @@ mod tests {
     #[test]
     fn every_setting_out_of_range_is_named() {
         type Change = fn(&mut WorkerConfig);
-        let changes: [(&str, Change); 11] = [
+        let changes: [(&str, Change); 13] = [
             ("application", |c| c.application = String::new()),
             ("stream", |c| c.stream = "a\nb".into()),
             ("worker_id", |c| c.worker_id = "x".repeat(257)),
@@ -270,6 +287,10 @@ mod tests {
                 };
             }),
             ("max_records", |c| c.max_records = 10_001),
+            ("max_batch_bytes", |c| c.max_batch_bytes = 0),
+            ("batch_window", |c| {
+                c.batch_window = Duration::from_secs(301);
+            }),
             ("max_leases", |c| c.max_leases = 0),
             ("read_ahead_bytes", |c| c.read_ahead_bytes = 1024),
             ("shard_sync_interval", |c| {

@@ -3,6 +3,7 @@
 //! A page has up to 10,000 of them, and most applications look at few: so none has memory of its own.
 
 use bytes::Bytes;
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -27,6 +28,13 @@ impl Key {
             Key::Shared(text) => text,
             // Looked at again, which is cheaper for those who look than a copy for all, and needs no promise.
             Key::Slice(text) => std::str::from_utf8(text).unwrap_or_default(),
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Key::Shared(text) => text.as_bytes(),
+            Key::Slice(text) => text,
         }
     }
 
@@ -58,7 +66,20 @@ impl From<String> for Key {
 
 impl PartialEq for Key {
     fn eq(&self, other: &Key) -> bool {
-        self.as_str() == other.as_str()
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Key) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// As texts are ordered.
+impl Ord for Key {
+    fn cmp(&self, other: &Key) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
     }
 }
 

@@ -108,6 +108,80 @@
 //! # }
 //! ```
 //!
+//! # Without a trait
+//!
+//! A closure is enough where a processor has nothing to remember: [`for_each`] takes one for each record, [`for_each_batch`] one for each batch. Both
+//! checkpoint after each batch, or as rarely as [you say](closures::ForEach::checkpoint_every), and always when the shard is given up.
+//!
+//! ```no_run
+//! # async fn send(record: &kcl::Record) -> std::io::Result<()> { Ok(()) }
+//! # async fn example() -> Result<(), kcl::Error> {
+//! use kcl::{Record, SqliteLeaseStore, Worker};
+//!
+//! let worker = Worker::builder("my-app", "orders")
+//!     .lease_store(SqliteLeaseStore::open("leases.db").await?)
+//!     .build(kcl::for_each(|record: Record| async move {
+//!         send(&record).await?;
+//!         Ok(())
+//!     }))
+//!     .await?;
+//! worker.run().await
+//! # }
+//! ```
+//!
+//! [`WorkerBuilder::stream`] turns it around: the program is a loop that asks for the next record of any shard, and acknowledges each by itself, in any order.
+//!
+//! How large the batches are is the builder's matter, whatever takes them: at most [`max_records`](WorkerBuilder::max_records) and
+//! [`max_batch_bytes`](WorkerBuilder::max_batch_bytes), and with a [`batch_window`](WorkerBuilder::batch_window) they wait to be filled.
+//!
+//! # In parallel
+//!
+//! Shards are processed side by side; within a shard records come one after the other. Where each has to wait for something, [`by_key`] works on many at once: those
+//! of one partition key in order, those of different keys together. A checkpoint never passes a record that is not done.
+//!
+//! ```
+//! # async fn send(record: &kcl::Record) -> std::io::Result<()> { Ok(()) }
+//! let factory = kcl::by_key(32, |record: kcl::Record| async move {
+//!     send(&record).await?;
+//!     Ok(())
+//! });
+//! ```
+//!
+//! # Typed
+//!
+//! [`Record::json`] decodes a record; [`for_each_json`] and [`by_key_json`] take closures of the decoded value. What does not decode fails with a
+//! [`DecodeError`], which says where and why without showing the data, and which an error policy can tell from failures that pass:
+//!
+//! ```
+//! use kcl::{DecodeError, ErrorAction, ErrorPolicy, Record};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Order {
+//!     amount: u64,
+//! }
+//!
+//! let policy = ErrorPolicy::decide(|failure| match failure.error.is::<DecodeError>() {
+//!     true => ErrorAction::DeadLetter,
+//!     false => ErrorAction::Retry,
+//! });
+//! let factory = kcl::for_each_json(|order: Order, record: Record| async move {
+//!     println!("{} ordered for {}", record.partition_key(), order.amount);
+//!     Ok(())
+//! });
+//! ```
+//!
+//! # Testing
+//!
+#![cfg_attr(
+    any(test, feature = "testing"),
+    doc = "With the feature `testing` there is a module [`testing`]: a probe that calls a processor as a worker would,"
+)]
+#![cfg_attr(
+    not(any(test, feature = "testing")),
+    doc = "With the feature `testing` there is a module `testing`: a probe that calls a processor as a worker would,"
+)]
+//! a Kinesis in memory, and time that passes at once, so that a test of a whole fail-over takes milliseconds.
+//!
 //! # When something is out of reach
 //!
 //! The start fails with a clear error after a few attempts. Later, a stream or lease store that does not answer is waited for: delivery pauses
@@ -144,10 +218,22 @@
 pub mod checkpoint;
 pub mod client;
 pub mod clock;
+pub mod closures;
 pub mod config;
 pub mod dead_letter;
+mod decode;
 pub mod error;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a stand-in for tests: what makes no sense panics"
+)]
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "the tests of this crate use more of it")
+)]
 mod fake;
 mod fetch;
 pub mod health;
@@ -163,13 +249,18 @@ mod shard;
 #[cfg(test)]
 mod sim;
 pub mod status;
+pub mod stream;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod worker;
 
 /// The crate of [`WorkerBuilder::credentials_provider`]'s trait.
 pub use aws_credential_types;
 pub use checkpoint::{Checkpointer, Position, PreparedCheckpoint};
+pub use closures::{by_key, by_key_json, for_each, for_each_batch, for_each_json};
 pub use config::{ForeignRecords, InitialPosition, Retrieval, WorkerConfig};
 pub use dead_letter::{DeadLetter, DeadLetterQueue, DeadLetterStream};
+pub use decode::DecodeError;
 pub use error::{Error, ErrorKind};
 pub use health::{Health, HealthState};
 #[cfg(feature = "postgres")]
@@ -180,6 +271,7 @@ pub use processor::{
     ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 pub use status::{Activity, Retrieving, ShardStatus};
+pub use stream::{Delivery, Dropped, RecordStream};
 pub use worker::{
     Counts, StreamConfig, StreamState, StreamStatus, Worker, WorkerBuilder, WorkerHandle,
 };

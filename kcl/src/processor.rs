@@ -115,6 +115,11 @@ impl Record {
         }
     }
 
+    /// What a batch's bytes are counted by.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        self.data.len() + self.partition_key.len()
+    }
+
     /// For people: the sequence number, with the sub-sequence number in an aggregate.
     pub(crate) fn place(&self) -> String {
         match self.part {
@@ -137,7 +142,8 @@ impl fmt::Debug for Record {
     }
 }
 
-/// The records of one call, in order; never empty, and at most [`WorkerConfig::max_records`](crate::WorkerConfig::max_records). The records
+/// The records of one call, in order; never empty, and at most [`WorkerConfig::max_records`](crate::WorkerConfig::max_records) and
+/// [`WorkerConfig::max_batch_bytes`](crate::WorkerConfig::max_batch_bytes). The records
 /// of an aggregate may be spread over several batches.
 #[derive(Debug, Clone)]
 pub struct RecordBatch {
@@ -166,6 +172,10 @@ impl RecordBatch {
             records,
             millis_behind_latest: self.millis_behind_latest,
         }
+    }
+    /// Takes more records in, those that come after its own.
+    pub(crate) fn grow(&mut self, more: Vec<Record>) {
+        Arc::make_mut(&mut self.records).extend(more);
     }
     /// How far the end of this batch is behind the tip of the shard.
     pub fn behind_latest(&self) -> Duration {

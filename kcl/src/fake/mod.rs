@@ -1,6 +1,8 @@
 //! A Kinesis in memory for the tests of this crate: shards that split and merge, iterators that expire, faults on demand.
 
+#[cfg(test)]
 pub(crate) mod recorder;
+#[cfg(test)]
 pub(crate) mod store;
 pub(crate) mod subscription;
 mod trouble;
@@ -157,6 +159,25 @@ impl FakeKinesis {
 
     /// Appends a record of any bytes to the shard.
     pub(crate) fn put_data(&self, shard: usize, data: Bytes) -> SequenceNumber {
+        self.put_keyed(shard, "key", data)
+    }
+
+    /// The open shard that a partition key belongs to.
+    pub(crate) fn shard_of(&self, partition_key: &str) -> usize {
+        let key = HashKey::of_partition_key(partition_key);
+        let is_it =
+            |found: &FakeShard| !found.shard.closed && found.shard.hash_key_range.contains(key);
+        let position = self.lock().shards.iter().position(is_it);
+        position.expect("the open shards tile the hash key space")
+    }
+
+    /// Appends a record to the shard, whatever its key.
+    pub(crate) fn put_keyed(
+        &self,
+        shard: usize,
+        partition_key: &str,
+        data: Bytes,
+    ) -> SequenceNumber {
         let mut state = self.lock();
         let arrival_ms = state.now_ms();
         let sequence_number: SequenceNumber = state.next_sequence.to_string().parse().unwrap();
@@ -164,7 +185,7 @@ impl FakeKinesis {
         state.put.push(sequence_number);
         let shard = &mut state.shards[shard];
         assert!(!shard.shard.closed, "{} is closed", shard.shard.shard_id);
-        let record = Record::stored(sequence_number, "key", data, arrival_ms);
+        let record = Record::stored(sequence_number, partition_key, data, arrival_ms);
         shard.records.push(record);
         state.wake();
         sequence_number

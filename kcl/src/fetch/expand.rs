@@ -18,6 +18,8 @@ pub(crate) struct Selection {
     pub(crate) own: Option<HashKeyRange>,
     /// Records in a batch at most.
     pub(crate) most: usize,
+    /// Their bytes at most; a single record always fits.
+    pub(crate) most_bytes: usize,
 }
 
 /// What is to be handed over in one call.
@@ -44,6 +46,8 @@ pub(crate) struct Batches {
     stored: IntoIter<Record>,
     /// The rest of the aggregate that was taken apart last.
     open: IntoIter<Record>,
+    /// What did not fit into the batch given last.
+    held: Option<Record>,
     selection: Selection,
     /// Where the page ends; `None` once the last batch was given, or if all of it was done before.
     end: Option<Position>,
@@ -56,6 +60,7 @@ impl Batches {
         Batches {
             stored: stored.into_iter(),
             open: IntoIter::default(),
+            held: None,
             selection,
             end: end.filter(|end| selection.done < *end),
             findings: Findings::default(),
@@ -68,14 +73,21 @@ impl Batches {
     }
 
     /// All that is left of the page, where it is a batch as it lies there: no record has to be touched then.
-    fn whole(&mut self) -> Option<Vec<Record>> {
+    fn whole(&mut self, most: usize, most_bytes: usize) -> Option<Vec<Record>> {
         let left = self.stored.as_slice();
         let is_new = left
             .first()
             .is_some_and(|first| self.selection.done < first.position());
-        let fits = left.len() <= self.selection.most && self.open.as_slice().is_empty();
-        let whole = is_new && fits && left.iter().all(is_plain);
+        let is_rest = self.held.is_some() || !self.open.as_slice().is_empty();
+        let fits = left.len() <= most && !is_rest;
+        let bytes = || left.iter().map(Record::payload_bytes).sum::<usize>();
+        let whole = is_new && fits && left.iter().all(is_plain) && bytes() <= most_bytes;
         whole.then(|| std::mem::take(&mut self.stored).collect())
+    }
+
+    /// Whether there is more to give.
+    pub(crate) fn is_left(&self) -> bool {
+        self.end.is_some()
     }
 
     fn next_record(&mut self) -> Option<Record> {
@@ -154,8 +166,15 @@ impl Iterator for Batches {
     type Item = Batch;
 
     fn next(&mut self) -> Option<Batch> {
+        self.gather(self.selection.most, self.selection.most_bytes)
+    }
+}
+
+impl Batches {
+    /// The next batch, of so many records and bytes at most; a single record always fits.
+    pub(crate) fn gather(&mut self, most: usize, most_bytes: usize) -> Option<Batch> {
         let page_end = self.end?;
-        if let Some(records) = self.whole() {
+        if let Some(records) = self.whole(most, most_bytes) {
             self.end = None;
             return Some(Batch {
                 records,
@@ -163,9 +182,9 @@ impl Iterator for Batches {
             });
         }
         let expected = self.stored.len().max(self.open.len());
-        let mut records = Vec::with_capacity(expected.min(self.selection.most));
-        while records.len() < self.selection.most {
-            let Some(record) = self.next_record() else {
+        let (mut records, mut bytes) = (Vec::with_capacity(expected.min(most)), 0usize);
+        while records.len() < most {
+            let Some(record) = self.held.take().or_else(|| self.next_record()) else {
                 // What was dropped after the last record is done with it.
                 self.end = None;
                 return Some(Batch {
@@ -173,6 +192,11 @@ impl Iterator for Batches {
                     end: page_end,
                 });
             };
+            bytes = bytes.saturating_add(record.payload_bytes());
+            if bytes > most_bytes && !records.is_empty() {
+                self.held = Some(record);
+                break;
+            }
             records.push(record);
         }
         let end = records.last().map_or(page_end, Record::position);

@@ -1,6 +1,8 @@
 //! Reading a shard: one request after the other ([`polling`]) or by subscription ([`fanout`], of a consumer in [`registration`]), ahead of the
-//! processor within a byte budget ([`reader`]); and taking apart what was read ([`expand`]), only when its turn has come, so that aggregates read ahead take the memory they are stored with.
+//! processor within a byte budget ([`reader`]); gathering what makes a batch, where that is asked for ([`collect`]); and taking apart what was
+//! read ([`expand`]), only when its turn has come, so that aggregates read ahead take the memory they are stored with.
 
+pub(crate) mod collect;
 pub(crate) mod expand;
 pub(crate) mod fanout;
 pub(crate) mod polling;

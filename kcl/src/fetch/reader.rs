@@ -61,27 +61,50 @@ impl Reader {
         }
     }
 
+    /// Like [`next`](Reader::next), but read only when there is room in the budget, which comes with the page: for those who could do without it.
+    ///
+    /// # Cancel safety
+    /// Like [`next`](Reader::next).
+    pub(crate) async fn next_in_budget(
+        &mut self,
+    ) -> (Result<Page, Error>, Option<OwnedSemaphorePermit>) {
+        loop {
+            match std::mem::replace(&mut self.state, State::Moving) {
+                State::Ready(source, page) => {
+                    self.state = State::Idle(source);
+                    return (page, self.room.take());
+                }
+                other => self.state = other,
+            }
+            self.step_in_budget().await;
+        }
+    }
+
     /// Reads a page ahead; never returns. To be polled beside the processor's work, and dropped with it.
     ///
     /// # Cancel safety
     /// Like [`next`](Reader::next).
     pub(crate) async fn ahead(&mut self) {
         loop {
-            match &mut self.state {
-                State::Ready(..) | State::Moving => std::future::pending().await,
-                State::Requested(_) => {}
-                State::Idle(source) => {
-                    tokio::time::sleep_until(self.resume_at).await;
-                    if self.room.is_none() {
-                        // Who only waits for something to come takes no room from others.
-                        let bytes = source.ready().await.min(PAGE_RESERVATION_BYTES);
-                        let room = Arc::clone(&self.budget).acquire_many_owned(bytes).await;
-                        self.room = room.ok();
-                    }
-                }
+            if let State::Ready(..) | State::Moving = self.state {
+                std::future::pending::<()>().await;
             }
-            self.step().await;
+            self.step_in_budget().await;
         }
+    }
+
+    /// Like [`step`](Reader::step), once there is room for a page.
+    async fn step_in_budget(&mut self) {
+        if let State::Idle(source) = &mut self.state {
+            tokio::time::sleep_until(self.resume_at).await;
+            if self.room.is_none() {
+                // Who only waits for something to come takes no room from others.
+                let bytes = source.ready().await.min(PAGE_RESERVATION_BYTES);
+                let room = Arc::clone(&self.budget).acquire_many_owned(bytes).await;
+                self.room = room.ok();
+            }
+        }
+        self.step().await;
     }
 
     /// The end of the shard turned out not to be one: read on with a new iterator, after a pause.

@@ -49,6 +49,13 @@ impl Plan {
         }
     }
 
+    /// The batch has taken in so many records: the last part has them.
+    pub(crate) fn grow(&mut self, records: usize) {
+        if let Some(last) = self.parts.first_mut() {
+            last.records.end += records;
+        }
+    }
+
     /// The next part has failed so often by now, and is to be delivered again.
     pub(crate) fn retry(&mut self, failures: u32) {
         if let Some(part) = self.parts.last_mut() {

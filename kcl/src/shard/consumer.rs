@@ -8,7 +8,8 @@ use crate::client::Shard;
 use crate::config::{ForeignRecords, InitialPosition};
 use crate::error::{Error, ErrorKind};
 use crate::fetch::Page;
-use crate::fetch::expand::{Batch, Batches, Selection};
+use crate::fetch::collect::{Batching, Collector};
+use crate::fetch::expand::{Batch, Selection};
 use crate::fetch::polling::PollSettings;
 use crate::fetch::reader::Reader;
 use crate::fetch::source::Source;
@@ -17,10 +18,11 @@ use crate::lease::{LeaseKey, LeaseStore, LeaseToken, NewLease, Release};
 use crate::metrics::ShardMetrics;
 use crate::policy::Callback;
 use crate::processor::{
-    ProcessorError, Record, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
+    ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardInfo,
 };
 #[cfg(test)]
 use crate::seeded_bug::{Bug, made};
+use crate::shard::ahead::Ahead;
 use crate::shard::callback::{guarded, guarded_within, retry_pause};
 use crate::shard::deliver::{Call, FailureHandling};
 use crate::shard::meter::Meters;
@@ -96,12 +98,14 @@ pub(super) struct Consumer<P> {
     pub(super) processor: P,
     pub(super) token: LeaseToken,
     pub(super) shard: ShardInfo,
-    directive: watch::Receiver<Directive>,
+    pub(super) directive: watch::Receiver<Directive>,
     pub(super) checkpointer: Checkpointer,
     pub(super) reader: Reader,
+    pub(super) collector: Collector,
+    pub(super) ahead: Ahead,
     /// What of a page is delivered, apart from where it begins.
-    selection: Selection,
-    noticed: Noticed,
+    pub(super) selection: Selection,
+    pub(super) noticed: Noticed,
     pub(super) posted: Posted,
 }
 
@@ -161,14 +165,8 @@ async fn serve<F: RecordProcessorFactory>(
     )
     .measured(&metrics);
     let reading = &stream.reading;
-    let selection = Selection {
-        done: shard.position,
-        own: match reading.foreign_records {
-            ForeignRecords::Deliver => None,
-            ForeignRecords::Drop => shard.hash_key_range,
-        },
-        most: usize::try_from(reading.max_records).unwrap_or(usize::MAX),
-    };
+    let batching = Batching::of(reading);
+    let selection = selection(&shard, reading.foreign_records, batching);
     let poll = PollSettings {
         stream: stream.called.clone(),
         shard_id: shard.shard_id.clone(),
@@ -179,6 +177,7 @@ async fn serve<F: RecordProcessorFactory>(
     let source = Source::new(Arc::clone(&stream.client), poll, shard.position).measured(metrics);
     posted.follow(source.standing());
     let reader = Reader::new(source, Arc::clone(&shared.read_ahead));
+    let collector = Collector::new(batching);
     let consumer = Consumer {
         shared,
         stream,
@@ -188,6 +187,8 @@ async fn serve<F: RecordProcessorFactory>(
         directive,
         checkpointer,
         reader,
+        collector,
+        ahead: Ahead::default(),
         selection,
         noticed: Noticed::default(),
         posted,
@@ -196,6 +197,19 @@ async fn serve<F: RecordProcessorFactory>(
     let outcome = consumer.live().await;
     shared.meters.forget(&key);
     outcome
+}
+
+/// What of a shard's records is delivered, and in which portions.
+fn selection(shard: &ShardInfo, foreign: ForeignRecords, batching: Batching) -> Selection {
+    Selection {
+        done: shard.position,
+        own: match foreign {
+            ForeignRecords::Deliver => None,
+            ForeignRecords::Drop => shard.hash_key_range,
+        },
+        most: batching.most,
+        most_bytes: batching.most_bytes,
+    }
 }
 
 /// What a processor is made with.
@@ -291,15 +305,11 @@ impl<P: RecordProcessor> Consumer<P> {
             let behind = page.millis_behind_latest;
             let meters = &self.shared.meters;
             meters.read(&self.token.key, page.size_bytes(), behind);
-            let Page {
-                records,
-                millis_behind_latest,
-                end,
-            } = page;
-            self.deliver_all(records, millis_behind_latest).await?;
+            self.deliver_all(page).await?;
             let handled = self.checkpointer.handled();
-            self.posted.progress(handled, millis_behind_latest);
-            if let Some(children) = end
+            self.posted
+                .progress(handled, self.ahead.millis_behind_latest);
+            if let Some(children) = self.ahead.take_end()
                 && let Some(children) = self.confirm_end(children).await?
             {
                 return self.end(children).await;
@@ -346,7 +356,7 @@ impl<P: RecordProcessor> Consumer<P> {
             let read = tokio::select! {
                 biased;
                 stop = stopped(&mut self.directive) => return Err(stop),
-                read = self.reader.next() => read,
+                read = self.collector.next(&mut self.reader) => read,
             };
             match read {
                 Ok(page) => return Ok(page),
@@ -371,15 +381,11 @@ impl<P: RecordProcessor> Consumer<P> {
         }
     }
 
-    /// Delivers what is new of a page, batch by batch.
-    async fn deliver_all(
-        &mut self,
-        stored: Vec<Record>,
-        millis_behind_latest: u64,
-    ) -> Result<(), Stop> {
+    /// Delivers what is new of a page, batch by batch; and of pages after it that were read for a batch in work.
+    async fn deliver_all(&mut self, page: Page) -> Result<(), Stop> {
         // Where a starting time has led is stored before anything is delivered, so that no later start asks a clock again (K4).
         if let (Position::AtTimestamp(_), Some(first)) =
-            (self.checkpointer.handled(), stored.first())
+            (self.checkpointer.handled(), page.records.first())
         {
             self.pin(Position::AtSequence(first.sequence_number()))
                 .await?;
@@ -388,9 +394,10 @@ impl<P: RecordProcessor> Consumer<P> {
             done: self.checkpointer.handled(),
             ..self.selection
         };
-        let mut batches = Batches::new(stored, selection);
-        while let Some(Batch { records, end }) = batches.next() {
-            self.noticed.tell(&self.token.key, batches.take_findings());
+        self.ahead = Ahead::of(page, selection);
+        while let Some(Batch { records, end }) = self.ahead.next() {
+            self.noticed
+                .tell(&self.token.key, self.ahead.take_findings());
             if records.is_empty() {
                 self.checkpointer.pass(end);
                 continue;
@@ -401,7 +408,7 @@ impl<P: RecordProcessor> Consumer<P> {
             );
             let batch = RecordBatch {
                 records: Arc::new(records),
-                millis_behind_latest,
+                millis_behind_latest: self.ahead.millis_behind_latest,
             };
             self.deliver(batch, end).await?;
         }

@@ -3,6 +3,7 @@
 //! Invariants: a record counts as handled only when its part of the batch was processed, or when it failed alone and was skipped or accepted as a
 //! dead letter (K4); parts are delivered in order, none before the one before it is handled (K6).
 
+use super::ahead::{Beside, Room};
 use super::bisect::Plan;
 use super::callback::{Panicked, guarded};
 use super::consumer::{Consumer, Stop};
@@ -10,6 +11,7 @@ use crate::checkpoint::{Position, Settled};
 use crate::clock;
 use crate::dead_letter::{DeadLetter, DeadLetterQueue, ERROR_MAX_CHARS};
 use crate::error::{Error, ErrorKind};
+use crate::fetch::expand::Batch;
 use crate::policy::{Callback, ErrorAction, ErrorPolicy, Failure, describe, is_blameless};
 use crate::processor::{ProcessorError, Record, RecordBatch, RecordProcessor, ShardInfo};
 #[cfg(test)]
@@ -116,7 +118,11 @@ impl Call<'_> {
 
 impl<P: RecordProcessor> Consumer<P> {
     /// Delivers a batch until each of its records is handled, and with the last of them everything up to `end`.
-    pub(super) async fn deliver(&mut self, batch: RecordBatch, end: Position) -> Result<(), Stop> {
+    pub(super) async fn deliver(
+        &mut self,
+        mut batch: RecordBatch,
+        mut end: Position,
+    ) -> Result<(), Stop> {
         let mut plan = Plan::whole(batch.records().len());
         let mut retries = 0;
         while let Some(part) = plan.next().cloned() {
@@ -126,7 +132,17 @@ impl<P: RecordProcessor> Consumer<P> {
                 (Some(_), Some(last)) => last.position(),
                 _ => end,
             };
-            let answer = self.process_part(records, part_end).await?;
+            // A batch that has failed is dealt with before anything is added to it.
+            let room = match following {
+                None if part.failures == 0 => Room::beside(batch.records(), &self.selection),
+                _ => Room::none(),
+            };
+            let (answer, taken) = self.process_part(records, part_end, room).await?;
+            for more in taken {
+                plan.grow(more.records.len());
+                batch.grow(more.records);
+                end = more.end;
+            }
             if let Err(error) = &answer
                 && self.checkpointer.is_in_doubt()
             {
@@ -177,12 +193,13 @@ impl<P: RecordProcessor> Consumer<P> {
         Ok(())
     }
 
-    /// One call of the processor. A failure leaves the checkpointer as if it had not been made.
+    /// One call of the processor; gives what it took beside the part. A failure leaves the checkpointer as if it had not been made.
     async fn process_part(
         &mut self,
         part: RecordBatch,
         end: Position,
-    ) -> Result<Result<(), ProcessorError>, Stop> {
+        room: Room,
+    ) -> Result<(Result<(), ProcessorError>, Vec<Batch>), Stop> {
         self.may_act().await?;
         let records = part.records().len();
         let bytes = part.records().iter().map(|record| record.data.len()).sum();
@@ -197,14 +214,30 @@ impl<P: RecordProcessor> Consumer<P> {
         self.checkpointer.begin_batch(end);
         let began = clock::now();
         let work = self.processor.process_records(part, &self.checkpointer);
+        let beside = Beside {
+            ahead: &mut self.ahead,
+            reader: &mut self.reader,
+            collector: &mut self.collector,
+            noticed: &mut self.noticed,
+            checkpointer: &self.checkpointer,
+            directive: &self.directive,
+            lease: &self.token.key,
+            meters: &self.shared.meters,
+            selection: self.selection,
+            room,
+        };
         let answer = tokio::select! {
             biased;
-            () = self.reader.ahead() => Err("reading ahead never ends".into()),
+            () = beside.run() => Err("reading ahead never ends".into()),
             answer = guarded(work).instrument(span) => answer,
         };
         let took = clock::now().saturating_duration_since(began);
         let metrics = &self.posted.metrics;
         metrics.processed(records, bytes, took, answer.is_ok());
+        let (taken, returned) = self.checkpointer.end_growth();
+        if returned.is_some() {
+            self.ahead.put_back(returned);
+        }
         if self.checkpointer.is_over() {
             return Err(Stop::Lost);
         }
@@ -217,7 +250,7 @@ impl<P: RecordProcessor> Consumer<P> {
             Ok(()) => self.checkpointer.batch_succeeded(),
             Err(_) => self.checkpointer.batch_failed(),
         }
-        Ok(answer)
+        Ok((answer, taken))
     }
 
     /// After a failure with a transaction of the application: whether that was committed, the store tells.

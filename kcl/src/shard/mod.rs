@@ -1,6 +1,7 @@
 //! Shards: which of them need leases ([`sync`]), and the life of one under a lease ([`consumer`]), batch by batch
 //! ([`deliver`]).
 
+mod ahead;
 pub(crate) mod bisect;
 pub(crate) mod callback;
 pub(crate) mod consumer;

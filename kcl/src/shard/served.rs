@@ -35,5 +35,7 @@ pub(crate) struct Reading {
     pub(crate) consumer_name: Option<String>,
     pub(crate) poll_interval: Duration,
     pub(crate) max_records: u32,
+    pub(crate) max_batch_bytes: usize,
+    pub(crate) batch_window: Duration,
     pub(crate) foreign_records: ForeignRecords,
 }

@@ -31,6 +31,8 @@ pub(super) struct Settings {
     pub(super) shutdown_grace: Duration,
     pub(super) request_timeout: Duration,
     pub(super) max_leases: usize,
+    pub(super) batch_window: Duration,
+    pub(super) max_batch_bytes: usize,
     pub(super) policy: Policy,
     /// How fast the clock runs.
     pub(super) rate: f64,
@@ -56,6 +58,8 @@ impl Settings {
             max_records: scenario.max_records,
             shutdown_grace: scenario.shutdown_grace,
             request_timeout: scenario.request_timeout,
+            batch_window: scenario.batch_window,
+            max_batch_bytes: scenario.max_batch_bytes,
         }
     }
 }
@@ -231,6 +235,8 @@ async fn work(
         .poll_interval(settings.poll_interval)
         .retrieval(settings.retrieval.clone())
         .max_records(settings.max_records)
+        .batch_window(settings.batch_window)
+        .max_batch_bytes(settings.max_batch_bytes)
         .max_leases(settings.max_leases)
         .shard_sync_interval(settings.sync_interval)
         .shutdown_grace(settings.shutdown_grace)

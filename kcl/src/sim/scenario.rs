@@ -79,6 +79,8 @@ pub(super) struct Scenario {
     pub(super) aggregates: f64,
     pub(super) quirks: Quirks,
     pub(super) phases: Vec<Phase>,
+    pub(super) batch_window: Duration,
+    pub(super) max_batch_bytes: usize,
 }
 
 impl Scenario {
@@ -130,6 +132,8 @@ impl Scenario {
                 listing_lag: Duration::ZERO,
             },
             phases: phases(rng, hosts, failover),
+            batch_window: Duration::from_millis(*pick(rng, &[0, 0, 0, 100])),
+            max_batch_bytes: *pick(rng, &[100, 1000, 1 << 20]),
         }
     }
 

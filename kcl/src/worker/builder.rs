@@ -80,6 +80,10 @@ impl WorkerBuilder {
         poll_interval: Duration;
         /// Records asked for in one read and handed over in one batch; default 10,000.
         max_records: u32;
+        /// Bytes in one batch at most, a single record apart; default 10 MiB.
+        max_batch_bytes: usize;
+        /// How long a batch may wait to be filled; default zero.
+        batch_window: Duration;
         /// User records of aggregates that belong to another shard; default: delivered.
         foreign_records: ForeignRecords;
         /// Shards this worker processes at most; default no limit.

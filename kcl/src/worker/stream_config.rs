@@ -26,6 +26,8 @@ pub struct StreamConfig {
     retrieval: Option<Retrieval>,
     poll_interval: Option<Duration>,
     max_records: Option<u32>,
+    max_batch_bytes: Option<usize>,
+    batch_window: Option<Duration>,
     foreign_records: Option<ForeignRecords>,
     pub(super) policy: Option<ErrorPolicy>,
     pub(super) dead_letters: Option<Arc<dyn DeadLetterQueue>>,
@@ -39,6 +41,8 @@ impl fmt::Debug for StreamConfig {
             .field("retrieval", &self.retrieval)
             .field("poll_interval", &self.poll_interval)
             .field("max_records", &self.max_records)
+            .field("max_batch_bytes", &self.max_batch_bytes)
+            .field("batch_window", &self.batch_window)
             .field("foreign_records", &self.foreign_records)
             .field("policy", &self.policy)
             .field("dead_letters", &self.dead_letters.is_some())
@@ -65,6 +69,8 @@ impl StreamConfig {
             retrieval: None,
             poll_interval: None,
             max_records: None,
+            max_batch_bytes: None,
+            batch_window: None,
             foreign_records: None,
             policy: None,
             dead_letters: None,
@@ -80,6 +86,10 @@ impl StreamConfig {
         poll_interval: Duration;
         /// Records asked for in one read and handed over in one batch; see [`WorkerConfig::max_records`].
         max_records: u32;
+        /// Bytes in one batch at most, a single record apart; see [`WorkerConfig::max_batch_bytes`].
+        max_batch_bytes: usize;
+        /// How long a batch may wait to be filled; see [`WorkerConfig::batch_window`].
+        batch_window: Duration;
         /// User records of aggregates that belong to another shard; see [`WorkerConfig::foreign_records`].
         foreign_records: ForeignRecords;
     }
@@ -117,6 +127,8 @@ impl StreamConfig {
                 .unwrap_or_else(|| worker.retrieval.clone()),
             poll_interval: self.poll_interval.unwrap_or(worker.poll_interval),
             max_records: self.max_records.unwrap_or(worker.max_records),
+            max_batch_bytes: self.max_batch_bytes.unwrap_or(worker.max_batch_bytes),
+            batch_window: self.batch_window.unwrap_or(worker.batch_window),
             foreign_records: self.foreign_records.unwrap_or(worker.foreign_records),
             ..worker.clone()
         };
@@ -126,6 +138,8 @@ impl StreamConfig {
             consumer_name: with_worker.consumer_name().map(str::to_owned),
             poll_interval: with_worker.poll_interval,
             max_records: with_worker.max_records,
+            max_batch_bytes: with_worker.max_batch_bytes,
+            batch_window: with_worker.batch_window,
             foreign_records: with_worker.foreign_records,
         })
     }

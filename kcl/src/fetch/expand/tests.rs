@@ -41,6 +41,7 @@ fn all(done: Position) -> Selection {
         done,
         own: None,
         most: 1000,
+        most_bytes: usize::MAX,
     }
 }
 
@@ -281,6 +282,7 @@ proptest! {
         done: prop::sample::Index,
         most in 1usize..12,
         kept in prop::option::of(0u128..6),
+        most_bytes in prop::sample::select(vec![1usize, 10, 12, 24, 40, usize::MAX]),
     ) {
         // All places of the page, and which of them are delivered.
         let places_of = |(number, users): (u64, &usize)| {
@@ -299,12 +301,14 @@ proptest! {
         };
         let expected: Vec<_> = every[cut..].iter().filter(is_kept).map(|(number, sub)| (sequence(*number), *sub)).collect();
 
-        let selection = Selection { done, own: kept.map(|most| own(0..=most)), most };
+        let selection = Selection { done, own: kept.map(|most| own(0..=most)), most, most_bytes };
         let mut delivered = Vec::new();
         let mut before = done;
         let mut last = None;
         for Batch { records, end } in Batches::new(page_of(&shape), selection) {
             prop_assert!(records.len() <= most);
+            let bytes: usize = records.iter().map(Record::payload_bytes).sum();
+            prop_assert!(bytes <= most_bytes || records.len() == 1, "{} bytes", bytes);
             for record in &records {
                 prop_assert!(before < record.position(), "K6");
                 before = record.position();

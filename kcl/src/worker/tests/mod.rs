@@ -2,9 +2,11 @@
 
 mod aggregates;
 mod balance;
+mod batching;
 mod dead_letters;
 mod failover;
 mod fan_out;
+mod growth;
 mod loss;
 mod observed;
 mod policy;
