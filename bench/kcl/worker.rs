@@ -118,13 +118,14 @@ async fn tell(counts: Arc<Counts>) {
 pub(crate) async fn work(work: Work) -> Result<(), Failure> {
     let counts = Arc::<Counts>::default();
     let (mode, counted) = (work.mode, Arc::clone(&counts));
-    let builder = Worker::builder(work.application, work.stream)
+    let mut builder = Worker::builder(work.application, work.stream)
         .endpoint(work.endpoint)
         .worker_id(work.worker)
         .failover_time(Duration::from_millis(work.failover_ms))
         .lease_store(SqliteLeaseStore::open(work.leases).await?);
     if work.retrieval == Retrieval::Fanout {
-        return Err("this worker has no enhanced fan-out".into());
+        let consumer_name = None;
+        builder = builder.retrieval(kcl::Retrieval::FanOut { consumer_name });
     }
     let worker = builder
         .build(move |shard: &ShardInfo| Processor {

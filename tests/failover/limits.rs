@@ -21,7 +21,7 @@ const STREAM: &str = "orders";
 const SHARDS: u32 = 50;
 const RECORDS: u32 = 400;
 /// A test machine is busy; alone it takes some seconds.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A client that counts what is asked, and what is refused for the pace.
 #[derive(Debug)]
