@@ -100,12 +100,7 @@ impl WorkerBuilder {
     /// serve them; at most 1,000 streams. [`WorkerHandle::add_stream`] and [`WorkerHandle::remove_stream`] do the same while the worker runs.
     ///
     /// ```no_run
-    /// # async fn example(store: kcl::SqliteLeaseStore, processor: fn(&kcl::ShardInfo) -> P) -> Result<(), kcl::Error> {
-    /// # struct P;
-    /// # #[async_trait::async_trait]
-    /// # impl kcl::RecordProcessor for P {
-    /// #     async fn process_records(&mut self, _: kcl::RecordBatch, _: &kcl::Checkpointer) -> Result<(), kcl::ProcessorError> { Ok(()) }
-    /// # }
+    /// # async fn example<P: kcl::RecordProcessor>(store: kcl::SqliteLeaseStore, processor: fn(&kcl::ShardInfo) -> P) -> Result<(), kcl::Error> {
     /// use kcl::{InitialPosition, StreamConfig, Worker};
     ///
     /// let worker = Worker::builder("my-app", "orders")
