@@ -7,6 +7,9 @@ use std::io;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// How long a reader waits whom a server was too busy for.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
+
 /// What a closed loop did.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -167,7 +170,15 @@ pub async fn get(host: &str, stream: &str) -> io::Result<Outcome> {
             while let Some(token) = iterator.take() {
                 let sent = Instant::now();
                 let body = Bytes::from(json!({ "ShardIterator": token }).to_string());
-                let answer = connection.call("GetRecords", body).await?;
+                let answer = match connection.call("GetRecords", body).await {
+                    // So many large answers at once are more than it lets lie in memory.
+                    Err(error) if error.to_string().contains("503") => {
+                        tokio::time::sleep(BUSY_PAUSE).await;
+                        iterator = Some(token);
+                        continue;
+                    }
+                    answer => answer?,
+                };
                 outcome.latencies.push(sent.elapsed());
                 let page: Page<'_> = serde_json::from_slice(&answer).map_err(io::Error::other)?;
                 for record in &page.records {
