@@ -90,6 +90,13 @@
 //! only looks like an aggregate is delivered as it is. After a reshard user records may arrive on a shard that they do not
 //! belong to; [`WorkerConfig::foreign_records`] says what becomes of them.
 //!
+//! # Many streams
+//!
+//! One worker processes as many streams as it is given ([`WorkerBuilder::also_stream`]), each with a starting position, an error policy and a way of
+//! reading of its own where [`StreamConfig`] says so; [`ShardInfo::stream_name`] tells a factory which one it is about. The shards of all of them are shared by the
+//! workers that serve them. [`WorkerHandle::add_stream`] and [`WorkerHandle::remove_stream`] change them while the worker runs. A stream that is deleted is left; only the
+//! last one ends the worker.
+//!
 //! # Enhanced fan-out
 //!
 //! [`Retrieval::FanOut`] has records pushed by the server as they arrive, over HTTP/2, each shard with a throughput of its own. What it promises is the
