@@ -15,10 +15,14 @@ use tokio::net::{TcpListener, TcpStream};
 /// What the child's one call is answered with.
 const SUMMARY: &str = r#"{"StreamDescriptionSummary":{"StreamARN":"arn:x","StreamName":"orders","StreamStatus":"ACTIVE","StreamCreationTimestamp":1.7E9}}"#;
 
-/// The child: describes a stream as its environment says.
-#[tokio::test]
-#[ignore = "a part of the other tests, in their environment"]
-async fn child() {
+/// Set in the child, which is the test run again in its environment.
+const IS_CHILD: &str = "KCL_TEST_IS_CHILD";
+
+/// What a test does as the child: describes a stream as its environment says. `false` in the test proper.
+async fn is_child() -> bool {
+    if std::env::var_os(IS_CHILD).is_none() {
+        return false;
+    }
     let mut builder = HttpClient::builder("orders");
     if let Ok(endpoint) = std::env::var("TEST_ENDPOINT") {
         builder = builder.endpoint(endpoint);
@@ -27,6 +31,7 @@ async fn child() {
     for _ in 0..3 {
         client.describe_stream("orders").await.unwrap();
     }
+    true
 }
 
 /// Everybody, and the signatures that Kinesis got.
@@ -83,13 +88,14 @@ impl Listener {
         this
     }
 
-    /// Runs the child; gives the credential scopes of its calls.
-    async fn run(&self, environment: &[(&str, &str)]) -> Vec<String> {
+    /// Runs the test of this name as the child; gives the credential scopes of its calls.
+    async fn run(&self, test: &str, environment: &[(&str, &str)]) -> Vec<String> {
         let folder = TempDir::new().unwrap();
         let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
         command
-            .args(["--exact", "child", "--ignored", "--nocapture"])
+            .args(["--exact", test, "--nocapture"])
             .env_clear()
+            .env(IS_CHILD, "1")
             .env("HOME", folder.path())
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())
@@ -157,6 +163,9 @@ fn of(key: &str, region: &str) -> (String, String) {
 
 #[tokio::test]
 async fn a_profile_gives_keys_region_and_endpoint() {
+    if is_child().await {
+        return;
+    }
     let listener = Listener::start().await;
     let folder = TempDir::new().unwrap();
     let (config, keys) = (
@@ -211,7 +220,11 @@ async fn a_profile_gives_keys_region_and_endpoint() {
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
         assert_eq!(
-            signer(&listener.run(&environment).await),
+            signer(
+                &listener
+                    .run("a_profile_gives_keys_region_and_endpoint", &environment)
+                    .await
+            ),
             expected,
             "{environment:?}"
         );
@@ -220,14 +233,20 @@ async fn a_profile_gives_keys_region_and_endpoint() {
 
 #[tokio::test]
 async fn a_container_gives_credentials_once_for_all_calls() {
+    if is_child().await {
+        return;
+    }
     let listener = Listener::start().await;
     let container = format!("{}/container", listener.url);
     let scopes = listener
-        .run(&[
-            ("TEST_ENDPOINT", &listener.url),
-            ("AWS_REGION", "eu-west-3"),
-            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &container),
-        ])
+        .run(
+            "a_container_gives_credentials_once_for_all_calls",
+            &[
+                ("TEST_ENDPOINT", &listener.url),
+                ("AWS_REGION", "eu-west-3"),
+                ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &container),
+            ],
+        )
         .await;
     assert_eq!(signer(&scopes), of("CONTAINER", "eu-west-3"));
     assert_eq!(*listener.given.lock().unwrap(), 1);
@@ -236,6 +255,9 @@ async fn a_container_gives_credentials_once_for_all_calls() {
 /// The endpoint is named by a profile without keys, so that the chain goes on to the machine.
 #[tokio::test]
 async fn a_machine_gives_the_credentials_of_its_role() {
+    if is_child().await {
+        return;
+    }
     let listener = Listener::start().await;
     let folder = TempDir::new().unwrap();
     let config = folder.path().join("config");
@@ -245,10 +267,13 @@ async fn a_machine_gives_the_credentials_of_its_role() {
     );
     std::fs::write(&config, text).unwrap();
     let scopes = listener
-        .run(&[
-            ("AWS_CONFIG_FILE", config.to_str().unwrap()),
-            ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &listener.url),
-        ])
+        .run(
+            "a_machine_gives_the_credentials_of_its_role",
+            &[
+                ("AWS_CONFIG_FILE", config.to_str().unwrap()),
+                ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &listener.url),
+            ],
+        )
         .await;
     assert_eq!(signer(&scopes), of("MACHINE", "eu-north-1"));
 }
