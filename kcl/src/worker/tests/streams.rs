@@ -429,3 +429,51 @@ async fn a_stream_is_not_given_twice() {
         .unwrap_err();
     assert!(refused.to_string().contains("max_records"), "{refused}");
 }
+
+/// Goal: changes that are asked for before the worker runs, and many at once, are carried out one after the other: none is lost, and none leaves a stream
+/// half served.
+#[tokio::test(start_paused = true)]
+async fn streams_changed_early_and_at_once_end_up_as_asked() {
+    let scene = Scene::new(&[("a", 1), ("b", 1), ("c", 1)]);
+    let journals = scene.journals.clone();
+    let factory =
+        move |shard: &ShardInfo| -> Recorder { journals[&shard.stream_name].factory("w")(shard) };
+    let worker = scene.builder("w", "a").build(factory).await.unwrap();
+    let handle = worker.handle();
+    let early = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.add_stream("b").await }
+    });
+    tokio::time::sleep(SECOND).await;
+    assert!(!early.is_finished(), "nobody carries it out yet");
+    let running = tokio::spawn(worker.run());
+    early.await.unwrap().unwrap();
+    let mut at_once = tokio::task::JoinSet::new();
+    for number in 0..40 {
+        let handle = handle.clone();
+        at_once.spawn(async move {
+            match number % 2 {
+                0 => handle.add_stream("c").await,
+                _ => handle.remove_stream("c").await,
+            }
+        });
+    }
+    let refused = at_once.join_all().await.into_iter().filter_map(Result::err);
+    let kinds: BTreeSet<String> = refused.map(|e| format!("{:?}", e.kind())).collect();
+    let expected = ["Configuration", "NotFound", "Unavailable"];
+    assert!(
+        kinds.iter().all(|kind| expected.contains(&&**kind)),
+        "{kinds:?}"
+    );
+    tokio::time::sleep(SECOND).await;
+    // Whatever the last of them was: once more, and it is there.
+    let _ = handle.add_stream("c").await;
+    scene.put(3);
+    for name in ["a", "b", "c"] {
+        scene.until_processed(name).await;
+        scene.journals[name].check_no_duplicates().unwrap();
+    }
+    assert_eq!(handle.streams().len(), 3);
+    handle.shutdown();
+    running.await.unwrap().unwrap();
+}
