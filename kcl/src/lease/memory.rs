@@ -101,9 +101,13 @@ impl Application {
     fn snapshot(&self) -> Snapshot {
         Snapshot {
             leases: self.leases.values().cloned().collect(),
-            workers: self.workers.values().map(|run| run.row.clone()).collect(),
+            workers: self.rows(),
             damaged: Vec::new(),
         }
+    }
+
+    fn rows(&self) -> Vec<WorkerRow> {
+        self.workers.values().map(|run| run.row.clone()).collect()
     }
 
     fn mark(&self) -> Mark {
@@ -296,13 +300,14 @@ impl LeaseStore for MemoryLeaseStore {
     async fn glance(&self, application: &str, seen: Option<&Mark>) -> Result<Glance, Error> {
         Ok(self.with(application, |app| {
             let mark = app.mark();
-            let snapshot = app.snapshot();
             if seen == Some(&mark) {
-                let workers = snapshot.workers;
+                let workers = app.rows();
                 return Glance::Same { workers };
             }
-            let mark = Some(mark);
-            Glance::Changed { mark, snapshot }
+            Glance::Changed {
+                mark: Some(mark),
+                snapshot: app.snapshot(),
+            }
         }))
     }
 

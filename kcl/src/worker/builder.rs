@@ -1,6 +1,6 @@
 //! Settings and components in, a worker out.
 
-use super::opening::{Clients, Opener, twice};
+use super::opening::{Clients, Opener};
 use super::stream_config::StreamConfig;
 use super::{Worker, WorkerHandle};
 use crate::client::KinesisApi;
@@ -201,7 +201,13 @@ impl WorkerBuilder {
         config.validate()?;
         let mut streams = vec![StreamConfig::new(config.stream.clone())];
         streams.extend(more_streams);
-        check_streams(&streams)?;
+        if streams.len() > STREAMS_MAX {
+            let count = streams.len();
+            let message = format!(
+                "a worker was given {count} streams, allowed are {STREAMS_MAX}: use several workers"
+            );
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
         let store = store.ok_or_else(|| {
             Error::new(
                 ErrorKind::Configuration,
@@ -233,21 +239,5 @@ impl WorkerBuilder {
             handle,
             done,
         })
-    }
-}
-
-fn check_streams(streams: &[StreamConfig]) -> Result<(), Error> {
-    if streams.len() > STREAMS_MAX {
-        let count = streams.len();
-        let message = format!(
-            "a worker was given {count} streams, allowed are {STREAMS_MAX}: use several workers"
-        );
-        return Err(Error::new(ErrorKind::Configuration, message));
-    }
-    let mut names: Vec<&str> = streams.iter().map(StreamConfig::stream).collect();
-    names.sort_unstable();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(twice(pair[0], pair[1])),
-        None => Ok(()),
     }
 }

@@ -250,8 +250,8 @@ impl<F: RecordProcessorFactory> Run<F> {
     async fn remove(&mut self, wanted: &str, reply: Reply) {
         let is_wanted = |stream: &ServedStream| {
             let arn = stream.identity.rsplit_once('@').map(|(arn, _)| arn);
-            [&stream.called, &stream.name, &stream.identity].contains(&&wanted.to_owned())
-                || arn == Some(wanted)
+            let names = [&*stream.called, &*stream.name, &*stream.identity];
+            names.contains(&wanted) || arn == Some(wanted)
         };
         let mut served = self.serving.values().map(|serving| &serving.stream);
         let Some(stream) = served.find(|stream| is_wanted(stream)).cloned() else {
