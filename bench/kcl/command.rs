@@ -78,7 +78,26 @@ pub(crate) struct Job<'a> {
     pub(crate) mode: Mode,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    /// The only worker of its application, which counts what it gets.
+    pub(crate) fn counting(
+        (system, retrieval): (System, Retrieval),
+        kinesis: &'a str,
+        stream: &'a str,
+        application: &'a str,
+    ) -> Self {
+        Job {
+            system,
+            kinesis,
+            stream,
+            application,
+            worker: "one".to_owned(),
+            failover: Duration::from_secs(10),
+            retrieval,
+            mode: Mode::Count,
+        }
+    }
+
     /// The command; `directory` is for what the system keeps in files.
     pub(crate) fn command(&self, peers: &Peers, directory: &Path) -> Result<Command, Failure> {
         let (retrieval, mode) = (self.retrieval.to_string(), self.mode.to_string());

@@ -2,7 +2,7 @@
 
 use super::{Kinesis, Stage};
 use crate::Failure;
-use crate::command::{Job, Mode, Retrieval, System};
+use crate::command::{Job, Retrieval, System};
 use crate::records::{Event, WorkerRun};
 use millstream_bench::load;
 use std::time::Duration;
@@ -46,16 +46,7 @@ async fn one(
     (round, records, sent): (usize, u64, f64),
 ) -> Result<(), Failure> {
     let application = format!("drain-{:?}-{}-{round}", who.0, who.1);
-    let job = Job {
-        system: who.0,
-        kinesis: &kinesis.url,
-        stream: "full",
-        application: &application,
-        worker: "one".to_owned(),
-        failover: Duration::from_secs(10),
-        retrieval: who.1,
-        mode: Mode::Count,
-    };
+    let job = Job::counting(who, &kinesis.url, "full", &application);
     let mut worker = WorkerRun::start(&job, &stage.peers, &stage.directory)?;
     let began = |events: &[Event]| {
         events.iter().find_map(|event| match event {

@@ -2,7 +2,7 @@
 
 use super::{Kinesis, Stage};
 use crate::Failure;
-use crate::command::{Job, Mode, Retrieval, System};
+use crate::command::{Job, Retrieval, System};
 use crate::records::{Event, WorkerRun};
 use kcl::{LeaseStore, SqliteLeaseStore};
 use millstream_bench::load;
@@ -38,16 +38,7 @@ async fn one(
     records: u64,
 ) -> Result<(), Failure> {
     let application = format!("many-{:?}-{}", who.0, who.1);
-    let job = Job {
-        system: who.0,
-        kinesis: &kinesis.url,
-        stream: "many",
-        application: &application,
-        worker: "one".to_owned(),
-        failover: Duration::from_secs(10),
-        retrieval: who.1,
-        mode: Mode::Count,
-    };
+    let job = Job::counting(who, &kinesis.url, "many", &application);
     let mut worker = WorkerRun::start(&job, &stage.peers, &stage.directory)?;
     let all = |events: &[Event]| {
         events.iter().find_map(|event| match event {
