@@ -92,6 +92,11 @@ pub fn encode(bytes: &[u8]) -> String {
     STANDARD.encode_to_string(bytes)
 }
 
+/// Appends the text of `bytes`.
+pub(crate) fn append(bytes: &[u8], text: &mut Vec<u8>) {
+    STANDARD.encode_append(bytes, text);
+}
+
 /// Shows bytes as Base64 piece by piece, so that a serializer never holds the whole text twice.
 #[derive(Debug, Clone, Copy)]
 pub struct Encoded<'a>(pub &'a [u8]);

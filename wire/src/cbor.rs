@@ -76,6 +76,34 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CborError> {
     write::to_vec(value)
 }
 
+/// `bytes` with those of the value behind them.
+///
+/// # Errors
+/// As [`to_vec`].
+pub(crate) fn append<T: Serialize + ?Sized>(
+    bytes: Vec<u8>,
+    value: &T,
+) -> Result<Vec<u8>, CborError> {
+    write::append(bytes, value)
+}
+
+/// Bytes of the head of an item with this length or number.
+pub(crate) fn head_len(length: usize) -> usize {
+    match length {
+        0..=0x17 => 1,
+        0x18..=0xff => 2,
+        0x100..=0xffff => 3,
+        0x1_0000..=0xffff_ffff => 5,
+        _ => 9,
+    }
+}
+
+/// Bytes of a whole number: below zero it counts from -1 on.
+pub(crate) fn integer_len(number: i64) -> usize {
+    let magnitude = if number < 0 { !number } else { number };
+    head_len(usize::try_from(magnitude).unwrap_or(usize::MAX))
+}
+
 /// Whether `bytes` are one map and nothing else. Keeps nothing of it.
 pub fn is_map(bytes: &[u8]) -> bool {
     let mut reader = Reader::new(bytes);

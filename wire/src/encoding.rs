@@ -20,6 +20,12 @@ pub enum Encoding {
 #[error("{0}")]
 pub struct EncodeError(String);
 
+impl EncodeError {
+    pub(crate) fn new(reason: impl std::fmt::Display) -> EncodeError {
+        EncodeError(reason.to_string())
+    }
+}
+
 impl Encoding {
     /// The value of `Content-Type` that stands for it.
     pub fn content_type(self) -> &'static str {
@@ -53,10 +59,8 @@ impl Encoding {
     /// For values that no shape has.
     pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Vec<u8>, EncodeError> {
         match self {
-            Encoding::Json => {
-                serde_json::to_vec(value).map_err(|error| EncodeError(error.to_string()))
-            }
-            Encoding::Cbor => cbor::to_vec(value).map_err(|error| EncodeError(error.to_string())),
+            Encoding::Json => serde_json::to_vec(value).map_err(EncodeError::new),
+            Encoding::Cbor => cbor::to_vec(value).map_err(EncodeError::new),
         }
     }
 }

@@ -187,29 +187,82 @@ impl SequenceNumber {
     }
 }
 
+/// The most digits that a number below 2^192 has.
+const DIGITS_MAX: usize = 58;
+
+/// A sequence number's decimal text.
+#[derive(Clone, Copy)]
+pub(crate) struct Digits {
+    /// ASCII digits, at the end.
+    text: [u8; DIGITS_MAX],
+    start: usize,
+}
+
+impl Digits {
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.text[self.start..]).unwrap_or_default()
+    }
+
+    /// Writes `value` before what is there, padded to `width` digits.
+    fn prepend(&mut self, mut value: u64, width: usize) {
+        let end = self.start;
+        while value > 0 {
+            self.start -= 1;
+            self.text[self.start] = b'0' + u8::try_from(value % 10).unwrap_or_default();
+            value /= 10;
+        }
+        let padded = end.saturating_sub(width);
+        while self.start > padded {
+            self.start -= 1;
+            self.text[self.start] = b'0';
+        }
+    }
+}
+
+impl SequenceNumber {
+    /// Its decimal text, nothing allocated.
+    pub(crate) fn digits(self) -> Digits {
+        let mut digits = Digits {
+            text: [0; DIGITS_MAX],
+            start: DIGITS_MAX,
+        };
+        let mut limbs = self.limbs();
+        let mut used = limbs.len();
+        loop {
+            while used > 0 && limbs[used - 1] == 0 {
+                used -= 1;
+            }
+            if used <= 1 && limbs[0] < CHUNK {
+                digits.prepend(limbs[0], usize::from(digits.start == DIGITS_MAX));
+                return digits;
+            }
+            let mut remainder = 0u64;
+            for limb in limbs[..used].iter_mut().rev() {
+                let value = u128::from(remainder) << 64 | u128::from(*limb);
+                let quotient = value / u128::from(CHUNK);
+                // Below 2^64 both: what is left over is always less than the divisor.
+                *limb = u64::try_from(quotient).unwrap_or(u64::MAX);
+                remainder = u64::try_from(value - quotient * u128::from(CHUNK)).unwrap_or(u64::MAX);
+            }
+            digits.prepend(remainder, CHUNK_DIGITS);
+        }
+    }
+}
+
+impl SequenceNumber {
+    /// How many digits its decimal text has.
+    pub(crate) fn digits_len(self) -> usize {
+        // 2 * 2^184 and 3 * 2^184 have 56 digits both.
+        if self.high >> (184 - 128) == 2 {
+            return 56;
+        }
+        self.digits().as_str().len()
+    }
+}
+
 impl fmt::Display for SequenceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut limbs = self.limbs();
-        let mut chunks = [0u64; 4];
-        let mut used = 0;
-        loop {
-            let mut remainder = 0u128;
-            for limb in limbs.iter_mut().rev() {
-                let value = remainder << 64 | u128::from(*limb);
-                *limb = u64::try_from(value / u128::from(CHUNK)).unwrap_or(u64::MAX);
-                remainder = value % u128::from(CHUNK);
-            }
-            chunks[used] = u64::try_from(remainder).unwrap_or(u64::MAX);
-            used += 1;
-            if limbs == [0; 3] {
-                break;
-            }
-        }
-        write!(f, "{}", chunks[used - 1])?;
-        chunks[..used - 1]
-            .iter()
-            .rev()
-            .try_for_each(|chunk| write!(f, "{chunk:019}"))
+        f.write_str(self.digits().as_str())
     }
 }
 

@@ -18,7 +18,7 @@ mod token;
 mod unsupported;
 
 pub use latency::{LATENCY_MAX_MS, Latency};
-pub use output::Unencoded;
+pub use output::{Encoded, Unencoded};
 pub use subscribe::{Event, Events};
 
 use crate::api::output::{Output, answer, encode};

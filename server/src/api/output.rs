@@ -3,7 +3,10 @@
 //! An answer is encoded once it is known where it will go: encoded it is larger than the records it is made
 //! of, and those are counted already.
 
+use crate::api::read::shown;
+use crate::engine::ReadRecord;
 use crate::error::ApiError;
+use bytes::Bytes;
 use millstream_wire::Encoding;
 use millstream_wire::shapes::{self, Empty};
 use serde::Serialize;
@@ -30,12 +33,126 @@ impl Unencoded {
         self.output.max_bytes()
     }
 
+    /// Whether encoding it takes long, if it is large: one with records is encoded as it is sent.
+    pub fn is_encoded_at_once(&self) -> bool {
+        !self.output.is_piecewise()
+    }
+
     /// The body.
     ///
     /// # Errors
     /// An internal failure; no answer has one.
-    pub fn encode(self) -> Result<Vec<u8>, ApiError> {
+    pub fn encode(self) -> Result<Encoded, ApiError> {
         self.output.encode(self.encoding)
+    }
+}
+
+/// A body that is given out piece by piece, and may be made no sooner.
+#[derive(Debug)]
+pub struct Encoded {
+    len: usize,
+    /// What comes first: all there is, or what was made of the records but is not given out yet.
+    head: Bytes,
+    records: Option<RecordPieces>,
+}
+
+/// Records that become bytes when they are asked for.
+#[derive(Debug)]
+struct RecordPieces {
+    records: Vec<ReadRecord>,
+    encoding: Encoding,
+    written: usize,
+    /// What comes behind them.
+    rest: Vec<u8>,
+}
+
+impl Encoded {
+    /// A body that is there.
+    pub fn whole(bytes: impl Into<Bytes>) -> Encoded {
+        let head = bytes.into();
+        Encoded {
+            len: head.len(),
+            head,
+            records: None,
+        }
+    }
+
+    /// `answer` with these records in its list, which comes first and is empty.
+    pub(super) fn with_records<T: Serialize>(
+        answer: &T,
+        records: Vec<ReadRecord>,
+        encoding: Encoding,
+    ) -> Result<Encoded, ApiError> {
+        let (head, rest) = encoding.around_records(answer).map_err(unencodable)?;
+        let lens = records
+            .iter()
+            .enumerate()
+            .map(|(before, record)| shown(record).encoded_len(encoding, before));
+        Ok(Encoded {
+            len: head.len() + lens.sum::<usize>() + rest.len(),
+            head: Bytes::from_static(head),
+            records: Some(RecordPieces {
+                records,
+                encoding,
+                written: 0,
+                rest,
+            }),
+        })
+    }
+
+    /// All that is left, in one piece.
+    pub fn into_bytes(mut self) -> Bytes {
+        self.next_piece(usize::MAX).unwrap_or_default()
+    }
+
+    /// Bytes not given out yet.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The next piece, of so many bytes at most, if there is one more.
+    pub fn next_piece(&mut self, about_bytes: usize) -> Option<Bytes> {
+        if let Some(records) = &mut self.records
+            && self.head.len() < about_bytes
+            && !records.is_written()
+        {
+            let head = std::mem::take(&mut self.head);
+            let room = self.len.min(about_bytes.saturating_add(PIECE_MARGIN_BYTES));
+            self.head = records.next_piece(&head, about_bytes, room);
+        }
+        // A record may be longer than a piece.
+        let len = self.head.len().min(about_bytes);
+        let piece = self.head.split_to(len);
+        debug_assert!(piece.len() <= self.len, "its length was known before");
+        self.len = self.len.saturating_sub(piece.len());
+        (!piece.is_empty()).then_some(piece)
+    }
+}
+
+impl RecordPieces {
+    fn is_written(&self) -> bool {
+        self.written == self.records.len() && self.rest.is_empty()
+    }
+
+    fn next_piece(&mut self, head: &[u8], about_bytes: usize, room_bytes: usize) -> Bytes {
+        let mut piece = Vec::with_capacity(room_bytes);
+        piece.extend_from_slice(head);
+        while let Some(record) = self.records.get(self.written) {
+            let view = shown(record);
+            let len = view.encoded_len(self.encoding, self.written);
+            if !piece.is_empty() && piece.len() + len > about_bytes {
+                return Bytes::from(piece);
+            }
+            if let Err(error) = view.append(self.encoding, self.written, &mut piece) {
+                // The body ends short of its length, so that no client takes it for whole.
+                tracing::error!(%error, "a record could not be encoded");
+                return Bytes::new();
+            }
+            self.written += 1;
+        }
+        piece.append(&mut self.rest);
+        Bytes::from(piece)
     }
 }
 
@@ -50,10 +167,15 @@ impl fmt::Debug for Unencoded {
 /// What an operation answers with.
 pub(super) trait Output: Send {
     /// The body.
-    fn encode(&self, encoding: Encoding) -> Result<Vec<u8>, ApiError>;
+    fn encode(self: Box<Self>, encoding: Encoding) -> Result<Encoded, ApiError>;
 
     /// Bytes that the body will have at most, about.
     fn max_bytes(&self) -> usize;
+
+    /// Whether the body is made as it is sent.
+    fn is_piecewise(&self) -> bool {
+        false
+    }
 }
 
 /// An output that is still to be encoded.
@@ -64,15 +186,17 @@ pub(super) fn answer<T: Output + 'static>(
 }
 
 pub(super) fn encode<T: Serialize>(output: &T, encoding: Encoding) -> Result<Vec<u8>, ApiError> {
-    encoding.encode(output).map_err(|error| {
-        tracing::error!(%error, "an answer could not be encoded");
-        ApiError::internal()
-    })
+    encoding.encode(output).map_err(unencodable)
+}
+
+fn unencodable(error: impl fmt::Display) -> ApiError {
+    tracing::error!(%error, "an answer could not be encoded");
+    ApiError::internal()
 }
 
 impl Output for Empty {
-    fn encode(&self, _: Encoding) -> Result<Vec<u8>, ApiError> {
-        Ok(Vec::new())
+    fn encode(self: Box<Self>, _: Encoding) -> Result<Encoded, ApiError> {
+        Ok(Encoded::whole(Bytes::new()))
     }
 
     fn max_bytes(&self) -> usize {
@@ -81,8 +205,8 @@ impl Output for Empty {
 }
 
 impl Output for Vec<u8> {
-    fn encode(&self, _: Encoding) -> Result<Vec<u8>, ApiError> {
-        Ok(self.clone())
+    fn encode(self: Box<Self>, _: Encoding) -> Result<Encoded, ApiError> {
+        Ok(Encoded::whole(*self))
     }
 
     fn max_bytes(&self) -> usize {
@@ -93,25 +217,26 @@ impl Output for Vec<u8> {
 /// What surrounds the items of an answer, and an item without its own texts.
 const HEAD_MAX_BYTES: usize = 4_096;
 const ITEM_MAX_BYTES: usize = 512;
+/// Room in a piece for what is written behind its last record.
+const PIECE_MARGIN_BYTES: usize = 1_024;
 
-fn of_items(count: usize) -> usize {
+pub(super) fn of_items(count: usize) -> usize {
     HEAD_MAX_BYTES + count * ITEM_MAX_BYTES
 }
 
 /// Base64 of the data, a key whose characters may all be escaped, and the rest of a record.
-fn of_records(response: &shapes::GetRecordsResponse) -> usize {
-    let records = response.records.iter();
-    let texts =
-        records.map(|record| record.data.len().div_ceil(3) * 4 + 6 * record.partition_key.len());
-    let children = response.child_shards.as_ref().map_or(0, Vec::len);
-    of_items(response.records.len() + children) + texts.sum::<usize>()
+pub(super) fn of_records(records: &[ReadRecord]) -> usize {
+    let texts = records
+        .iter()
+        .map(|record| record.data().len().div_ceil(3) * 4 + 6 * record.partition_key().len());
+    of_items(records.len()) + texts.sum::<usize>()
 }
 
 macro_rules! outputs {
     ($($output:ident: $max_bytes:expr,)+) => {
         $(impl Output for shapes::$output {
-            fn encode(&self, encoding: Encoding) -> Result<Vec<u8>, ApiError> {
-                encode(self, encoding)
+            fn encode(self: Box<Self>, encoding: Encoding) -> Result<Encoded, ApiError> {
+                encode(&*self, encoding).map(Encoded::whole)
             }
 
             fn max_bytes(&self) -> usize {
@@ -129,7 +254,6 @@ outputs! {
     DescribeStreamResponse: |response| of_items(response.stream_description.shards.len()),
     DescribeStreamSummaryResponse: |_| HEAD_MAX_BYTES,
     EnhancedMonitoringResponse: |_| HEAD_MAX_BYTES,
-    GetRecordsResponse: of_records,
     GetResourcePolicyResponse: |response| HEAD_MAX_BYTES + 6 * response.policy.len(),
     GetShardIteratorResponse: |_| HEAD_MAX_BYTES,
     ListShardsResponse: |response| of_items(response.shards.len()),

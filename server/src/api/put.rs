@@ -42,8 +42,8 @@ pub(super) async fn put_record(
     check_sizes(&stream, &[entry], |_| "data".to_owned())?;
     match engine.put(&arn, &[entry]).await?.pop() {
         Some(Ok(Placed { shard, sequence })) => Ok(PutRecordResponse {
-            shard_id: shard.to_string(),
-            sequence_number: sequence.to_string(),
+            shard_id: shard,
+            sequence_number: sequence,
             encryption_type: encryption(engine, &arn),
         }),
         Some(Err(refusal)) => Err(ApiError::of_record(&refusal, named(&arn))),
@@ -183,8 +183,8 @@ fn check_sizes(
 fn result(outcome: Result<Placed, Refusal>, arn: &StreamArn) -> PutRecordsResultEntry {
     match outcome {
         Ok(Placed { shard, sequence }) => PutRecordsResultEntry {
-            sequence_number: Some(sequence.to_string()),
-            shard_id: Some(shard.to_string()),
+            sequence_number: Some(sequence),
+            shard_id: Some(shard),
             ..PutRecordsResultEntry::default()
         },
         Err(refusal) => {

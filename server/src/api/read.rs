@@ -1,15 +1,16 @@
 //! GetShardIterator and GetRecords.
 
+use crate::api::output::{Encoded, Output, of_items, of_records};
 use crate::api::{Caller, named, shard::key_range, stream_arn};
 use crate::engine::catalog::Shard;
 use crate::engine::{Engine, Error, Page, ReadRecord, Start};
 use crate::error::{ApiError, SequenceFault};
 use millstream_wire::limits::GET_RECORDS_MAX_COUNT;
 use millstream_wire::shapes::{
-    ChildShard, EncryptionType, GetRecordsRequest, GetRecordsResponse, GetShardIteratorRequest,
-    GetShardIteratorResponse, Record, ShardIteratorType, Timestamp,
+    ChildShard, GetRecordsRequest, GetRecordsResponse, GetShardIteratorRequest,
+    GetShardIteratorResponse, RecordView, ShardIteratorType, Timestamp,
 };
-use millstream_wire::{SequenceNumber, ShardId, StreamArn};
+use millstream_wire::{Encoding, SequenceNumber, ShardId, StreamArn};
 
 pub(super) async fn get_shard_iterator(
     engine: &Engine,
@@ -86,7 +87,7 @@ pub(super) fn sequence_number(text: &str) -> Option<SequenceNumber> {
 pub(super) async fn get_records(
     engine: &Engine,
     request: GetRecordsRequest,
-) -> Result<GetRecordsResponse, ApiError> {
+) -> Result<Page, ApiError> {
     let limit = request.limit.and_then(|limit| usize::try_from(limit).ok());
     let token = request.shard_iterator.unwrap_or_default();
     if request.dry_run == Some(true) {
@@ -96,26 +97,37 @@ pub(super) async fn get_records(
     let page = engine
         .records(&token, limit.unwrap_or(GET_RECORDS_MAX_COUNT))
         .await?;
-    Ok(response(page))
+    Ok(page)
 }
 
-fn response(page: Page) -> GetRecordsResponse {
-    GetRecordsResponse {
-        records: page.records.into_iter().map(record).collect(),
-        millis_behind_latest: Some(page.millis_behind_latest),
-        child_shards: children(&page.children),
-        next_shard_iterator: page.next_iterator,
+impl Output for Page {
+    fn encode(self: Box<Self>, encoding: Encoding) -> Result<Encoded, ApiError> {
+        let answer = GetRecordsResponse {
+            records: Vec::new(),
+            millis_behind_latest: Some(self.millis_behind_latest),
+            child_shards: children(&self.children),
+            next_shard_iterator: self.next_iterator,
+        };
+        Encoded::with_records(&answer, self.records, encoding)
+    }
+
+    fn is_piecewise(&self) -> bool {
+        true
+    }
+
+    fn max_bytes(&self) -> usize {
+        of_records(&self.records) + of_items(self.children.len())
     }
 }
 
 /// A record as it is shown.
-pub(super) fn record(record: ReadRecord) -> Record {
-    Record {
+pub(super) fn shown(record: &ReadRecord) -> RecordView<'_> {
+    RecordView {
         sequence_number: record.sequence,
-        approximate_arrival_timestamp: Some(Timestamp::from_millis(record.arrival_ms)),
-        partition_key: record.partition_key().to_owned(),
-        data: record.data,
-        encryption_type: record.encrypted.then_some(EncryptionType::Kms),
+        approximate_arrival_timestamp: Timestamp::from_millis(record.arrival_ms),
+        partition_key: record.partition_key(),
+        data: record.data(),
+        encryption_type: record.encrypted.then_some("KMS"),
     }
 }
 

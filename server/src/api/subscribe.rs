@@ -1,9 +1,11 @@
 //! SubscribeToShard: a subscription becomes events that are ready to be sent.
 
 use crate::api::consumer::parse_consumer;
+use crate::api::output::Encoded;
 use crate::api::{encode, named, read};
 use crate::engine::{Engine, Error, Pushed, Start, Subscription};
 use crate::error::{ApiError, SequenceFault};
+use bytes::Bytes;
 use millstream_wire::shapes::{
     ShardIteratorType, StartingPosition, SubscribeToShardEvent, SubscribeToShardRequest,
 };
@@ -23,9 +25,9 @@ pub struct Events {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// An event of this name.
-    Event(&'static str, Vec<u8>),
+    Event(&'static str, Bytes),
     /// A failure of this name; nothing follows it.
-    Exception(&'static str, Vec<u8>),
+    Exception(&'static str, Bytes),
 }
 
 #[derive(Debug, Serialize)]
@@ -66,13 +68,13 @@ impl Events {
         let outcome = self.subscription.next().await?;
         let encoded = outcome
             .map_err(ApiError::from)
-            .and_then(|pushed| encode(&event(pushed), self.encoding));
+            .and_then(|pushed| event(pushed, self.encoding));
         match encoded {
             Ok(payload) => Some(Event::Event("SubscribeToShardEvent", payload)),
             Err(error) => {
                 let message = error.message;
                 let payload = encode(&Failure { message }, self.encoding).unwrap_or_default();
-                Some(Event::Exception(exception(error.code), payload))
+                Some(Event::Exception(exception(error.code), payload.into()))
             }
         }
     }
@@ -86,13 +88,15 @@ fn exception(code: ErrorCode) -> &'static str {
     }
 }
 
-fn event(pushed: Pushed) -> SubscribeToShardEvent {
-    SubscribeToShardEvent {
+fn event(pushed: Pushed, encoding: Encoding) -> Result<Bytes, ApiError> {
+    let answer = SubscribeToShardEvent {
         continuation_sequence_number: pushed.continuation.map(|number| number.to_string()),
         millis_behind_latest: pushed.millis_behind_latest,
         child_shards: read::children(&pushed.children),
-        records: pushed.records.into_iter().map(read::record).collect(),
-    }
+        records: Vec::new(),
+    };
+    let encoded = Encoded::with_records(&answer, pushed.records, encoding)?;
+    Ok(encoded.into_bytes())
 }
 
 pub(super) async fn subscribe(

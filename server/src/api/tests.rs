@@ -70,7 +70,7 @@ impl Service {
         let Answer::Body(body) = answer else {
             panic!("{operation} gave events");
         };
-        Ok(match body.encode()?.as_slice() {
+        Ok(match &body.encode()?.into_bytes()[..] {
             [] => Value::Null,
             json => serde_json::from_slice(json).unwrap(),
         })

@@ -6,7 +6,6 @@ use crate::engine::put::sequence_number;
 use crate::engine::throttle::Throttled;
 use crate::engine::{Engine, Error};
 use crate::log::{self, ReadLimit, Tail};
-use bytes::Bytes;
 use millstream_wire::limits::{GET_RECORDS_MAX_BYTES, GET_RECORDS_MAX_COUNT};
 use millstream_wire::sequence::Parts;
 use millstream_wire::{SequenceNumber, ShardId, StreamArn};
@@ -37,14 +36,17 @@ pub struct ReadRecord {
     record: log::ReadRecord,
     /// Whether the stream was encrypted when it arrived.
     pub encrypted: bool,
-    /// The payload.
-    pub data: Bytes,
 }
 
 impl ReadRecord {
     /// The producer's key.
     pub fn partition_key(&self) -> &str {
         self.record.partition_key()
+    }
+
+    /// The payload.
+    pub fn data(&self) -> &[u8] {
+        &self.record.data
     }
 }
 
@@ -254,7 +256,6 @@ impl Engine {
             sequence: sequence_number(shard, record.counter, record.time_ms),
             arrival_ms: record.time_ms,
             encrypted: stream.options.key_at(record.time_ms).is_some(),
-            data: record.data.clone(),
             record,
         });
         Ok(Slice {

@@ -210,7 +210,7 @@ async fn s2_sequence_numbers_increase_and_reads_return_them() {
     assert!(
         records
             .iter()
-            .all(|r| r.partition_key() == "a" && &r.data[..] == b"x")
+            .all(|r| r.partition_key() == "a" && r.data() == b"x")
     );
 }
 
@@ -347,7 +347,7 @@ async fn latest_sees_what_comes_after_it_and_at_timestamp_what_came_since() {
     put_one(&engine, "a", b"2").await;
     let page = engine.records(&latest, 10).await.unwrap();
     assert_eq!(
-        page.records.iter().map(|r| &r.data[..]).collect::<Vec<_>>(),
+        page.records.iter().map(|r| r.data()).collect::<Vec<_>>(),
         [b"2"]
     );
     let since = Start::AtTimestamp(NOW_MS + 1);

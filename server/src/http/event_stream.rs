@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::budget::AnswerBudget;
 use super::request::Client;
 use super::unwritten::Pieces;
-use crate::api::{Event, Events};
+use crate::api::{Encoded, Event, Events};
 
 /// The content type of the whole answer.
 pub(super) const CONTENT_TYPE: &str = "application/vnd.amazon.eventstream";
@@ -122,7 +122,13 @@ async fn next_frame(mut source: Box<Source>) -> Option<(Box<Source>, Pieces)> {
         };
         let unused = permit.num_permits().saturating_sub(bytes.len());
         drop(permit.split(unused));
-        Some(source.client.peer.unwritten.hold(bytes, permit))
+        Some(
+            source
+                .client
+                .peer
+                .unwritten
+                .hold(Encoded::whole(bytes), permit),
+        )
     };
     let pieces = tokio::select! {
         () = shutdown.cancelled() => None,
@@ -137,14 +143,14 @@ fn frame(
     encoding: Encoding,
     message_type: &'static str,
     name: &'static str,
-    payload: Vec<u8>,
+    payload: impl Into<Bytes>,
 ) -> Vec<u8> {
     let name_header = match message_type {
         "exception" => ":exception-type",
         _ => ":event-type",
     };
     let text = |value: &'static str| HeaderValue::String(value.into());
-    let message = Message::new(payload)
+    let message = Message::new(payload.into())
         .add_header(Header::new(":message-type", text(message_type)))
         .add_header(Header::new(name_header, text(name)))
         .add_header(Header::new(":content-type", text(encoding.content_type())));

@@ -30,8 +30,8 @@ use crate::error::ApiError;
 /// How long a refused body is still read.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
-/// An answer that may be larger is encoded on a thread of its own: it takes milliseconds, and other
-/// connections wait for the threads that serve them.
+/// An answer that may be larger and is encoded at once is encoded on a thread of its own: it takes milliseconds, and
+/// other connections wait for the threads that serve them.
 const ENCODED_ASIDE_BYTES: usize = 1024 * 1024;
 
 /// What all requests of a server share.
@@ -225,6 +225,7 @@ impl<D: Dispatch> Shared<D> {
     /// An encoded answer within the budget: its share is taken before it is encoded.
     async fn written(&self, body: Unencoded, client: &Client) -> Result<Pieces, ApiError> {
         let most = body.max_bytes();
+        let aside = most > ENCODED_ASIDE_BYTES && body.is_encoded_at_once();
         let wait = self.config.admission_wait;
         let permit = self.answers.admit(most, wait).await;
         let mut permit = permit.ok_or_else(ApiError::overloaded)?;
@@ -234,7 +235,7 @@ impl<D: Dispatch> Shared<D> {
             drop(permit.split(unused));
             Ok((bytes, permit))
         };
-        let (bytes, permit) = if most > ENCODED_ASIDE_BYTES {
+        let (bytes, permit) = if aside {
             let encoded = tokio::task::spawn_blocking(encode).await;
             // It panicked, which the log has seen.
             encoded.unwrap_or_else(|_| Err(ApiError::internal()))?

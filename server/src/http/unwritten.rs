@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use crate::api::Encoded;
+
 /// Bytes that are handed to the connection at a time: it asks for more when it has room again.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -27,21 +29,20 @@ struct Answers {
 
 impl Unwritten {
     /// Bytes that keep their permit until the last of them is written.
-    pub(super) fn hold(self: &Arc<Self>, bytes: Vec<u8>, permit: OwnedSemaphorePermit) -> Pieces {
+    pub(super) fn hold(self: &Arc<Self>, rest: Encoded, permit: OwnedSemaphorePermit) -> Pieces {
         let mut answers = self.lock();
         let id = answers.next_id;
         answers.next_id += 1;
         answers.taken_at.insert(id, Instant::now());
         drop(answers);
         let held = Held {
-            bytes,
             id,
             unwritten: Arc::clone(self),
             _permit: permit,
         };
         Pieces {
-            rest: Bytes::from_owner(held),
-            held: Some((Arc::clone(self), id)),
+            rest,
+            held: Some(Arc::new(held)),
         }
     }
 
@@ -60,14 +61,21 @@ impl Unwritten {
     }
 }
 
+/// An answer under way, as long as anything of it is.
+#[derive(Debug)]
 struct Held {
-    bytes: Vec<u8>,
     id: u64,
     unwritten: Arc<Unwritten>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl AsRef<[u8]> for Held {
+/// A piece that keeps its answer under way.
+struct Piece {
+    bytes: Bytes,
+    _held: Arc<Held>,
+}
+
+impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -82,16 +90,16 @@ impl Drop for Held {
 /// Bytes on their way to a client, handed out in pieces.
 #[derive(Debug)]
 pub(super) struct Pieces {
-    rest: Bytes,
+    rest: Encoded,
     /// Where it is noted that a piece was taken; not for what is too small to matter.
-    held: Option<(Arc<Unwritten>, u64)>,
+    held: Option<Arc<Held>>,
 }
 
 impl Pieces {
     /// Bytes that nobody counts.
     pub(super) fn uncounted(bytes: Bytes) -> Pieces {
         Pieces {
-            rest: bytes,
+            rest: Encoded::whole(bytes),
             held: None,
         }
     }
@@ -102,13 +110,22 @@ impl Pieces {
 
     /// The next piece, if there is one more.
     pub(super) fn next(&mut self) -> Option<Bytes> {
-        if let Some((unwritten, id)) = &self.held
-            && let Some(taken_at) = unwritten.lock().taken_at.get_mut(id)
+        if let Some(held) = &self.held
+            && let Some(taken_at) = held.unwritten.lock().taken_at.get_mut(&held.id)
         {
             *taken_at = Instant::now();
         }
-        let len = self.rest.len().min(PIECE_BYTES);
-        (len > 0).then(|| self.rest.split_to(len))
+        let bytes = self.rest.next_piece(PIECE_BYTES)?;
+        // With the last one the rest has nothing more to keep.
+        let held = if self.rest.len() == 0 {
+            self.held.take()
+        } else {
+            self.held.clone()
+        };
+        Some(match held {
+            Some(held) => Bytes::from_owner(Piece { bytes, _held: held }),
+            None => bytes,
+        })
     }
 }
 
@@ -125,7 +142,7 @@ mod tests {
         let hold = async |len: usize| {
             let count = u32::try_from(len).unwrap();
             let permit = Arc::clone(&budget).acquire_many_owned(count).await.unwrap();
-            unwritten.hold(vec![7; len], permit)
+            unwritten.hold(Encoded::whole(vec![7; len]), permit)
         };
         assert_eq!(unwritten.longest(), Duration::ZERO);
         let mut first = hold(150_000).await;

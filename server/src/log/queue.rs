@@ -89,6 +89,8 @@ pub(crate) struct Queue<M> {
 struct State<M> {
     entries: VecDeque<Entry<M>>,
     closed: bool,
+    /// The committer waits and has not been woken yet. To wake it is a system call, also when it is at work.
+    waits: bool,
 }
 
 impl<M> Queue<M> {
@@ -99,6 +101,7 @@ impl<M> Queue<M> {
             state: Mutex::new(State {
                 entries: VecDeque::new(),
                 closed: false,
+                waits: false,
             }),
             changed: Condvar::new(),
             budget: Arc::new(Semaphore::new(queue_bytes)),
@@ -126,8 +129,11 @@ impl<M> Queue<M> {
             len_bytes,
             permit,
         });
+        let waits = std::mem::take(&mut state.waits);
         drop(state);
-        self.changed.notify_one();
+        if waits {
+            self.changed.notify_one();
+        }
         Ok(())
     }
 
@@ -162,6 +168,7 @@ impl<M> Queue<M> {
             if state.closed {
                 return Drained::Closed;
             }
+            state.waits = true;
             let Some(patience) = patience else {
                 state = self
                     .changed
@@ -173,9 +180,11 @@ impl<M> Queue<M> {
             let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             state = guard;
             if timeout.timed_out() && state.entries.is_empty() && !state.closed {
+                state.waits = false;
                 return Drained::Idle;
             }
         }
+        state.waits = false;
         let mut taken = Vec::new();
         let mut taken_bytes = 0;
         while let Some(entry) = state.entries.front() {

@@ -86,6 +86,7 @@ mod pattern;
 mod put;
 mod queue;
 mod read;
+mod records;
 mod resource;
 mod settings;
 mod shard;
@@ -134,6 +135,7 @@ pub use read::{
     ChildShard, GetRecordsRequest, GetRecordsResponse, GetShardIteratorRequest,
     GetShardIteratorResponse, Record,
 };
+pub use records::RecordView;
 pub use resource::{
     DeleteResourcePolicyRequest, GetResourcePolicyRequest, GetResourcePolicyResponse,
     ListTagsForResourceRequest, ListTagsForResourceResponse, PutResourcePolicyRequest,

@@ -9,8 +9,9 @@ use super::constraint::{
 use super::lenient;
 use super::open_enum::EncryptionType;
 use super::validate::Declared;
-use super::value::{Blob, Text};
+use super::value::{self, Blob, Text};
 use crate::limits::PUT_RECORDS_MAX_COUNT;
+use crate::{SequenceNumber, ShardId};
 
 shape! {
     /// Puts one record.
@@ -50,9 +51,11 @@ shape! {
 #[serde(rename_all = "PascalCase")]
 pub struct PutRecordResponse {
     /// Its shard.
-    pub shard_id: String,
+    #[serde(with = "value::as_text")]
+    pub shard_id: ShardId,
     /// Its sequence number.
-    pub sequence_number: String,
+    #[serde(with = "value::as_text")]
+    pub sequence_number: SequenceNumber,
     /// How it is encrypted at rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_type: Option<EncryptionType>,
@@ -119,11 +122,19 @@ pub struct PutRecordsResponse {
 #[serde(rename_all = "PascalCase")]
 pub struct PutRecordsResultEntry {
     /// Its sequence number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sequence_number: Option<String>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "value::optional_text"
+    )]
+    pub sequence_number: Option<SequenceNumber>,
     /// Its shard.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shard_id: Option<String>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "value::optional_text"
+    )]
+    pub shard_id: Option<ShardId>,
     /// `ProvisionedThroughputExceededException` or `InternalFailure`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_code: Option<String>,

@@ -3,6 +3,7 @@
 //! Source: kinesalite's tests, whose texts were compared with AWS.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::constraint::{Constraint, Kind, Member};
 use super::value::{Blob, Text, Timestamp};
@@ -34,8 +35,8 @@ pub enum View<'v> {
     Structure(&'v dyn Shape),
 }
 
-impl std::fmt::Debug for View<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown(&super::constraint::INTEGER))
     }
 }
@@ -69,7 +70,7 @@ pub trait Declared: Shape {
 /// Checks `shape` against its table; the message is the whole text of a `ValidationException`.
 pub(crate) fn validate(shape: &dyn Shape) -> Result<(), String> {
     let mut found = Violations::default();
-    found.structure("", shape);
+    found.structure(Path::Root, shape);
     let count = found.0.len();
     if count == 0 {
         return Ok(());
@@ -81,29 +82,44 @@ pub(crate) fn validate(shape: &dyn Shape) -> Result<(), String> {
     ))
 }
 
+/// Where a member stands. It becomes a text in a message only: most requests have nothing wrong.
+#[derive(Clone, Copy)]
+enum Path<'p> {
+    Root,
+    Member(&'p Path<'p>, &'static str),
+    /// Counted from 1.
+    Item(&'p Path<'p>, usize),
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Root => Ok(()),
+            Path::Member(Path::Root, name) => f.write_str(&lower_first(name)),
+            Path::Member(parent, name) => write!(f, "{parent}.{}", lower_first(name)),
+            Path::Item(list, index) => write!(f, "{list}.{index}.member"),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Violations(Vec<String>);
 
 impl Violations {
-    fn structure(&mut self, path: &str, shape: &dyn Shape) {
+    fn structure(&mut self, path: Path<'_>, shape: &dyn Shape) {
         shape.each_member(&mut |member, value| {
-            let name = lower_first(member.name);
-            let path = if path.is_empty() {
-                name
-            } else {
-                format!("{path}.{name}")
-            };
+            let path = Path::Member(&path, member.name);
             match (value, member.required) {
                 (View::Null, true) => {
-                    self.add(value, member.constraint, &path, "Member must not be null");
+                    self.add(value, member.constraint, path, "Member must not be null");
                 }
                 (View::Null, false) => {}
-                _ => self.value(&path, value, member.constraint),
+                _ => self.value(path, value, member.constraint),
             }
         });
     }
 
-    fn value(&mut self, path: &str, value: View<'_>, constraint: &Constraint) {
+    fn value(&mut self, path: Path<'_>, value: View<'_>, constraint: &Constraint) {
         for text in violations_of(value, constraint) {
             self.add(value, constraint, path, &text);
         }
@@ -143,7 +159,7 @@ impl Violations {
     /// Structures are checked one by one; texts are answered for together, at the list's own name.
     fn items(
         &mut self,
-        path: &str,
+        path: Path<'_>,
         value: View<'_>,
         items: &dyn List,
         of: (&Constraint, &Constraint),
@@ -154,7 +170,7 @@ impl Violations {
             index += 1;
             match item {
                 View::Structure(shape) if self.0.len() < MAX_VIOLATIONS => {
-                    self.structure(&format!("{path}.{index}.member"), shape);
+                    self.structure(Path::Item(&path, index), shape);
                 }
                 View::Text(_) => fits &= violations_of(item, item_constraint).is_empty(),
                 _ => {}
@@ -166,7 +182,7 @@ impl Violations {
         }
     }
 
-    fn add(&mut self, value: View<'_>, constraint: &Constraint, path: &str, what: &str) {
+    fn add(&mut self, value: View<'_>, constraint: &Constraint, path: Path<'_>, what: &str) {
         if self.0.len() < MAX_VIOLATIONS {
             let shown = match value {
                 View::Null => "null".to_owned(),

@@ -256,6 +256,32 @@ pub(crate) mod as_text {
     }
 }
 
+/// The same for a member that may be missing; it is not written then.
+pub(crate) mod optional_text {
+    use super::{Deserializer, Serializer, as_text, de, fmt};
+    use std::str::FromStr;
+
+    pub(crate) fn serialize<T: fmt::Display, S: Serializer>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => as_text::serialize(value, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+    where
+        T: FromStr<Err: fmt::Display>,
+        D: Deserializer<'de>,
+    {
+        let text: Option<super::Text<'de>> = de::Deserialize::deserialize(deserializer)?;
+        let parsed = text.map(|text| text.parse().map_err(de::Error::custom));
+        parsed.transpose()
+    }
+}
+
 /// A point in time, in milliseconds since 1970. JSON has it as seconds with a fraction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {

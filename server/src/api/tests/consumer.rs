@@ -40,7 +40,9 @@ impl Fixture {
             request_id: String::new(),
         };
         match self.api.dispatch(call).await? {
-            Answer::Body(body) => Ok(String::from_utf8(body.encode()?).unwrap()),
+            Answer::Body(body) => {
+                Ok(String::from_utf8(body.encode()?.into_bytes().to_vec()).unwrap())
+            }
             Answer::Events(_) => panic!("{operation} gave events"),
         }
     }

@@ -205,7 +205,7 @@ async fn each_account_and_region_has_streams_of_its_own_and_an_arn_names_any() {
             request_id: String::new(),
         };
         match service.api.dispatch(call).await.unwrap() {
-            Answer::Body(body) => match body.encode().unwrap().as_slice() {
+            Answer::Body(body) => match &body.encode().unwrap().into_bytes()[..] {
                 [] => Value::Null,
                 json => serde_json::from_slice(json).unwrap(),
             },

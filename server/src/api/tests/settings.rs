@@ -54,7 +54,7 @@ impl Api {
         let answer = run(engine, operation, caller, body);
         let encoded = answer.await.and_then(|output| output.encode(encoding));
         encoded
-            .map(|body| String::from_utf8(body).unwrap())
+            .map(|body| String::from_utf8(body.into_bytes().to_vec()).unwrap())
             .map_err(|error| error.to_string())
     }
 

@@ -41,7 +41,7 @@ async fn event(subscription: &mut Subscription) -> Pushed {
 }
 
 fn data(pushed: &Pushed) -> Vec<String> {
-    let text = |record: &ReadRecord| String::from_utf8(record.data.to_vec()).unwrap();
+    let text = |record: &ReadRecord| String::from_utf8(record.data().to_vec()).unwrap();
     pushed.records.iter().map(text).collect()
 }
 

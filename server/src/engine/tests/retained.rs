@@ -137,7 +137,7 @@ impl Run {
         let listed: Vec<u32> = stream.listed_shards(now_ms).map(|one| one.index).collect();
         for shard in listed {
             for record in read_all(&self.engine, shard).await.0 {
-                let number = record.data.first_chunk().map(|n| u32::from_be_bytes(*n));
+                let number = record.data().first_chunk().map(|n| u32::from_be_bytes(*n));
                 let twice = served.insert(number.unwrap(), record.arrival_ms);
                 assert_eq!(twice, None, "served twice");
             }
