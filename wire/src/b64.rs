@@ -41,12 +41,13 @@ impl Base64Error {
 }
 
 /// Bytes that `text` decodes to if it is Base64 at all. Looks at its length and padding only.
-pub fn decoded_len(text: &str) -> usize {
+pub fn decoded_len(text: impl AsRef<[u8]>) -> usize {
+    let text = text.as_ref();
     let padding = text
-        .bytes()
+        .iter()
         .rev()
         .take(2)
-        .take_while(|byte| *byte == b'=')
+        .take_while(|byte| **byte == b'=')
         .count();
     (text.len() / 4 * 3).saturating_sub(padding)
 }
@@ -55,8 +56,9 @@ pub fn decoded_len(text: &str) -> usize {
 ///
 /// # Errors
 /// Says what is wrong with it.
-pub fn check(text: &str) -> Result<(), Base64Error> {
-    STANDARD.check(text.as_bytes()).map_err(|_| diagnose(text))
+pub fn check(text: impl AsRef<[u8]>) -> Result<(), Base64Error> {
+    let text = text.as_ref();
+    STANDARD.check(text).map_err(|_| diagnose(text))
 }
 
 /// Decodes `text` into `buffer`, which must be exactly [`decoded_len`] bytes long.
@@ -64,14 +66,15 @@ pub fn check(text: &str) -> Result<(), Base64Error> {
 /// # Errors
 /// Says what is wrong with the text, or that the buffer has another length; the buffer's content is
 /// then unspecified.
-pub fn decode_into(text: &str, buffer: &mut [u8]) -> Result<(), Base64Error> {
+pub fn decode_into(text: impl AsRef<[u8]>, buffer: &mut [u8]) -> Result<(), Base64Error> {
+    let text = text.as_ref();
     let (needed, given) = (decoded_len(text), buffer.len());
     if needed != given {
         check(text)?;
         return Err(Base64Error::Buffer { needed, given });
     }
     STANDARD
-        .decode(text.as_bytes(), buffer.as_out())
+        .decode(text, buffer.as_out())
         .map_err(|_| diagnose(text))?;
     Ok(())
 }
@@ -80,9 +83,10 @@ pub fn decode_into(text: &str, buffer: &mut [u8]) -> Result<(), Base64Error> {
 ///
 /// # Errors
 /// Says what is wrong with the text.
-pub fn decode(text: &str) -> Result<Bytes, Base64Error> {
+pub fn decode(text: impl AsRef<[u8]>) -> Result<Bytes, Base64Error> {
+    let text = text.as_ref();
     STANDARD
-        .decode_to_vec(text.as_bytes())
+        .decode_to_vec(text)
         .map(Bytes::from)
         .map_err(|_| diagnose(text))
 }
@@ -113,7 +117,8 @@ impl fmt::Display for Encoded<'_> {
     }
 }
 
-fn diagnose(text: &str) -> Base64Error {
+fn diagnose(text: &[u8]) -> Base64Error {
+    let text = &*String::from_utf8_lossy(text);
     let length = text.encode_utf16().count();
     if !length.is_multiple_of(4) {
         return Base64Error::Length(length);

@@ -183,9 +183,35 @@ impl FromStr for ConsumerArn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u32);
 
+impl ShardId {
+    /// Its text, nothing allocated.
+    pub(crate) fn text(self) -> ShardIdText {
+        let mut text = *b"shardId-000000000000";
+        let mut index = self.0;
+        for digit in text.iter_mut().rev() {
+            if index == 0 {
+                break;
+            }
+            *digit = b'0' + u8::try_from(index % 10).unwrap_or_default();
+            index /= 10;
+        }
+        ShardIdText(text)
+    }
+}
+
+/// A shard id's text: `shardId-` and twelve digits.
+#[derive(Clone, Copy)]
+pub(crate) struct ShardIdText([u8; 20]);
+
+impl ShardIdText {
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for ShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "shardId-{:012}", self.0)
+        f.write_str(self.text().as_str())
     }
 }
 

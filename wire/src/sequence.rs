@@ -206,10 +206,17 @@ impl Digits {
     /// Writes `value` before what is there, padded to `width` digits.
     fn prepend(&mut self, mut value: u64, width: usize) {
         let end = self.start;
-        while value > 0 {
+        let digit = |value: u64| b'0' + u8::try_from(value % 10).unwrap_or_default();
+        while value >= 10 {
+            self.start -= 2;
+            let two = value % 100;
+            self.text[self.start] = digit(two / 10);
+            self.text[self.start + 1] = digit(two);
+            value /= 100;
+        }
+        if value > 0 {
             self.start -= 1;
-            self.text[self.start] = b'0' + u8::try_from(value % 10).unwrap_or_default();
-            value /= 10;
+            self.text[self.start] = digit(value);
         }
         let padded = end.saturating_sub(width);
         while self.start > padded {

@@ -6,6 +6,7 @@ mod latency;
 mod output;
 mod put;
 mod read;
+mod request_id;
 mod resource;
 mod settings;
 mod shard;
@@ -19,6 +20,7 @@ mod unsupported;
 
 pub use latency::{LATENCY_MAX_MS, Latency};
 pub use output::{Encoded, Unencoded};
+pub use request_id::RequestId;
 pub use subscribe::{Event, Events};
 
 use crate::api::output::{Output, answer, encode};
@@ -41,7 +43,7 @@ pub struct Call {
     /// Who asks.
     pub caller: Caller,
     /// The id in the answer's `x-amzn-RequestId`, for the log.
-    pub request_id: String,
+    pub request_id: RequestId,
 }
 
 /// Who asks, and where: names are looked up in the caller's account and region.
@@ -127,7 +129,7 @@ impl Dispatch for Api {
         if let Err(error) = &answer
             && error.code == millstream_wire::ErrorCode::InternalFailure
         {
-            tracing::error!(request_id = call.request_id, operation = %call.operation, "failed");
+            tracing::error!(request_id = %call.request_id, operation = %call.operation, "failed");
         }
         answer
     }

@@ -64,7 +64,7 @@ impl Service {
                 account: "000000000000".parse().unwrap(),
                 region: "us-east-1".parse().unwrap(),
             },
-            request_id: String::new(),
+            request_id: crate::api::RequestId::random(),
         };
         let answer = self.api.dispatch(call).await?;
         let Answer::Body(body) = answer else {

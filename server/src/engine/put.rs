@@ -197,7 +197,8 @@ impl Group {
             .iter()
             .map(|&entry| entries[entry].counted_bytes())
             .sum();
-        let mut batch = RecordBatch::with_capacity(bytes);
+        let heads = self.entries.len() * RecordBatch::RECORD_HEAD_BYTES;
+        let mut batch = RecordBatch::with_capacity(bytes + heads);
         for &entry in &self.entries {
             let PutEntry {
                 partition_key,

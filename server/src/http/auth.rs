@@ -40,27 +40,24 @@ pub(super) fn signer(headers: &HeaderMap, query: Option<&str>) -> Result<Signer,
 }
 
 fn header_credential(header: &str, dated: bool) -> Result<String, ApiError> {
-    let part = |name: &str| {
-        let parts = header
-            .split([',', ' '])
-            .skip(1)
-            .filter_map(|part| part.split_once('='));
+    const NAMES: [&str; 3] = ["Credential", "Signature", "SignedHeaders"];
+    let mut values = [""; NAMES.len()];
+    let parts = header.split([',', ' ']).skip(1);
+    for (name, value) in parts.filter_map(|part| part.split_once('=')) {
         // The last one counts where a part is given twice.
-        let value = parts
-            .filter(|(key, _)| *key == name)
-            .last()
-            .map(|(_, value)| value);
-        value.filter(|value| !value.is_empty())
-    };
-    let names = ["Credential", "Signature", "SignedHeaders"];
-    let missing: Vec<&str> = names
-        .into_iter()
-        .filter(|name| part(name).is_none())
-        .collect();
-    match part("Credential") {
-        Some(credential) if missing.is_empty() && dated => Ok(credential.to_owned()),
-        _ => Err(ApiError::incomplete_header(&missing, !dated, header)),
+        if let Some(at) = NAMES.iter().position(|known| *known == name) {
+            values[at] = value;
+        }
     }
+    if dated && values.iter().all(|value| !value.is_empty()) {
+        return Ok(values[0].to_owned());
+    }
+    let missing = NAMES
+        .into_iter()
+        .zip(values)
+        .filter(|(_, value)| value.is_empty());
+    let missing: Vec<&str> = missing.map(|(name, _)| name).collect();
+    Err(ApiError::incomplete_header(&missing, !dated, header))
 }
 
 fn query_credential(query: &Query<'_>) -> Result<String, ApiError> {

@@ -195,14 +195,14 @@ impl<D: Dispatch> Shared<D> {
             encoding,
             body,
             caller,
-            request_id: head.request_id.clone(),
+            request_id: head.request_id,
         })
     }
 
     async fn run(&self, head: &Head, call: Call, client: Client) -> Answer {
         let operation = call.operation;
         let faulty = || {
-            tracing::error!(request_id = head.request_id, %operation, "the operation panicked");
+            tracing::error!(request_id = %head.request_id, %operation, "the operation panicked");
             ApiError::internal()
         };
         let outcome = caught(async { self.dispatch.dispatch(call).await }).await;

@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 
 use super::event_stream::{self, EventBody};
 use super::unwritten::Pieces;
+use crate::api::RequestId;
 use crate::error::ApiError;
 
 /// An answer.
@@ -30,7 +31,7 @@ const EXPOSED: &str = "x-amzn-RequestId,x-amzn-ErrorType,x-amz-request-id,x-amz-
 #[derive(Debug)]
 pub(super) struct Head {
     /// The id in `x-amzn-RequestId`.
-    pub(super) request_id: String,
+    pub(super) request_id: RequestId,
     /// How the request is encoded, as far as it says so.
     encoding: Encoding,
     has_origin: bool,
@@ -40,7 +41,7 @@ impl Head {
     /// For a request with these headers.
     pub(super) fn new(headers: &HeaderMap) -> Head {
         Head {
-            request_id: random_uuid(),
+            request_id: RequestId::random(),
             encoding: Encoding::from_content_type(content_type(headers)).unwrap_or_default(),
             has_origin: headers.contains_key(header::ORIGIN),
         }
@@ -51,7 +52,7 @@ impl Head {
         let mut answer = Response::new(Either::Left(Whole(body)));
         *answer.status_mut() = status;
         let headers = answer.headers_mut();
-        insert(headers, REQUEST_ID, &self.request_id);
+        insert(headers, REQUEST_ID, self.request_id.as_str());
         let mut id_2 = [0; 72];
         fastrand::fill(&mut id_2);
         insert(headers, ID_2, &b64::encode(&id_2));
@@ -238,15 +239,4 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
-}
-
-/// A random UUID (version 4). It names a request in the log; nothing depends on it being unguessable.
-fn random_uuid() -> String {
-    let bits = fastrand::u128(..) & !(0xf << 76) & !(0x3 << 62) | 4 << 76 | 2 << 62;
-    let hex = format!("{bits:032x}");
-    let (time, rest) = hex.split_at(8);
-    let (mid, rest) = rest.split_at(4);
-    let (high, rest) = rest.split_at(4);
-    let (clock, node) = rest.split_at(4);
-    format!("{time}-{mid}-{high}-{clock}-{node}")
 }

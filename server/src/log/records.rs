@@ -36,7 +36,10 @@ impl RecordBatch {
         RecordBatch::default()
     }
 
-    /// An empty batch with room for so many bytes of keys, data and 7 bytes per record.
+    /// What a record takes beside its key and its data.
+    pub const RECORD_HEAD_BYTES: usize = 7;
+
+    /// An empty batch with room for so many bytes of keys, data and heads.
     pub fn with_capacity(bytes: usize) -> Self {
         RecordBatch {
             bytes: Vec::with_capacity(bytes),

@@ -51,10 +51,10 @@ shape! {
 #[serde(rename_all = "PascalCase")]
 pub struct PutRecordResponse {
     /// Its shard.
-    #[serde(with = "value::as_text")]
+    #[serde(with = "value::place")]
     pub shard_id: ShardId,
     /// Its sequence number.
-    #[serde(with = "value::as_text")]
+    #[serde(with = "value::place")]
     pub sequence_number: SequenceNumber,
     /// How it is encrypted at rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,14 +125,14 @@ pub struct PutRecordsResultEntry {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        with = "value::optional_text"
+        with = "value::optional_place"
     )]
     pub sequence_number: Option<SequenceNumber>,
     /// Its shard.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        with = "value::optional_text"
+        with = "value::optional_place"
     )]
     pub shard_id: Option<ShardId>,
     /// `ProvisionedThroughputExceededException` or `InternalFailure`.

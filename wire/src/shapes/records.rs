@@ -12,7 +12,7 @@ use crate::{Encoding, SequenceNumber, b64, cbor};
 #[serde(rename_all = "PascalCase")]
 pub struct RecordView<'r> {
     /// Its place in the shard.
-    #[serde(serialize_with = "digits")]
+    #[serde(serialize_with = "value::place::serialize")]
     pub sequence_number: SequenceNumber,
     /// When it arrived.
     pub approximate_arrival_timestamp: Timestamp,
@@ -25,10 +25,6 @@ pub struct RecordView<'r> {
     /// How it is encrypted at rest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encryption_type: Option<&'static str>,
-}
-
-fn digits<S: Serializer>(number: &SequenceNumber, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(number.digits().as_str())
 }
 
 #[expect(

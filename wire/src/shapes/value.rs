@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
+use std::str::FromStr;
 
 use crate::b64::{self, Base64Error};
+use crate::{SequenceNumber, ShardId};
 
 /// A string that borrows from the request's body where it can.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,8 +93,8 @@ pub struct Blob<'a>(Form<'a>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Form<'a> {
-    /// Invariant: `b64::check` accepts it.
-    Base64(Text<'a>),
+    /// Invariant: `b64::check` accepts it, so it is ASCII.
+    Base64(Cow<'a, [u8]>),
     Slice(&'a [u8]),
     Shared(Bytes),
 }
@@ -103,7 +105,13 @@ impl<'a> Blob<'a> {
     /// # Errors
     /// Says why the text is not Base64.
     pub fn from_base64(text: impl Into<Text<'a>>) -> Result<Blob<'a>, Base64Error> {
-        let text = text.into();
+        match text.into().0 {
+            Cow::Borrowed(text) => Blob::of_base64(Cow::Borrowed(text.as_bytes())),
+            Cow::Owned(text) => Blob::of_base64(Cow::Owned(text.into_bytes())),
+        }
+    }
+
+    fn of_base64(text: Cow<'a, [u8]>) -> Result<Blob<'a>, Base64Error> {
         b64::check(&text)?;
         Ok(Blob(Form::Base64(text)))
     }
@@ -138,7 +146,7 @@ impl<'a> Blob<'a> {
     /// Whether it borrows, which one without escapes does.
     pub fn is_borrowed(&self) -> bool {
         match &self.0 {
-            Form::Base64(text) => text.is_borrowed(),
+            Form::Base64(text) => matches!(text, Cow::Borrowed(_)),
             Form::Slice(_) => true,
             Form::Shared(_) => false,
         }
@@ -170,7 +178,9 @@ impl From<Bytes> for Blob<'_> {
 impl Serialize for Blob<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            Form::Base64(text) if serializer.is_human_readable() => text.serialize(serializer),
+            Form::Base64(text) if serializer.is_human_readable() => {
+                serializer.serialize_str(std::str::from_utf8(text).unwrap_or_default())
+            }
             Form::Base64(_) => serializer.serialize_bytes(&self.to_bytes()),
             Form::Slice(bytes) => blob::write(bytes, serializer),
             Form::Shared(bytes) => blob::write(bytes, serializer),
@@ -180,7 +190,11 @@ impl Serialize for Blob<'_> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Blob<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct BlobVisitor;
+        /// In a text, bytes are what stands between the quotes: Base64, or refused. They are not looked at as
+        /// UTF-8 first, which takes as long as reading them.
+        struct BlobVisitor {
+            is_text: bool,
+        }
         impl<'de> Visitor<'de> for BlobVisitor {
             type Value = Blob<'de>;
 
@@ -197,18 +211,21 @@ impl<'de: 'a, 'a> Deserialize<'de> for Blob<'a> {
             }
 
             fn visit_borrowed_bytes<E: de::Error>(self, bytes: &'de [u8]) -> Result<Blob<'de>, E> {
+                if self.is_text {
+                    return Blob::of_base64(Cow::Borrowed(bytes)).map_err(E::custom);
+                }
                 Ok(Blob::from(bytes))
             }
 
             fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Blob<'de>, E> {
+                if self.is_text {
+                    return Blob::of_base64(Cow::Owned(bytes.to_vec())).map_err(E::custom);
+                }
                 Ok(Blob::from(Bytes::copy_from_slice(bytes)))
             }
         }
-        if deserializer.is_human_readable() {
-            deserializer.deserialize_str(BlobVisitor)
-        } else {
-            deserializer.deserialize_bytes(BlobVisitor)
-        }
+        let is_text = deserializer.is_human_readable();
+        deserializer.deserialize_bytes(BlobVisitor { is_text })
     }
 }
 
@@ -235,8 +252,7 @@ pub(crate) mod blob {
 
 /// Serde for a type that is its decimal or other text on the wire.
 pub(crate) mod as_text {
-    use super::{Deserialize, Deserializer, Serializer, Text, de, fmt};
-    use std::str::FromStr;
+    use super::{Deserialize, Deserializer, FromStr, Serializer, Text, de, fmt};
 
     pub(crate) fn serialize<T: fmt::Display, S: Serializer>(
         value: &T,
@@ -256,27 +272,64 @@ pub(crate) mod as_text {
     }
 }
 
-/// The same for a member that may be missing; it is not written then.
-pub(crate) mod optional_text {
-    use super::{Deserializer, Serializer, as_text, de, fmt};
-    use std::str::FromStr;
+/// A record's place: a text that is written without being allocated.
+pub(crate) trait Place: FromStr<Err: fmt::Display> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
+}
 
-    pub(crate) fn serialize<T: fmt::Display, S: Serializer>(
+impl Place for SequenceNumber {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.digits().as_str())
+    }
+}
+
+impl Place for ShardId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.text().as_str())
+    }
+}
+
+/// Serde for a [`Place`].
+pub(crate) mod place {
+    use super::{Deserializer, Place, Serializer, as_text};
+
+    pub(crate) fn serialize<T: Place, S: Serializer>(
+        value: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: Place,
+        D: Deserializer<'de>,
+    {
+        as_text::deserialize(deserializer)
+    }
+}
+
+/// Serde for a [`Place`] that may be missing; it is not written then.
+pub(crate) mod optional_place {
+    use super::{Deserialize, Deserializer, Place, Serializer, Text, de};
+
+    #[expect(clippy::ref_option, reason = "serde gives a reference to the member")]
+    pub(crate) fn serialize<T: Place, S: Serializer>(
         value: &Option<T>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         match value {
-            Some(value) => as_text::serialize(value, serializer),
+            Some(value) => value.serialize(serializer),
             None => serializer.serialize_none(),
         }
     }
 
     pub(crate) fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
     where
-        T: FromStr<Err: fmt::Display>,
+        T: Place,
         D: Deserializer<'de>,
     {
-        let text: Option<super::Text<'de>> = de::Deserialize::deserialize(deserializer)?;
+        let text = Option::<Text<'de>>::deserialize(deserializer)?;
         let parsed = text.map(|text| text.parse().map_err(de::Error::custom));
         parsed.transpose()
     }

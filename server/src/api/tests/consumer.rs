@@ -37,7 +37,7 @@ impl Fixture {
                 account: "000000000000".parse().unwrap(),
                 region: "us-east-1".parse().unwrap(),
             },
-            request_id: String::new(),
+            request_id: crate::api::RequestId::random(),
         };
         match self.api.dispatch(call).await? {
             Answer::Body(body) => {
@@ -247,7 +247,7 @@ async fn events_come_in_the_encoding_of_the_request() {
             account: "000000000000".parse().unwrap(),
             region: "us-east-1".parse().unwrap(),
         },
-        request_id: String::new(),
+        request_id: crate::api::RequestId::random(),
     };
     let Answer::Events(mut events) = on.api.dispatch(call).await.unwrap() else {
         panic!("a body");
