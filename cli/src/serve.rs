@@ -3,6 +3,7 @@
 use crate::settings::{Flags, LogFormat, Settings};
 use crate::{Failure, FailureKind};
 use millstream_server::{Server, StartError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{IsTerminal, Write};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -16,13 +17,33 @@ RUST_LOG chooses what is logged on standard error, for example RUST_LOG=debug.
 SIGTERM and SIGINT stop the server after what it has accepted; a second one stops it at once.
 Exit codes: 0 stopped as asked, 1 could not start or go on, 2 wrong settings, 3 unusable data directory.";
 
+/// Threads that read files and encode large answers: more wait for one. Each takes memory of its own while it does.
+const BLOCKING_THREADS: usize = 32;
+
 /// Serves until it is asked to stop.
 pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
     let settings = Settings::resolve(flags, &|name| std::env::var_os(name))?;
     start_logging(settings.log_format)?;
-    let runtime = tokio::runtime::Runtime::new()
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()
         .map_err(|error| Failure::runtime(format_args!("cannot start threads: {error}")))?;
     runtime.block_on(serve(settings, flags.stop_with_stdin))
+}
+
+/// As many connections as memory allows need as many files, and shells give few of those that they may.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        // There are fewer connections then.
+        tracing::warn!(%error, files = limit.current, "the limit of open files stays as it is");
+    }
 }
 
 /// Sends logs to standard error; `RUST_LOG` chooses them, `info` by default.

@@ -6,7 +6,7 @@ mod streams;
 use crate::Failure;
 use clap::{Args, ValueEnum};
 use millstream_server::{
-    Config, DataLocation, Durability, Latency, Limits, Probability, TlsSource,
+    Config, DataLocation, Durability, Latency, Limits, Memory, Probability, TlsSource,
 };
 use millstream_wire::{AccountId, Region};
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -60,6 +60,10 @@ struct Layer {
     #[arg(long, value_name = "aws|off")]
     #[serde(deserialize_with = "from_text")]
     limits: Option<LimitsMode>,
+    /// Memory for all that grows with load, as in `512MiB` or `2GiB` [default: 512MiB].
+    #[arg(long, value_name = "SIZE")]
+    #[serde(deserialize_with = "from_scalar")]
+    memory: Option<Memory>,
     /// Streams that exist when the server is ready, `NAME:SHARDS[:REGION],...`.
     #[arg(long, value_name = "NAME:SHARDS,...")]
     streams: Option<StreamList>,
@@ -349,6 +353,7 @@ impl Layer {
             ephemeral: self.ephemeral.or(other.ephemeral),
             durability: self.durability.or(other.durability),
             limits: self.limits.or(other.limits),
+            memory: self.memory.or(other.memory),
             streams: self.streams.or(other.streams),
             state_delay: self.state_delay.or(other.state_delay),
             error_probability: self.error_probability.or(other.error_probability),
@@ -392,6 +397,7 @@ impl Layer {
             streams: self.streams.map_or(defaults.streams, |list| list.0),
             allow_public: self.allow_public.unwrap_or(defaults.allow_public),
             tls,
+            memory: self.memory.unwrap_or(defaults.memory),
             log: defaults.log,
         };
         Ok(Settings {

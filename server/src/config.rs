@@ -3,6 +3,7 @@
 use crate::api::Latency;
 use crate::engine::{Limits, Probability};
 use crate::log::{Durability, LogConfig};
+use crate::memory::Memory;
 use millstream_wire::limits::{RECORD_DEFAULT_MAX_BYTES, RETENTION_DEFAULT_HOURS};
 use millstream_wire::{AccountId, Region, StreamName};
 use std::collections::BTreeMap;
@@ -43,7 +44,10 @@ pub struct Config {
     pub allow_public: bool,
     /// The certificate shown to clients that speak TLS on the same port, default one of its own.
     pub tls: TlsSource,
-    /// Sizes of the log.
+    /// Memory for all that grows with load, default 512 MiB, from 192 MiB. Raise it for more connections at a time, and for
+    /// readers that follow from further behind without reading files.
+    pub memory: Memory,
+    /// Sizes of the log that are not memory; the rest of it follows from `memory`.
     pub log: LogConfig,
 }
 
@@ -128,6 +132,7 @@ impl Default for Config {
             streams: Vec::new(),
             allow_public: false,
             tls: TlsSource::default(),
+            memory: Memory::default(),
             log: LogConfig::default(),
         }
     }

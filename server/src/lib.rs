@@ -16,6 +16,7 @@ pub mod engine;
 pub mod error;
 pub mod http;
 pub mod log;
+mod memory;
 mod start;
 pub mod tls;
 
@@ -23,4 +24,5 @@ pub use api::{LATENCY_MAX_MS, Latency};
 pub use config::{Config, DataLocation, StartStream, TlsSource};
 pub use engine::{Limits, Probability};
 pub use log::Durability;
+pub use memory::Memory;
 pub use start::{Server, StartError};

@@ -9,6 +9,7 @@ use crate::engine::catalog::{Catalog, StreamMode};
 use crate::engine::{self, Engine, NewStream};
 use crate::http;
 use crate::log::{self, Disk, Log, LogConfig, MemoryDisk, RealDisk};
+use crate::memory::Plan;
 use crate::tls::{self, Identity, TlsError};
 use millstream_wire::StreamArn;
 use std::net::SocketAddr;
@@ -94,7 +95,8 @@ impl Server {
                 Some(Identity::from_files(certificate, key).map_err(StartError::Tls)?)
             }
         };
-        let log = open_log(&config, Arc::clone(&clock)).await?;
+        let plan = Plan::of(config.memory, open_files());
+        let log = open_log(&config, &plan, Arc::clone(&clock)).await?;
         let Identity {
             config: tls,
             certificate_pem,
@@ -105,6 +107,7 @@ impl Server {
             limits: config.limits,
             state_delay_ms: config.state_delay_ms,
             error_probability: config.error_probability,
+            page_bytes: plan.page_bytes,
         };
         let engine = Engine::new(log, clock, settings);
         create_streams(&engine, &config).await?;
@@ -112,7 +115,7 @@ impl Server {
         let stop = CancellationToken::new();
         let http_config = http::HttpConfig {
             tls: Some(tls),
-            ..http::HttpConfig::new(config.account, config.region)
+            ..plan.http(http::HttpConfig::new(config.account, config.region))
         };
         let service = api::Api::new(engine.clone(), config.latency);
         let serving = stop.clone();
@@ -202,18 +205,28 @@ fn own_identity(config: &Config) -> Result<Identity, TlsError> {
     }
 }
 
-async fn open_log(config: &Config, clock: SharedClock) -> Result<Log<Catalog>, log::Error> {
+/// How many files the process may have open at a time.
+fn open_files() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current.unwrap_or(u64::MAX)
+}
+
+async fn open_log(
+    config: &Config,
+    plan: &Plan,
+    clock: SharedClock,
+) -> Result<Log<Catalog>, log::Error> {
     let data = config.data.clone();
     let log_config = match data {
         DataLocation::Directory(_) => LogConfig {
             durability: config.durability,
-            ..config.log
+            ..plan.log(config.log)
         },
         // Nothing to wait for, and no reason to lay out much memory beforehand.
         DataLocation::Ephemeral => LogConfig {
             durability: log::Durability::None,
             segment_bytes: EPHEMERAL_SEGMENT_BYTES,
-            ..config.log
+            ..plan.log(config.log)
         },
     };
     let open = move || {

@@ -92,6 +92,8 @@ pub const SUBSCRIBE_CALLS_PER_SECOND: u64 = 1;
 /// Bytes of records in one event of a subscription at most; one record may be larger. The number is
 /// ours: it is what one subscriber may hold in memory.
 pub const SUBSCRIPTION_EVENT_MAX_BYTES: usize = 1_048_576;
+/// Records in one event of a subscription at most; ours as well, for the same reason.
+pub const SUBSCRIPTION_EVENT_MAX_RECORDS: usize = 2_000;
 /// Seconds a ListStreams page token lives. The model says that it expires; how soon is ours, as elsewhere.
 pub const LIST_STREAMS_TOKEN_TTL_SECONDS: u64 = 300;
 /// Seconds a ListStreamConsumers page token lives (model: `ListStreamConsumersInput`).

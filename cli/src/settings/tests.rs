@@ -51,12 +51,13 @@ fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
     );
 }
 
-const EVERY_VARIABLE: [(&str, &str); 15] = [
+const EVERY_VARIABLE: [(&str, &str); 16] = [
     ("MILLSTREAM_HOST", "::1"),
     ("MILLSTREAM_PORT", "1"),
     ("MILLSTREAM_DATA_DIR", "/d"),
     ("MILLSTREAM_DURABILITY", "interval=20"),
     ("MILLSTREAM_LIMITS", "off"),
+    ("MILLSTREAM_MEMORY", "2GiB"),
     ("MILLSTREAM_STREAMS", "a:1,b:2"),
     ("MILLSTREAM_STATE_DELAY", "5"),
     ("MILLSTREAM_ERROR_PROBABILITY", "0.5"),

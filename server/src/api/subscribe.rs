@@ -3,9 +3,10 @@
 use crate::api::consumer::parse_consumer;
 use crate::api::output::Encoded;
 use crate::api::{encode, named, read};
-use crate::engine::{Engine, Error, Pushed, Start, Subscription};
+use crate::engine::{Engine, Error, Pushed, RECORD_COST_BYTES, Start, Subscription};
 use crate::error::{ApiError, SequenceFault};
 use bytes::Bytes;
+use millstream_wire::limits::SUBSCRIPTION_EVENT_MAX_RECORDS;
 use millstream_wire::shapes::{
     ShardIteratorType, StartingPosition, SubscribeToShardEvent, SubscribeToShardRequest,
 };
@@ -50,9 +51,11 @@ impl Events {
         encode(&Initial {}, self.encoding).unwrap_or_default()
     }
 
-    /// Bytes of one encoded event at most, about: Base64, and as much again for what surrounds it.
+    /// Bytes that making an event takes at most, about: Base64, as much again for what surrounds it, and the records that it is
+    /// made of.
     pub fn event_max_bytes(&self) -> usize {
-        self.subscription.event_max_bytes().saturating_mul(2)
+        let encoded = self.subscription.event_max_bytes().saturating_mul(2);
+        encoded.saturating_add(SUBSCRIPTION_EVENT_MAX_RECORDS * RECORD_COST_BYTES)
     }
 
     /// Waits until there is something to send.

@@ -3,6 +3,7 @@
 //! Invariant S4: after every event the open shards of a stream tile the hash key space. It is asserted
 //! before an event is written (by the plan) and after it is read (here).
 
+mod owners;
 mod stored;
 
 use crate::engine::options::{Commitment, Options, Setting};
@@ -11,23 +12,33 @@ use millstream_wire::{
     AccountId, ConsumerArn, ConsumerName, HashKey, HashKeyRange, Region, ShardId, StreamArn,
     hash_key,
 };
+use owners::Owners;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use stored::{decode, encode, stream_list, text};
 
 /// All streams of all accounts and regions.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Catalog {
     #[serde(with = "stream_list")]
-    streams: BTreeMap<StreamArn, Arc<Stream>>,
+    streams: BTreeMap<Arc<StreamArn>, Arc<Stream>>,
     /// The next log shard; numbers are never reused, so one names a shard of one incarnation of a stream.
     next_log_shard: u64,
     /// Settings of accounts that have any, by [`account_key`].
     #[serde(default)]
     accounts: BTreeMap<String, Commitment>,
     #[serde(skip)]
-    by_log_shard: Arc<BTreeMap<LogShard, (StreamArn, ShardId)>>,
+    owners: Owners,
+}
+
+impl PartialEq for Catalog {
+    fn eq(&self, other: &Catalog) -> bool {
+        // The owners follow from the streams.
+        self.streams == other.streams
+            && self.next_log_shard == other.next_log_shard
+            && self.accounts == other.accounts
+    }
 }
 
 /// One incarnation of a stream.
@@ -381,8 +392,18 @@ impl Stream {
 
     /// The open shard that owns `key`.
     pub fn shard_of(&self, key: HashKey) -> Option<&Shard> {
+        self.open_at(self.open_place(key)?)
+    }
+
+    /// The place, among the open shards in the order of their ranges, of the one that owns `key`.
+    pub(super) fn open_place(&self, key: HashKey) -> Option<usize> {
         let after = self.open.partition_point(|(start, _)| *start <= key);
-        let (_, index) = self.open.get(after.checked_sub(1)?)?;
+        after.checked_sub(1)
+    }
+
+    /// The open shard at such a place.
+    pub(super) fn open_at(&self, place: usize) -> Option<&Shard> {
+        let (_, index) = self.open.get(place)?;
         self.shards.get(index)
     }
 
@@ -480,8 +501,10 @@ impl Catalog {
 
     /// The stream and shard whose records are in `log_shard`.
     pub fn owner_of(&self, log_shard: LogShard) -> Option<(&Arc<Stream>, ShardId)> {
-        let (arn, shard) = self.by_log_shard.get(&log_shard)?;
-        Some((self.streams.get(arn)?, *shard))
+        let (arn, index) = self.owners.find(log_shard)?;
+        let stream = self.streams.get(arn)?;
+        let shard = stream.shards.get(&index)?;
+        (shard.log_shard() == log_shard).then(|| (stream, shard.id()))
     }
 
     /// The commitment of an account in a region.
@@ -509,12 +532,10 @@ impl Catalog {
         }
     }
 
-    fn adopt(&mut self, arn: &StreamArn, shards: &[(LogShard, ShardId)]) {
-        let index = Arc::make_mut(&mut self.by_log_shard);
-        for (log_shard, shard) in shards {
-            index.insert(*log_shard, (arn.clone(), *shard));
-            self.next_log_shard = self.next_log_shard.max(log_shard.0 + 1);
-        }
+    fn adopt<'s>(&mut self, arn: &Arc<StreamArn>, shards: impl Iterator<Item = &'s Shard> + Clone) {
+        let last = shards.clone().map(|shard| shard.log_shard + 1).max();
+        self.next_log_shard = self.next_log_shard.max(last.unwrap_or_default());
+        self.owners.adopt(arn, shards);
     }
 
     fn fold(&mut self, event: Event) -> Result<(), MetadataError> {
@@ -606,16 +627,18 @@ impl Catalog {
     fn remove(&mut self, arn: &StreamArn) -> Result<(), MetadataError> {
         self.existing(arn)?;
         self.streams.remove(arn);
-        Arc::make_mut(&mut self.by_log_shard).retain(|_, (owner, _)| owner != arn);
+        self.owners.forget(arn);
         Ok(())
     }
 
     fn expire(&mut self, arn: &StreamArn, shards: &[u32]) -> Result<(), MetadataError> {
         let stream = self.existing(arn)?;
-        stream.shards.retain(|index, _| !shards.contains(index));
+        let gone: BTreeSet<u32> = shards.iter().copied().collect();
+        stream.shards.retain(|index, _| !gone.contains(index));
         stream.reindex()?;
-        Arc::make_mut(&mut self.by_log_shard)
-            .retain(|_, (owner, shard)| owner != arn || !shards.contains(&shard.0));
+        if let Some(stream) = self.streams.get(arn) {
+            self.owners.forget_expired(stream);
+        }
         Ok(())
     }
 
@@ -624,13 +647,9 @@ impl Catalog {
             return Err(MetadataError(format!("{} was created twice", stream.arn)));
         }
         stream.reindex()?;
-        let shards: Vec<_> = stream
-            .shards
-            .values()
-            .map(|s| (s.log_shard(), s.id()))
-            .collect();
-        self.adopt(&stream.arn, &shards);
-        self.streams.insert(stream.arn.clone(), Arc::new(stream));
+        let arn = Arc::new(stream.arn.clone());
+        self.adopt(&arn, stream.shards.values());
+        self.streams.insert(arn, Arc::new(stream));
         Ok(())
     }
 
@@ -642,10 +661,10 @@ impl Catalog {
         closed_ms: u64,
         active_ms: u64,
     ) -> Result<(), MetadataError> {
-        let new: Vec<_> = children
-            .iter()
-            .map(|shard| (shard.log_shard(), shard.id()))
-            .collect();
+        let key = self.streams.get_key_value(arn);
+        if let Some(arn) = key.map(|(arn, _)| Arc::clone(arn)) {
+            self.adopt(&arn, children.iter());
+        }
         let stream = self.existing(arn)?;
         for parent in parents {
             let unknown = || MetadataError(format!("shard {parent} of {arn} does not exist"));
@@ -659,9 +678,7 @@ impl Catalog {
             status: Status::Updating,
             until_ms: active_ms,
         });
-        stream.reindex()?;
-        self.adopt(arn, &new);
-        Ok(())
+        stream.reindex()
     }
 }
 
@@ -671,11 +688,7 @@ fn account_key(account: &AccountId, region: &Region) -> String {
 
 impl Metadata for Catalog {
     fn apply(&mut self, event: &[u8]) -> Result<(), MetadataError> {
-        // Folded into a copy first: a bad event leaves the catalog as it was.
-        let mut next = self.clone();
-        next.fold(decode(event)?)?;
-        *self = next;
-        Ok(())
+        self.fold(decode(event)?)
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -684,14 +697,11 @@ impl Metadata for Catalog {
 
     fn decode(bytes: &[u8]) -> Result<Self, MetadataError> {
         let mut catalog: Catalog = decode(bytes)?;
-        let mut index = BTreeMap::new();
-        for stream in catalog.streams.values_mut() {
+        for (arn, stream) in &mut catalog.streams {
             let stream = Arc::make_mut(stream);
             stream.reindex()?;
-            let owned = stream.shards.values();
-            index.extend(owned.map(|s| (s.log_shard(), (stream.arn.clone(), s.id()))));
+            catalog.owners.adopt(arn, stream.shards.values());
         }
-        catalog.by_log_shard = Arc::new(index);
         Ok(catalog)
     }
 }

@@ -11,6 +11,7 @@ mod error;
 mod faults;
 mod iterator;
 pub mod options;
+mod pages;
 mod put;
 mod read;
 mod reshard;
@@ -27,6 +28,8 @@ pub use call_rates::RateError;
 pub use consumers::NewConsumer;
 pub use error::{ConsumerError, Error, RetentionChange};
 pub use faults::Probability;
+pub use pages::PageShare;
+pub(crate) use pages::{PAGE_MAX_BYTES, RECORD_COST_BYTES};
 pub use put::{Placed, PutEntry, Refusal};
 pub use read::{Page, ReadRecord, Start};
 pub use settings::{
@@ -43,6 +46,7 @@ use call_rates::CallRates;
 use catalog::{Catalog, Status, Stream};
 use faults::Faults;
 use millstream_wire::StreamArn;
+use pages::Pages;
 use reshard::Moment;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -50,7 +54,7 @@ use subscription::Subscriptions;
 use throttle::Throttle;
 
 /// Settings of the engine.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// Whether AWS's limits on shards, calls and accounts hold.
     pub limits: Limits,
@@ -58,6 +62,19 @@ pub struct Settings {
     pub state_delay_ms: u64,
     /// How often calls on shards are refused for no reason but to see what clients do.
     pub error_probability: Probability,
+    /// What the records of all pages may take beside their data, from when they are read until they are encoded, bytes.
+    pub page_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            limits: Limits::default(),
+            state_delay_ms: 0,
+            error_probability: Probability::default(),
+            page_bytes: 64 << 20,
+        }
+    }
 }
 
 /// The stream service. Cheap to clone.
@@ -73,6 +90,7 @@ struct Inner {
     settings: Settings,
     throttle: Throttle,
     call_rates: CallRates,
+    pages: Pages,
     /// Records that the service spreads over shards, counted.
     spread: AtomicU64,
     subscriptions: Arc<Subscriptions>,
@@ -92,6 +110,7 @@ impl Engine {
             settings,
             throttle: Throttle::new(settings.limits, faults),
             call_rates: CallRates::new(settings.limits),
+            pages: Pages::new(settings.page_bytes),
             spread: AtomicU64::new(0),
             subscriptions: Arc::default(),
             metadata_turn: Arc::default(),

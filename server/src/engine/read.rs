@@ -2,6 +2,7 @@
 
 use crate::engine::catalog::{Shard, Stream};
 use crate::engine::iterator::{self, ShardIterator};
+use crate::engine::pages::PageShare;
 use crate::engine::put::sequence_number;
 use crate::engine::throttle::Throttled;
 use crate::engine::{Engine, Error};
@@ -51,7 +52,7 @@ impl ReadRecord {
 }
 
 /// The answer to a read.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Page {
     /// Records in order.
     pub records: Vec<ReadRecord>,
@@ -61,6 +62,8 @@ pub struct Page {
     pub next_iterator: Option<String>,
     /// The children of a closed shard, at its end.
     pub children: Vec<Shard>,
+    /// What it takes of the memory for pages, to be kept until the answer has its share.
+    pub share: PageShare,
 }
 
 /// What a read finds: records and where they end.
@@ -214,6 +217,11 @@ impl Engine {
             records: limit.min(GET_RECORDS_MAX_COUNT),
             bytes: GET_RECORDS_MAX_BYTES,
         };
+        let tail = self.tail(shard)?;
+        // Counters leave gaps where the server was started again, so it is this many at most.
+        let most = tail.next.saturating_sub(iterator.counter);
+        let most = most.min(u64::try_from(limit.records).unwrap_or(u64::MAX));
+        let share = self.inner.pages.admit(most).await?;
         let slice = self.slice(stream, shard, iterator.counter, limit).await?;
         self.inner.throttle.end_read(log_shard, slice.bytes);
         Ok(Page {
@@ -221,6 +229,7 @@ impl Engine {
             millis_behind_latest: slice.millis_behind_latest,
             next_iterator: (!slice.at_end).then(|| self.mint(&stream.arn, shard, slice.next)),
             children: slice.children,
+            share,
         })
     }
 

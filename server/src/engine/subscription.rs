@@ -11,8 +11,8 @@ use crate::engine::read::{ReadRecord, Slice};
 use crate::engine::{Engine, Error, Limits, Start};
 use crate::log::{self, LogShard, ReadLimit};
 use millstream_wire::limits::{
-    GET_RECORDS_MAX_COUNT, SHARD_READ_BYTES_PER_SECOND, SUBSCRIBE_CALLS_PER_SECOND,
-    SUBSCRIPTION_EVENT_MAX_BYTES, SUBSCRIPTION_EVENT_SECONDS, SUBSCRIPTION_SECONDS,
+    SHARD_READ_BYTES_PER_SECOND, SUBSCRIBE_CALLS_PER_SECOND, SUBSCRIPTION_EVENT_MAX_BYTES,
+    SUBSCRIPTION_EVENT_MAX_RECORDS, SUBSCRIPTION_EVENT_SECONDS, SUBSCRIPTION_SECONDS,
     SUBSCRIPTION_TAKEOVER_SECONDS,
 };
 use millstream_wire::{ConsumerArn, ConsumerName, SequenceNumber, ShardId};
@@ -215,7 +215,7 @@ impl Subscription {
         let catalog = self.engine.catalog();
         let (stream, shard) = self.found(&catalog)?;
         let limit = ReadLimit {
-            records: GET_RECORDS_MAX_COUNT,
+            records: SUBSCRIPTION_EVENT_MAX_RECORDS,
             bytes: SUBSCRIPTION_EVENT_MAX_BYTES,
         };
         let read = self.engine.slice(stream, shard, self.target.counter, limit);

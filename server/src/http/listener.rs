@@ -1,47 +1,20 @@
-//! Accepts connections, caps them, serves them as HTTP/1.1 or HTTP/2, plain or over TLS, and lets them
-//! finish.
+//! Accepts connections, caps them, and lets them finish.
 
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::HttpConfig;
-use super::peer::Peer;
+use super::connection::connection;
+use super::places::{Held, Places};
 use super::request::Shared;
-use super::stall::WriteStall;
-use super::unwritten::Unwritten;
 use crate::api::Dispatch;
 
-/// The first byte of a TLS connection. No HTTP method begins with it.
-const TLS_HANDSHAKE: u8 = 0x16;
 /// Pause after a failed accept, such as one without a free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Requests one HTTP/2 connection may have under way.
-const MAX_CONCURRENT_STREAMS: u32 = 128;
-/// Bytes of a request's head at most.
-const MAX_HEAD_BYTES: u32 = 64 * 1024;
-/// How often a silent HTTP/2 connection is asked whether it is still there.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// How often, and how often in a row, nothing must be under way for a connection to end at shutdown.
-const QUIET_LOOK: Duration = Duration::from_millis(250);
-const QUIET_LOOKS: u32 = 4;
-/// Bytes of bodies an HTTP/2 client may send ahead, by stream and by connection. The body budget
-/// counts a body once it is asked for; this is what may wait before.
-const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
 /// Serves requests on `listener` until `shutdown`, then lets those under way finish.
 ///
@@ -56,28 +29,23 @@ pub async fn serve<D: Dispatch>(
     config: HttpConfig,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let slots = Arc::new(Semaphore::new(
-        config.max_connections.min(Semaphore::MAX_PERMITS),
-    ));
     let drain_timeout = config.drain_timeout;
+    let places = Arc::new(Places::new(&config));
     let shared = Arc::new(Shared::new(dispatch, config, shutdown.clone()));
     let mut connections = JoinSet::new();
     loop {
         let accepted = async {
-            // Never closed, so this only waits.
-            let slot = Arc::clone(&slots).acquire_owned().await.ok();
-            (slot, listener.accept().await)
+            let place = places.accept().await;
+            (place, listener.accept().await)
         };
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            (slot, accepted) = accepted => match accepted {
+            (place, accepted) = accepted => match accepted {
                 Ok((stream, _)) => {
-                    let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
-                    connections.spawn(async move {
-                        connection(stream, shared, shutdown).await;
-                        drop(slot);
-                    });
+                    let (shared, places) = (Arc::clone(&shared), Arc::clone(&places));
+                    let held = Held::new(place, places, shutdown.clone());
+                    connections.spawn(connection(stream, shared, held));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -96,159 +64,4 @@ pub async fn serve<D: Dispatch>(
         connections.shutdown().await;
     }
     Ok(())
-}
-
-async fn connection<D: Dispatch>(
-    stream: TcpStream,
-    shared: Arc<Shared<D>>,
-    shutdown: CancellationToken,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "the connection was gone before it was served");
-        return;
-    }
-    let config = &shared.config;
-    let begun = async {
-        let mut first = [0];
-        let peeked = timeout(config.header_read_timeout, stream.peek(&mut first)).await;
-        // Not a byte, for whatever reason, is nothing to serve.
-        matches!(peeked, Ok(Ok(1))).then_some(first[0])
-    };
-    let first = tokio::select! {
-        first = begun => first,
-        () = shutdown.cancelled() => return,
-    };
-    let tls = config.tls.as_ref();
-    let tls = tls.filter(|_| first == Some(TLS_HANDSHAKE));
-    let peer = Peer::new(stream);
-    let stream = WriteStall::new(peer.clone(), config.write_stall_timeout);
-    match (first, tls) {
-        (None, _) => {}
-        (Some(_), None) => serve_http(stream, peer, shared, shutdown).await,
-        (Some(_), Some(tls)) => {
-            let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
-            let handshake = timeout(config.tls_handshake_timeout, handshake);
-            tokio::select! {
-                done = handshake => match done {
-                    Ok(Ok(stream)) => serve_http(stream, peer, shared, shutdown).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                    Err(_) => tracing::debug!("a TLS handshake took too long"),
-                },
-                () = shutdown.cancelled() => {}
-            }
-        }
-    }
-}
-
-async fn serve_http<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
-    peer: Peer,
-    shared: Arc<Shared<D>>,
-    shutdown: CancellationToken,
-) {
-    let config = &shared.config;
-    let unwritten = Arc::clone(&peer.unwritten);
-    let spoke = AtomicBool::new(false);
-    let calls = Arc::new(AtomicUsize::new(0));
-    let service = service_fn(|request| {
-        spoke.store(true, Ordering::Relaxed);
-        let (shared, peer) = (Arc::clone(&shared), peer.clone());
-        let under_way = UnderWay::count(&calls);
-        async move {
-            let answer = shared.answer(request, peer).await;
-            drop(under_way);
-            Ok::<_, Infallible>(answer)
-        }
-    });
-    let io = TokioIo::new(stream);
-    let builder = builder(config);
-    let mut connection = pin!(builder.serve_connection(io, service));
-    // Until the first bytes tell HTTP/1.1 from HTTP/2, no timeout of either applies.
-    let mut silence = pin!(tokio::time::sleep(config.header_read_timeout));
-    let mut left = pin!(left_for_long(&unwritten, &shared));
-    let mut nothing_left = pin!(nothing_left(&calls, &unwritten));
-    let (mut listening, mut draining) = (true, false);
-    loop {
-        tokio::select! {
-            served = connection.as_mut() => {
-                if let Err(error) = served {
-                    tracing::debug!(%error, "a connection ended early");
-                }
-                return;
-            }
-            () = silence.as_mut(), if listening => {
-                if !spoke.load(Ordering::Relaxed) {
-                    return;
-                }
-                listening = false;
-            }
-            () = left.as_mut() => {
-                tracing::debug!("a connection was cut: it left an answer where it was");
-                return;
-            }
-            () = shutdown.cancelled(), if !draining => {
-                connection.as_mut().graceful_shutdown();
-                draining = true;
-            }
-            () = nothing_left.as_mut(), if draining => return,
-        }
-    }
-}
-
-/// Waits until the client has taken nothing of an answer for too long, and others want its memory.
-async fn left_for_long<D: Dispatch>(unwritten: &Unwritten, shared: &Shared<D>) {
-    let limit = shared.config.write_stall_timeout;
-    loop {
-        tokio::time::sleep(limit / 4).await;
-        if shared.answers.is_wanted(limit) && unwritten.longest() > limit {
-            return;
-        }
-    }
-}
-
-/// Waits until nothing has been under way for a while, on a connection that was told to end. A client that is
-/// there ends it at once; one that is not would be waited for.
-async fn nothing_left(calls: &AtomicUsize, unwritten: &Unwritten) {
-    let mut quiet = 0;
-    while quiet < QUIET_LOOKS {
-        tokio::time::sleep(QUIET_LOOK).await;
-        let is_quiet = calls.load(Ordering::Relaxed) == 0 && unwritten.is_empty();
-        quiet = if is_quiet { quiet + 1 } else { 0 };
-    }
-}
-
-/// A call under way, until dropped.
-struct UnderWay(Arc<AtomicUsize>);
-
-impl UnderWay {
-    fn count(calls: &Arc<AtomicUsize>) -> UnderWay {
-        calls.fetch_add(1, Ordering::Relaxed);
-        UnderWay(Arc::clone(calls))
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-fn builder(config: &HttpConfig) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(config.header_read_timeout)
-        // A client that sends no more still gets its answers.
-        .half_close(true);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
-        .max_header_list_size(MAX_HEAD_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_INTERVAL);
-    builder
 }

@@ -7,11 +7,14 @@
 mod admin;
 mod auth;
 mod budget;
+mod connection;
 mod event_stream;
 mod listener;
 mod peer;
+mod places;
 mod request;
 mod response;
+mod rewound;
 mod stall;
 #[cfg(test)]
 mod tests;
@@ -23,6 +26,7 @@ use std::time::Duration;
 use tokio_rustls::rustls;
 
 pub use listener::serve;
+pub(crate) use places::{REST_BYTES, WORK_BYTES};
 
 /// What the HTTP layer is given of the configuration.
 #[derive(Debug, Clone)]
@@ -31,11 +35,15 @@ pub struct HttpConfig {
     pub account: AccountId,
     /// The region of a caller whose credentials name none.
     pub region: Region,
-    /// Connections at a time; more wait to be accepted.
+    /// Connections at a time; more wait to be accepted. One that speaks TLS counts as four, HTTP/2 as sixteen.
     pub max_connections: usize,
+    /// HTTP/1.1 connections at work at a time; more wait for one that rests.
+    pub max_connections_at_work: usize,
+    /// How long an HTTP/1.1 connection must have had nothing to do to rest.
+    pub rest_after: Duration,
     /// Bytes of one body at most; a larger one is answered with 413.
     pub max_body_bytes: usize,
-    /// Bytes of all bodies under way at most; beyond it requests are answered with 503.
+    /// Bytes of all bodies under way and of what is made of them at most; beyond it requests are answered with 503.
     pub max_request_bytes: usize,
     /// Bytes of all answers not yet written at most; beyond it requests are answered with 503. Small
     /// answers have an eighth of it on top.
@@ -58,14 +66,26 @@ pub struct HttpConfig {
 }
 
 const MIB: usize = 1024 * 1024;
+/// What is made of a body until it is answered, beside the records, which have a budget of their own: entries, outcomes and
+/// results, no more than so many times the body, and no more than so much.
+const MADE_OF_BODY: usize = 12;
+const MADE_OF_BODY_MAX_BYTES: usize = 400 * 1024;
 
 impl HttpConfig {
+    /// What a request with such a body takes of [`HttpConfig::max_request_bytes`].
+    pub(crate) fn request_bytes(body_bytes: usize) -> usize {
+        let made = body_bytes.saturating_mul(MADE_OF_BODY);
+        body_bytes.saturating_add(made.min(MADE_OF_BODY_MAX_BYTES))
+    }
+
     /// Sound values for a machine with a few hundred megabytes to spare.
     pub fn new(account: AccountId, region: Region) -> HttpConfig {
         HttpConfig {
             account,
             region,
-            max_connections: 4_096,
+            max_connections: 8_192,
+            max_connections_at_work: 1_024,
+            rest_after: Duration::from_secs(1),
             // 10 MiB of records are 13.4 MiB of Base64, and keys and quotes come on top.
             max_body_bytes: 16 * MIB,
             max_request_bytes: 128 * MIB,

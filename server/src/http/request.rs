@@ -46,7 +46,8 @@ pub(super) struct Shared<D> {
 
 impl<D: Dispatch> Shared<D> {
     pub(super) fn new(dispatch: D, config: HttpConfig, shutdown: CancellationToken) -> Self {
-        let request_bytes = config.max_request_bytes.max(config.max_body_bytes);
+        let least = HttpConfig::request_bytes(config.max_body_bytes);
+        let request_bytes = config.max_request_bytes.max(least);
         Shared {
             dispatch,
             answers: Arc::new(AnswerBudget::new(config.max_response_bytes)),
@@ -113,7 +114,8 @@ impl<D: Dispatch> Shared<D> {
         if expected == 0 {
             return Ok(Bytes::new());
         }
-        let count = u32::try_from(expected).map_err(|_| Unread::Overloaded)?;
+        let count = HttpConfig::request_bytes(expected);
+        let count = u32::try_from(count).map_err(|_| Unread::Overloaded)?;
         let permit = Arc::clone(&self.request_bytes).acquire_many_owned(count);
         let permit = timeout(self.config.admission_wait, permit).await;
         // A share of the budget, soon or not at all.

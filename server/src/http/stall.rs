@@ -2,10 +2,13 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Sleep, sleep};
+
+use super::unwritten::Unwritten;
 
 /// Fails a write that could not go on for so long, so that an answer is not kept forever for a
 /// client that does not read it.
@@ -13,17 +16,19 @@ use tokio::time::{Instant, Sleep};
 pub(super) struct WriteStall<S> {
     stream: S,
     timeout: Duration,
-    deadline: Pin<Box<Sleep>>,
-    waiting: bool,
+    /// There while a write waits.
+    deadline: Option<Pin<Box<Sleep>>>,
+    unwritten: Arc<Unwritten>,
 }
 
 impl<S> WriteStall<S> {
-    pub(super) fn new(stream: S, timeout: Duration) -> Self {
+    /// Notes in `unwritten` whether a write waits.
+    pub(super) fn new(stream: S, timeout: Duration, unwritten: Arc<Unwritten>) -> Self {
         WriteStall {
             stream,
             timeout,
-            deadline: Box::pin(tokio::time::sleep(timeout)),
-            waiting: false,
+            deadline: None,
+            unwritten,
         }
     }
 
@@ -33,14 +38,17 @@ impl<S> WriteStall<S> {
         result: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if result.is_ready() {
-            self.waiting = false;
+            if self.deadline.take().is_some() {
+                self.unwritten.set_stalled(false);
+            }
             return result;
         }
-        if !self.waiting {
-            self.waiting = true;
-            self.deadline.as_mut().reset(Instant::now() + self.timeout);
-        }
-        ready!(self.deadline.as_mut().poll(cx));
+        let timeout = self.timeout;
+        let deadline = self.deadline.get_or_insert_with(|| {
+            self.unwritten.set_stalled(true);
+            Box::pin(sleep(timeout))
+        });
+        ready!(deadline.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

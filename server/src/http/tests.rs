@@ -15,14 +15,14 @@ use super::{HttpConfig, serve};
 use crate::api::{Answer, Call, Dispatch};
 use crate::error::ApiError;
 
-const AUTHORIZED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=A/20150101/eu-west-1/kinesis/aws4_request, \
+pub(super) const AUTHORIZED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=A/20150101/eu-west-1/kinesis/aws4_request, \
                           SignedHeaders=host, Signature=b\r\nX-Amz-Date: 20150101T000000Z\r\n";
-const JSON: &str = "Content-Type: application/x-amz-json-1.1\r\n";
-const LIST: &str = "X-Amz-Target: Kinesis_20131202.ListStreams\r\n";
+pub(super) const JSON: &str = "Content-Type: application/x-amz-json-1.1\r\n";
+pub(super) const LIST: &str = "X-Amz-Target: Kinesis_20131202.ListStreams\r\n";
 
 /// `ListStreams` tells what arrived, `PutRecord` and `PutRecords` are decoded, `DescribeStream`
 /// panics, `DeleteStream` says nothing, `GetRecords` waits for `GATE`, the rest fails.
-async fn fake(call: Call) -> Result<Vec<u8>, ApiError> {
+pub(super) async fn fake(call: Call) -> Result<Vec<u8>, ApiError> {
     match call.operation {
         Operation::ListStreams => {
             let (account, region) = (&call.caller.account, &call.caller.region);
@@ -57,20 +57,20 @@ async fn fake(call: Call) -> Result<Vec<u8>, ApiError> {
 
 static GATE: Semaphore = Semaphore::const_new(0);
 
-struct Server {
-    address: SocketAddr,
-    shutdown: CancellationToken,
-    task: JoinHandle<std::io::Result<()>>,
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    pub(super) shutdown: CancellationToken,
+    pub(super) task: JoinHandle<std::io::Result<()>>,
 }
 
-fn config() -> HttpConfig {
+pub(super) fn config() -> HttpConfig {
     HttpConfig::new(
         "000000000000".parse().unwrap(),
         "us-east-1".parse().unwrap(),
     )
 }
 
-async fn start_with<D: Dispatch>(dispatch: D, config: HttpConfig) -> Server {
+pub(super) async fn start_with<D: Dispatch>(dispatch: D, config: HttpConfig) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
@@ -87,10 +87,10 @@ async fn start() -> Server {
 }
 
 #[derive(Debug)]
-struct Reply {
-    status: u16,
+pub(super) struct Reply {
+    pub(super) status: u16,
     head: String,
-    body: String,
+    pub(super) body: String,
 }
 
 impl Reply {
@@ -121,7 +121,7 @@ impl Reply {
     }
 }
 
-async fn read_reply(stream: &mut TcpStream) -> Reply {
+pub(super) async fn read_reply(stream: &mut TcpStream) -> Reply {
     let mut bytes = Vec::new();
     loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -156,7 +156,7 @@ async fn read_reply(stream: &mut TcpStream) -> Reply {
     }
 }
 
-fn post(headers: &str, body: &str) -> String {
+pub(super) fn post(headers: &str, body: &str) -> String {
     format!(
         "POST / HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {}\r\n\r\n{body}",
         body.len()

@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -18,7 +19,11 @@ const PIECE_BYTES: usize = 64 * 1024;
 
 /// The answers under way to one client.
 #[derive(Debug, Default)]
-pub(super) struct Unwritten(Mutex<Answers>);
+pub(super) struct Unwritten {
+    answers: Mutex<Answers>,
+    /// Whether the connection has bytes that it could not write yet.
+    is_stalled: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Answers {
@@ -56,8 +61,17 @@ impl Unwritten {
         self.lock().taken_at.is_empty()
     }
 
+    pub(super) fn set_stalled(&self, is_stalled: bool) {
+        self.is_stalled.store(is_stalled, Ordering::Relaxed);
+    }
+
+    /// Whether all that was answered has left for the client.
+    pub(super) fn is_written(&self) -> bool {
+        !self.is_stalled.load(Ordering::Relaxed) && self.is_empty()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Answers> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

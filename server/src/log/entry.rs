@@ -31,6 +31,8 @@ const TRAILER_MAGIC: [u8; 4] = *b"MSE\x01";
 const SNAPSHOT_SHARD_BYTES: usize = 25;
 const FOOTER_SHARD_BYTES: usize = 28;
 const FOOTER_RUN_BYTES: usize = 32;
+/// What a shard takes in an index in memory beside its runs: its share of a tree's nodes, and an allocation.
+const SHARD_MEMORY_BYTES: usize = 112;
 
 /// What the committer knows of a live shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,11 +53,11 @@ pub(crate) struct Snapshot<'a> {
 }
 
 impl<'a> Snapshot<'a> {
-    /// Encoded size.
-    pub(crate) fn len_bytes(&self) -> usize {
-        let shards_bytes = self.shards.len().saturating_mul(SNAPSHOT_SHARD_BYTES);
+    /// Encoded size of one with so much metadata and so many shards.
+    pub(crate) fn len_bytes_of(metadata_bytes: usize, shards: usize) -> usize {
+        let shards_bytes = shards.saturating_mul(SNAPSHOT_SHARD_BYTES);
         shards_bytes
-            .saturating_add(self.metadata.len())
+            .saturating_add(metadata_bytes)
             .saturating_add(16 + 8 + 4 + 4)
     }
 
@@ -216,16 +218,18 @@ impl SegmentIndex {
     pub(crate) fn starting_with<'a>(
         shards: impl IntoIterator<Item = (&'a LogShard, &'a ShardState)>,
     ) -> Self {
-        let mut index = SegmentIndex::default();
-        for (shard, state) in shards {
+        let shards = shards.into_iter().map(|(shard, state)| {
             let runs = ShardRuns {
                 start: state.next,
                 start_time_ms: state.last_time_ms,
                 runs: Vec::new(),
             };
-            index.shards.insert(*shard, runs);
+            (*shard, runs)
+        });
+        SegmentIndex {
+            shards: shards.collect(),
+            run_count: 0,
         }
-        index
     }
 
     pub(crate) fn create(&mut self, shard: LogShard) {
@@ -249,10 +253,29 @@ impl SegmentIndex {
     pub(crate) fn len_bytes_with(&self, more_shards: usize, more_runs: usize) -> usize {
         let shards = self.shards.len().saturating_add(more_shards);
         let runs = self.run_count.saturating_add(more_runs);
+        Self::len_bytes_of(shards, runs)
+    }
+
+    /// Bytes of the encoded body of one with so many shards and runs.
+    pub(crate) fn len_bytes_of(shards: usize, runs: usize) -> usize {
         let shards_bytes = shards.saturating_mul(FOOTER_SHARD_BYTES);
         runs.saturating_mul(FOOTER_RUN_BYTES)
             .saturating_add(shards_bytes)
             .saturating_add(4)
+    }
+
+    /// How many runs.
+    pub(crate) fn run_count(&self) -> usize {
+        self.run_count
+    }
+
+    /// Bytes that it takes in memory, about.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let runs = self.shards.values().map(|runs| runs.runs.capacity());
+        let runs = runs.fold(0_usize, usize::saturating_add);
+        let shards_bytes = self.shards.len().saturating_mul(SHARD_MEMORY_BYTES);
+        runs.saturating_mul(size_of::<Run>())
+            .saturating_add(shards_bytes)
     }
 
     pub(crate) fn encode(&self, buffer: &mut Vec<u8>) {
@@ -415,7 +438,7 @@ mod tests {
         fn snapshots_round_trip(log_id: [u8; 16], epoch: u64, metadata in prop::collection::vec(any::<u8>(), 0..40), shards in states()) {
             let snapshot = Snapshot { log_id, epoch, metadata: &metadata, shards };
             let bytes = encoded(|buffer| snapshot.encode(buffer));
-            prop_assert_eq!(bytes.len(), snapshot.len_bytes());
+            prop_assert_eq!(bytes.len(), Snapshot::len_bytes_of(metadata.len(), snapshot.shards.len()));
             prop_assert_eq!(Snapshot::decode(&bytes), Some(snapshot.clone()));
             prop_assert_eq!(Snapshot::decode(&bytes[..bytes.len() - 1]), None);
         }

@@ -230,6 +230,10 @@ impl Frames {
             let flags = if number < last { FLAG_MORE } else { 0 };
             fill_header(&mut self.buffer, open, flags, place, magic);
         }
+        // Room was made for a frame per batch, and what is cached later is counted by its length.
+        if self.buffer.capacity().saturating_sub(self.buffer.len()) > self.buffer.len() / 8 {
+            self.buffer.shrink_to_fit();
+        }
         self.buffer
     }
 }
@@ -238,13 +242,6 @@ fn fill_header(buffer: &mut [u8], open: &Open, flags: u16, place: Place, magic: 
     let Ok(body_bytes) = u32::try_from(open.body_bytes) else {
         unreachable!("a body is below 4 GiB: entries are bounded by the queue");
     };
-    let tag = open.kind.tag();
-    let mut header = Vec::with_capacity(HEADER_BYTES);
-    header.extend_from_slice(&[VERSION, tag]);
-    header.extend_from_slice(&flags.to_be_bytes());
-    for number in [place.segment, place.commit, place.durable] {
-        header.extend_from_slice(&number.to_be_bytes());
-    }
     let Some(frame) = buffer.get_mut(open.at..) else {
         unreachable!("a frame begins inside the buffer it was pushed to");
     };
@@ -252,13 +249,35 @@ fn fill_header(buffer: &mut [u8], open: &Open, flags: u16, place: Place, magic: 
     let Some(body) = rest.get(..open.body_bytes) else {
         unreachable!("a frame ends inside the buffer it was pushed to");
     };
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&header), body);
-    let mut whole = Vec::with_capacity(HEADER_BYTES);
-    whole.extend_from_slice(&magic.for_kind(open.kind));
-    whole.extend_from_slice(&body_bytes.to_be_bytes());
-    whole.extend_from_slice(&crc.to_be_bytes());
-    whole.extend_from_slice(&header);
-    head.copy_from_slice(&whole);
+    let (envelope, checked) = head.split_at_mut(CHECKED_FROM);
+    let (flags, [segment, commit, durable]) = (
+        flags.to_be_bytes(),
+        [place.segment, place.commit, place.durable].map(u64::to_be_bytes),
+    );
+    fill(
+        checked,
+        &[
+            &[VERSION, open.kind.tag()],
+            &flags,
+            &segment,
+            &commit,
+            &durable,
+        ],
+    );
+    let crc = crc32c::crc32c_append(crc32c::crc32c(checked), body).to_be_bytes();
+    let kind = magic.for_kind(open.kind);
+    fill(envelope, &[&kind, &body_bytes.to_be_bytes(), &crc]);
+}
+
+/// Fills `target` with parts that make up its length.
+fn fill(mut target: &mut [u8], parts: &[&[u8]]) {
+    for part in parts {
+        let Some((head, rest)) = target.split_at_mut_checked(part.len()) else {
+            unreachable!("a header is as long as its parts");
+        };
+        head.copy_from_slice(part);
+        target = rest;
+    }
 }
 
 #[cfg(test)]
@@ -303,6 +322,26 @@ mod tests {
         assert_eq!(decode(&other, Magic(*b"else")), Err(Fault::NotAFrame));
         // The snapshot is read before the log is known.
         assert!(decode(&one(Kind::Snapshot, b"x"), Magic(*b"else")).is_ok());
+    }
+
+    /// What is cached is counted by its length.
+    #[test]
+    fn s6_a_commit_takes_no_more_memory_than_its_bytes() {
+        let mut frames = Frames::with_capacity(100_000);
+        frames.push(Kind::Records, |buffer| {
+            buffer.extend_from_slice(&[7; 5_000])
+        });
+        let place = Place {
+            segment: 1,
+            commit: 2,
+            durable: 1,
+        };
+        let bytes = frames.finish(place, MAGIC);
+        assert!(
+            bytes.capacity() <= bytes.len() * 9 / 8,
+            "{}",
+            bytes.capacity()
+        );
     }
 
     #[test]

@@ -9,6 +9,8 @@ use crate::log::entry::SegmentIndex;
 
 /// Open files are bounded with the footers they belong to.
 const FOOTERS: usize = 256;
+/// What a footer takes beside its index.
+const FOOTER_COST_BYTES: usize = 256;
 
 /// The segments there are. Sealed ones are `first..active.number`: only the oldest are ever removed.
 #[derive(Debug)]
@@ -25,7 +27,8 @@ pub(crate) struct Segment {
     pub(crate) index: SegmentIndex,
 }
 
-/// Footers of sealed segments, least recently used dropped first.
+/// Footers of sealed segments, least recently used dropped first. The latest is kept whatever its size: several readers may wait
+/// for it, and each would read it again.
 #[derive(Debug)]
 pub(crate) struct FooterCache {
     footers: HashMap<u64, Cached>,
@@ -37,6 +40,7 @@ pub(crate) struct FooterCache {
 #[derive(Debug)]
 struct Cached {
     segment: Arc<Segment>,
+    cost_bytes: usize,
     used_at: u64,
 }
 
@@ -60,16 +64,20 @@ impl FooterCache {
     pub(crate) fn insert(&mut self, segment: Arc<Segment>) {
         self.clock += 1;
         self.remove(segment.number);
-        self.used_bytes += cost(&segment);
+        let cost_bytes = cost(&segment);
+        self.used_bytes += cost_bytes;
         let number = segment.number;
         self.footers.insert(
             number,
             Cached {
                 segment,
+                cost_bytes,
                 used_at: self.clock,
             },
         );
-        while self.used_bytes > self.limit_bytes || self.footers.len() > FOOTERS {
+        while (self.used_bytes > self.limit_bytes && self.footers.len() > 1)
+            || self.footers.len() > FOOTERS
+        {
             let oldest = self.footers.iter().min_by_key(|(_, cached)| cached.used_at);
             let Some(oldest) = oldest.map(|(number, _)| *number) else {
                 break;
@@ -80,14 +88,13 @@ impl FooterCache {
 
     pub(crate) fn remove(&mut self, segment: u64) {
         if let Some(cached) = self.footers.remove(&segment) {
-            self.used_bytes -= cost(&cached.segment);
+            self.used_bytes -= cached.cost_bytes;
         }
     }
 }
 
-/// In memory an index takes about twice its encoded size.
 fn cost(segment: &Segment) -> usize {
-    2 * segment.index.len_bytes_with(0, 0)
+    segment.index.memory_bytes() + FOOTER_COST_BYTES
 }
 
 #[cfg(test)]
@@ -120,5 +127,9 @@ mod tests {
             .collect();
         assert_eq!(kept, [1, 3, 4]);
         assert_eq!(cache.used_bytes, cache.limit_bytes);
+        cache.limit_bytes = 1;
+        cache.insert(segment(5));
+        assert!(cache.get(5).is_some(), "the latest stays");
+        assert_eq!(cache.footers.len(), 1);
     }
 }

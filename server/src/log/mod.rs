@@ -26,7 +26,9 @@ mod reader;
 mod records;
 mod recovery;
 mod segment;
+mod shard_map;
 mod tail_cache;
+mod tails;
 mod writer;
 
 #[cfg(test)]
@@ -82,12 +84,19 @@ pub enum Durability {
     None,
 }
 
+/// What a run takes in memory at most: while its segment is written, in a list that may have grown to twice its length; while
+/// the footer is written; and while it is read, as it lies in the file and decoded.
+pub(crate) const RUN_COST_BYTES: usize = 160;
+
 /// What a log is opened with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogConfig {
     /// Size of a segment file; smaller ones are trimmed sooner. A commit that does not fit gets a
     /// segment of its own size.
     pub segment_bytes: u64,
+    /// Runs of a segment at most, a commit's runs aside: its index is in memory while it is written, and its footer while it is
+    /// read.
+    pub segment_runs: usize,
     /// When an append is answered.
     pub durability: Durability,
     /// Most that may wait to be written.
@@ -104,6 +113,7 @@ impl Default for LogConfig {
     fn default() -> Self {
         LogConfig {
             segment_bytes: 64 << 20,
+            segment_runs: 1 << 18,
             durability: Durability::Fsync,
             queue_bytes: 64 << 20,
             tail_cache_bytes: 64 << 20,

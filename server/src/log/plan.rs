@@ -1,7 +1,7 @@
 //! What one commit writes: work in the order it was queued becomes frames, runs and answers.
 //! Decides; writes nothing. The only place that gives out counters and seals shards.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -11,6 +11,7 @@ use crate::log::frame::{Frames, Kind, frame_bytes};
 use crate::log::queue::{AppendReply, Work};
 use crate::log::records::{RUN_HEAD_BYTES, RunHead};
 use crate::log::segment::as_u64;
+use crate::log::shard_map::ShardMap;
 use crate::log::{Appended, Error, LogShard, Metadata, RecordBatch, Transaction};
 
 /// Counters of one epoch begin at its number shifted by this.
@@ -21,7 +22,7 @@ pub(crate) const EPOCH_LIMIT: u64 = 1 << 23;
 const RUN_BYTES: usize = 1 << 20;
 
 /// Live shards as the next entry finds them.
-pub(crate) type Shards = HashMap<LogShard, ShardState>;
+pub(crate) type Shards = ShardMap<ShardState>;
 
 /// Mistakes that tests switch on, to prove that the checker would notice them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -95,8 +96,8 @@ pub(crate) struct Plan<M> {
     pub(crate) runs: Vec<(LogShard, Run)>,
     pub(crate) created: Vec<LogShard>,
     pub(crate) dropped: Vec<LogShard>,
-    /// Shards whose tail moved or was sealed.
-    pub(crate) touched: BTreeSet<LogShard>,
+    /// Shards whose tail moved or was sealed, some of them twice.
+    pub(crate) touched: Vec<LogShard>,
     pub(crate) metadata: Arc<M>,
     pub(crate) answers: Vec<Answer<M>>,
 }
@@ -108,7 +109,7 @@ pub(crate) struct Planner<'a, M> {
     plan: Plan<M>,
     /// Runs not yet turned into frames, in order of their first batch.
     open: Vec<OpenRun>,
-    open_by_shard: HashMap<LogShard, usize>,
+    open_by_shard: ShardMap<usize>,
     now_ms: u64,
     epoch: u64,
     bug: SeededBug,
@@ -117,7 +118,9 @@ pub(crate) struct Planner<'a, M> {
 #[derive(Debug)]
 struct OpenRun {
     head: RunHead,
-    batches: Vec<RecordBatch>,
+    batch: RecordBatch,
+    /// The batches after the first.
+    more: Vec<RecordBatch>,
     len_bytes: usize,
 }
 
@@ -134,11 +137,11 @@ impl<'a, M: Metadata> Planner<'a, M> {
             runs: Vec::with_capacity(need.runs),
             created: Vec::new(),
             dropped: Vec::new(),
-            touched: BTreeSet::new(),
+            touched: Vec::new(),
             metadata,
             answers: Vec::new(),
         };
-        let (open, open_by_shard) = (Vec::new(), HashMap::new());
+        let (open, open_by_shard) = (Vec::new(), ShardMap::default());
         Planner {
             shards,
             plan,
@@ -195,8 +198,9 @@ impl<'a, M: Metadata> Planner<'a, M> {
         );
         state.next = next;
         state.last_time_ms = time_ms;
-        self.plan.touched.insert(shard);
-        if !self.bug.skips_batch(first) {
+        if self.bug.skips_batch(first) {
+            self.plan.touched.push(shard);
+        } else {
             self.put_in_run(
                 RunHead {
                     shard,
@@ -226,14 +230,16 @@ impl<'a, M: Metadata> Planner<'a, M> {
             {
                 run.head.count += head.count;
                 run.len_bytes += batch.len_bytes();
-                run.batches.push(batch);
+                run.more.push(batch);
             }
             _ => {
+                self.plan.touched.push(head.shard);
                 self.open_by_shard.insert(head.shard, self.open.len());
                 let len_bytes = batch.len_bytes();
                 self.open.push(OpenRun {
                     head,
-                    batches: vec![batch],
+                    batch,
+                    more: Vec::new(),
                     len_bytes,
                 });
             }
@@ -246,7 +252,7 @@ impl<'a, M: Metadata> Planner<'a, M> {
         for run in self.open.drain(..) {
             let (at, length) = self.plan.frames.push(Kind::Records, |buffer| {
                 run.head.encode(buffer);
-                for batch in &run.batches {
+                for batch in std::iter::once(&run.batch).chain(&run.more) {
                     buffer.extend_from_slice(batch.encoded());
                 }
             });

@@ -1,7 +1,6 @@
 //! What readers see: tails, indexes, recent bytes and metadata, all of it as durable as the log's
-//! setting says. The committer writes it; nobody holds a lock of it across a file operation.
+//! setting says. The committer writes it, and no lock that it takes is held across a file operation.
 
-use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
@@ -14,6 +13,7 @@ use crate::log::frame::Magic;
 use crate::log::index::{FooterCache, Segment, Segments};
 use crate::log::plan::{Plan, Shards};
 use crate::log::tail_cache::TailCache;
+use crate::log::tails::Tails;
 use crate::log::{Error, LogConfig, LogShard, Tail, segment};
 
 /// See the module. Locks are taken one at a time.
@@ -22,10 +22,13 @@ pub(crate) struct Published<M> {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) magic: Magic,
     metadata: RwLock<Arc<M>>,
-    shards: RwLock<HashMap<LogShard, watch::Sender<Tail>>>,
+    tails: Tails,
     segments: RwLock<Segments>,
     tail_cache: Mutex<TailCache>,
     footers: Mutex<FooterCache>,
+    /// Held by who reads a footer from its file: one at a time, or as many readers would hold as many copies of it. The
+    /// only lock that is held across a file operation; the committer never takes it.
+    loading: Mutex<()>,
     poison: OnceLock<Error>,
     closed: watch::Sender<bool>,
 }
@@ -38,17 +41,16 @@ impl<M> Published<M> {
         (metadata, shards): (Arc<M>, &Shards),
         segments: Segments,
     ) -> Published<M> {
-        let tails = shards
-            .iter()
-            .map(|(shard, state)| (*shard, watch::Sender::new(tail(*state))));
+        let tails = shards.iter().map(|(shard, state)| (*shard, tail(*state)));
         Published {
             disk,
             magic,
             metadata: RwLock::new(metadata),
-            shards: RwLock::new(tails.collect()),
+            tails: Tails::new(tails),
             segments: RwLock::new(segments),
             tail_cache: Mutex::new(TailCache::new(config.tail_cache_bytes)),
             footers: Mutex::new(FooterCache::new(config.footer_cache_bytes)),
+            loading: Mutex::new(()),
             poison: OnceLock::new(),
             closed: watch::Sender::new(false),
         }
@@ -59,13 +61,11 @@ impl<M> Published<M> {
     }
 
     pub(crate) fn tail(&self, shard: LogShard) -> Option<Tail> {
-        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
-        shards.get(&shard).map(|tail| *tail.borrow())
+        self.tails.get(shard)
     }
 
     pub(crate) fn watch(&self, shard: LogShard) -> Option<watch::Receiver<Tail>> {
-        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
-        shards.get(&shard).map(watch::Sender::subscribe)
+        self.tails.watch(shard)
     }
 
     pub(crate) fn watch_closed(&self) -> watch::Receiver<bool> {
@@ -123,31 +123,20 @@ impl<M> Published<M> {
             }
         }
         if !plan.created.is_empty() {
-            let mut tails = self.shards.write().unwrap_or_else(PoisonError::into_inner);
-            for shard in &plan.created {
-                if shards.contains_key(shard) {
-                    tails.insert(*shard, watch::Sender::new(Tail::default()));
-                }
-            }
+            let created = plan.created.iter().copied();
+            self.tails
+                .create(created.filter(|shard| shards.contains_key(shard)));
         }
         *self
             .metadata
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::clone(&plan.metadata);
         if !plan.dropped.is_empty() {
-            let mut tails = self.shards.write().unwrap_or_else(PoisonError::into_inner);
-            for shard in &plan.dropped {
-                tails.remove(shard);
-            }
+            self.tails.remove(&plan.dropped);
         }
-        {
-            let tails = self.shards.read().unwrap_or_else(PoisonError::into_inner);
-            for shard in &plan.touched {
-                if let (Some(tail_of), Some(state)) = (tails.get(shard), shards.get(shard)) {
-                    tail_of.send_replace(tail(*state));
-                }
-            }
-        }
+        let touched = plan.touched.iter();
+        let moved = touched.filter_map(|shard| Some((*shard, tail(*shards.get(shard)?))));
+        self.tails.move_to(moved);
     }
 
     /// Makes `next` the active segment; the one before is sealed.
@@ -215,13 +204,20 @@ impl<M> Published<M> {
         let cached = self.footers().get(number);
         let segment = match cached {
             Some(segment) => segment,
-            None => match self.load(number) {
+            None => match self.load_once(number) {
                 Ok(segment) => segment,
                 Err(_) if number < self.segments().first => return Ok(None),
                 Err(error) => return Err(error),
             },
         };
         Ok(Some(look(&segment, &segment.index)))
+    }
+
+    /// The footer, which somebody else may have loaded meanwhile.
+    fn load_once(&self, number: u64) -> Result<Arc<Segment>, Error> {
+        let _one_at_a_time = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached = self.footers().get(number);
+        cached.map_or_else(|| self.load(number), Ok)
     }
 
     fn load(&self, number: u64) -> Result<Arc<Segment>, Error> {

@@ -22,6 +22,8 @@ use crate::log::records::RunHead;
 use crate::log::segment::{self, as_u64};
 use crate::log::{Error, Metadata};
 
+/// The first segment is small: laying out a whole one takes longer than all else that a first start does.
+const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
 static ZEROS: [u8; 4096] = [0; 4096];
 
 /// The log's state after its last whole commit.
@@ -94,7 +96,12 @@ fn remove_laid_out(disk: &dyn Disk, names: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
-fn create_first<M: Metadata>(disk: &dyn Disk, bytes: u64, initial: &M) -> Result<(), Error> {
+fn create_first<M: Metadata>(
+    disk: &dyn Disk,
+    segment_bytes: u64,
+    initial: &M,
+) -> Result<(), Error> {
+    let bytes = segment_bytes.min(FIRST_SEGMENT_BYTES);
     let name = segment::name(1);
     let mut log_id = [0; 16];
     getrandom::fill(&mut log_id)

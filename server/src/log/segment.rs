@@ -98,9 +98,9 @@ enum SpareState {
 }
 
 impl Spare {
-    /// Starts the thread; it begins with a first spare at once.
+    /// Starts the thread, which lays out a spare once one is wanted.
     pub(crate) fn start(disk: Arc<dyn Disk>, segment_bytes: u64) -> io::Result<Spare> {
-        let state = Mutex::new(SpareState::Wanted);
+        let state = Mutex::new(SpareState::Idle);
         let shared = Arc::new(SpareShared {
             disk,
             segment_bytes,

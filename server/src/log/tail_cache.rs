@@ -5,6 +5,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+/// What a commit takes beside its bytes: its place in the queue, which may have grown to twice what is in it, and an
+/// allocation. Without it a cache of small commits would be several times as large as it says.
+const COMMIT_COST_BYTES: usize = 128;
+
 /// Commits in the order they were written, oldest dropped first.
 #[derive(Debug)]
 pub(crate) struct TailCache {
@@ -31,7 +35,7 @@ impl TailCache {
 
     /// Adds a commit that lies after all added before.
     pub(crate) fn push(&mut self, segment: u64, offset: u64, bytes: Bytes) {
-        self.used_bytes += bytes.len();
+        self.used_bytes += bytes.len() + COMMIT_COST_BYTES;
         self.commits.push_back(Commit {
             segment,
             offset,
@@ -41,7 +45,7 @@ impl TailCache {
             let Some(oldest) = self.commits.pop_front() else {
                 break;
             };
-            self.used_bytes -= oldest.bytes.len();
+            self.used_bytes -= oldest.bytes.len() + COMMIT_COST_BYTES;
         }
     }
 
@@ -67,7 +71,8 @@ mod tests {
 
     #[test]
     fn s6_keeps_the_latest_within_its_bytes() {
-        let mut cache = TailCache::new(100);
+        const COMMIT: usize = 40 + COMMIT_COST_BYTES;
+        let mut cache = TailCache::new(2 * COMMIT + 20);
         for commit in 0..10u8 {
             cache.push(
                 1 + u64::from(commit / 5),
@@ -75,13 +80,13 @@ mod tests {
                 vec![commit; 40].into(),
             );
         }
-        assert_eq!(cache.used_bytes, 80);
+        assert_eq!(cache.used_bytes, 2 * COMMIT);
         assert_eq!(cache.get(2, 160, 40).unwrap()[..], [9; 40]);
         assert_eq!(cache.get(2, 130, 10).unwrap()[..], [8; 10]);
         assert_eq!(cache.get(2, 150, 20), None, "never across two commits");
         assert_eq!(cache.get(2, 80, 10), None, "dropped");
         assert_eq!(cache.get(1, 160, 10), None);
-        cache.push(3, 0, vec![0; 101].into());
+        cache.push(3, 0, vec![0; 2 * COMMIT].into());
         assert_eq!(
             (cache.used_bytes, cache.get(3, 0, 1)),
             (0, None),

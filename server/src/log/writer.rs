@@ -34,11 +34,14 @@ pub(crate) struct Committer<M> {
     spare: Spare,
     durability: Durability,
     commit_bytes: usize,
+    segment_runs: usize,
     bug: SeededBug,
     log_id: [u8; 16],
     epoch: u64,
     shards: Shards,
     metadata: Arc<M>,
+    /// The metadata as it was last encoded: most segments begin with the same.
+    encoded: Option<(Arc<M>, Arc<[u8]>)>,
     segment: u64,
     file: Arc<dyn DiskFile>,
     position: u64,
@@ -89,11 +92,13 @@ impl<M: Metadata> Committer<M> {
             spare,
             durability: config.durability,
             commit_bytes: COMMIT_BYTES.min(quarter),
+            segment_runs: config.segment_runs,
             bug,
             log_id: state.log_id,
             epoch: state.epoch,
             shards: state.shards,
             metadata,
+            encoded: None,
             segment,
             file,
             position: state.position,
@@ -129,6 +134,8 @@ impl<M: Metadata> Committer<M> {
         self.write(frames)?;
         self.sync()?;
         self.epoch = epoch;
+        // Only now: the disk has nothing else to do until the log is open.
+        self.spare.want();
         Ok(())
     }
 
@@ -244,11 +251,14 @@ impl<M: Metadata> Committer<M> {
         }
     }
 
-    /// Whether so much and the end of a segment go into the active one.
+    /// Whether so much and the end of a segment go into the active one, and its index stays within its bound.
     fn fits(&self, need: Need) -> bool {
         let segments = self.published.segments();
-        let end = self.position + as_u64(bytes_with_end(need, &segments.active.index));
-        end <= self.capacity
+        let index = &segments.active.index;
+        let end = self.position + as_u64(need.frames_bytes + end_bytes(need, index));
+        let runs = index.run_count() + need.runs;
+        // A segment without runs takes what must be written, however much that is.
+        end <= self.capacity && (runs <= self.segment_runs || index.run_count() == 0)
     }
 
     fn write_durably(
@@ -309,8 +319,10 @@ impl<M: Metadata> Committer<M> {
     /// The next segment is there, with its snapshot and its name, before this one is sealed: so a
     /// sealed segment that is the last means that one is missing.
     fn rotate(&mut self, need: Need) -> Result<(), Error> {
-        let metadata = self.metadata.encode();
-        let (file, name) = self.spare.take(self.next_segment_bytes(&metadata, need))?;
+        let metadata = self.encoded_metadata();
+        let (file, name) = self
+            .spare
+            .take(self.next_segment_bytes(metadata.len(), need))?;
         // A snapshot must not outlive what it tells of.
         self.sync()?;
         let sealing = self.next_place();
@@ -356,10 +368,22 @@ impl<M: Metadata> Committer<M> {
         Ok(())
     }
 
-    fn next_segment_bytes(&self, metadata: &[u8], need: Need) -> u64 {
-        let snapshot_bytes = self.snapshot(metadata).len_bytes();
-        let index = SegmentIndex::starting_with(&self.shards);
-        as_u64(frame_bytes(snapshot_bytes) + bytes_with_end(need, &index))
+    fn next_segment_bytes(&self, metadata_bytes: usize, need: Need) -> u64 {
+        let shards = self.shards.len();
+        let snapshot = frame_bytes(Snapshot::len_bytes_of(metadata_bytes, shards));
+        let index_bytes = SegmentIndex::len_bytes_of(shards + need.shards, need.runs);
+        as_u64(snapshot + need.frames_bytes + end_of(index_bytes))
+    }
+
+    fn encoded_metadata(&mut self) -> Arc<[u8]> {
+        let encoded = self.encoded.as_ref();
+        let current = encoded.filter(|(of, _)| Arc::ptr_eq(of, &self.metadata));
+        if let Some((_, bytes)) = current {
+            return Arc::clone(bytes);
+        }
+        let bytes = Arc::from(self.metadata.encode());
+        self.encoded = Some((Arc::clone(&self.metadata), Arc::clone(&bytes)));
+        bytes
     }
 
     fn snapshot<'a>(&self, metadata: &'a [u8]) -> Snapshot<'a> {
@@ -377,10 +401,14 @@ impl<M: Metadata> Committer<M> {
     }
 }
 
-/// Bytes of a commit and of all that may follow it in its segment: footer, trailer, closing mark.
-fn bytes_with_end(need: Need, index: &SegmentIndex) -> usize {
-    let footer = frame_bytes(index.len_bytes_with(need.shards, need.runs));
-    need.frames_bytes + footer + TRAILER_BYTES + frame_bytes(0)
+/// Bytes of all that may follow a commit in its segment.
+fn end_bytes(need: Need, index: &SegmentIndex) -> usize {
+    end_of(index.len_bytes_with(need.shards, need.runs))
+}
+
+/// Bytes of a footer with such a body, the trailer and the closing mark.
+fn end_of(index_bytes: usize) -> usize {
+    frame_bytes(index_bytes) + TRAILER_BYTES + frame_bytes(0)
 }
 
 /// However the committer's thread ends, nobody waits for it any more.

@@ -60,7 +60,7 @@ pub(super) mod stream_list {
     use serde::{Deserialize, Deserializer, Serializer};
 
     pub(in super::super) fn serialize<S: Serializer>(
-        streams: &BTreeMap<StreamArn, Arc<Stream>>,
+        streams: &BTreeMap<Arc<StreamArn>, Arc<Stream>>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
         to.collect_seq(streams.values().map(AsRef::as_ref))
@@ -68,11 +68,11 @@ pub(super) mod stream_list {
 
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
-    ) -> Result<BTreeMap<StreamArn, Arc<Stream>>, D::Error> {
+    ) -> Result<BTreeMap<Arc<StreamArn>, Arc<Stream>>, D::Error> {
         let streams = Vec::<Stream>::deserialize(from)?;
         Ok(streams
             .into_iter()
-            .map(|stream| (stream.arn.clone(), Arc::new(stream)))
+            .map(|stream| (Arc::new(stream.arn.clone()), Arc::new(stream)))
             .collect())
     }
 }

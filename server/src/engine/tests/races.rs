@@ -18,6 +18,7 @@ const OFF: Settings = Settings {
     limits: Limits::Off,
     state_delay_ms: 0,
     error_probability: Probability::NEVER,
+    page_bytes: 64 << 20,
 };
 
 async fn put_bytes(engine: &Engine, arn: &StreamArn, bytes: usize) -> bool {

@@ -12,6 +12,7 @@ const OFF: Settings = Settings {
     limits: Limits::Off,
     state_delay_ms: 0,
     error_probability: crate::engine::Probability::NEVER,
+    page_bytes: 64 << 20,
 };
 
 #[derive(Debug, Clone)]

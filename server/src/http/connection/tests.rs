@@ -1,0 +1,128 @@
+use crate::http::tests::{
+    AUTHORIZED, JSON, LIST, Server, config, fake, post, read_reply, start_with,
+};
+use crate::http::{HttpConfig, places::Held, places::Places, request::Shared};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn request(body: &str) -> String {
+    post(&[JSON, LIST, AUTHORIZED].concat(), body)
+}
+
+/// One whose connections rest as soon as they can.
+async fn restless(change: impl FnOnce(&mut HttpConfig)) -> Server {
+    let mut config = HttpConfig {
+        rest_after: Duration::from_millis(1),
+        ..config()
+    };
+    change(&mut config);
+    start_with(fake, config).await
+}
+
+async fn ask(stream: &mut TcpStream, body: &str) {
+    stream.write_all(request(body).as_bytes()).await.unwrap();
+    answered(stream, body).await;
+}
+
+async fn answered(stream: &mut TcpStream, body: &str) {
+    let reply = timeout(LIMIT, read_reply(stream)).await.expect("answered");
+    let len = format!(r#""len":{}}}"#, body.len());
+    assert!(
+        reply.status == 200 && reply.body.ends_with(&len),
+        "{reply:?}"
+    );
+}
+
+/// Requests that come whole, in two halves around a rest, one upon the other, and byte by byte are all answered, in order.
+#[tokio::test]
+async fn a_connection_that_rested_goes_on_as_if_it_had_not() {
+    let server = restless(|_| {}).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let pause = || tokio::time::sleep(Duration::from_millis(10));
+    for round in 0..8 {
+        let body = " ".repeat(round);
+        let body = format!("{{{body}}}");
+        ask(&mut stream, &body).await;
+        pause().await;
+        let whole = request(&body);
+        let (head, tail) = whole.split_at(1 + round * 20);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        pause().await;
+        stream.write_all(tail.as_bytes()).await.unwrap();
+        answered(&mut stream, &body).await;
+        let two = [request("{}"), whole.clone()].concat();
+        stream.write_all(two.as_bytes()).await.unwrap();
+        // Both may come in one piece, which `read_reply` does not keep.
+        let mut both = String::new();
+        while both.matches("\"len\"").count() < 2 {
+            let mut piece = [0; 4096];
+            let count = timeout(LIMIT, stream.read(&mut piece)).await.unwrap();
+            both += std::str::from_utf8(&piece[..count.unwrap()]).unwrap();
+        }
+        assert!(both.find("\"len\":2}") <= both.find(&format!("\"len\":{}}}", body.len())));
+    }
+    // The end comes when the client says so, or the server.
+    stream.shutdown().await.unwrap();
+    assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+    let mut resting = TcpStream::connect(server.address).await.unwrap();
+    ask(&mut resting, "{}").await;
+    pause().await;
+    server.shutdown.cancel();
+    assert_eq!(resting.read(&mut [0; 8]).await.unwrap(), 0);
+    timeout(LIMIT, server.task).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn s6_a_resting_connection_is_let_go_in_time() {
+    let server = restless(|config| config.header_read_timeout = Duration::from_millis(100)).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    ask(&mut stream, "{}").await;
+    let ended = timeout(LIMIT, stream.read(&mut [0; 8])).await;
+    assert_eq!(ended.unwrap().unwrap(), 0);
+}
+
+/// With a single place for those at work, and nobody who rests by the clock, forty clients in closed loops all come to the
+/// end of theirs.
+#[tokio::test]
+async fn s6_connections_between_two_requests_make_room_for_those_who_wait() {
+    let server = restless(|config| {
+        config.max_connections_at_work = 1;
+        config.rest_after = LIMIT;
+    })
+    .await;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        clients.spawn(async move {
+            for _ in 0..25 {
+                ask(&mut stream, "{}").await;
+            }
+        });
+    }
+    let all = async { while clients.join_next().await.transpose().unwrap().is_some() {} };
+    timeout(LIMIT, all).await.expect("nobody waits forever");
+    server.shutdown.cancel();
+    timeout(LIMIT, server.task).await.unwrap().unwrap().unwrap();
+}
+
+/// What every connection takes whether it is of use or not: what serves it is set aside while it is.
+#[tokio::test]
+async fn s6_the_task_of_a_connection_is_small() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
+    let (config, shutdown) = (config(), CancellationToken::new());
+    let places = Arc::new(Places::new(&config));
+    let shared = Arc::new(Shared::new(fake, config, shutdown.clone()));
+    let held = Held::new(places.accept().await, places, shutdown);
+    let task = super::connection(stream, shared, held);
+    let bytes = size_of_val(&task);
+    assert!(bytes <= 2_048, "{bytes} bytes");
+}
