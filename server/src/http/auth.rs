@@ -42,11 +42,17 @@ pub(super) fn signer(headers: &HeaderMap, query: Option<&str>) -> Result<Signer,
 fn header_credential(header: &str, dated: bool) -> Result<String, ApiError> {
     const NAMES: [&str; 3] = ["Credential", "Signature", "SignedHeaders"];
     let mut values = [""; NAMES.len()];
-    let parts = header.split([',', ' ']).skip(1);
-    for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+    // By bytes: a signature comes with every request, and both separators are ASCII.
+    let parts = header.as_bytes().split(|byte| matches!(byte, b',' | b' '));
+    for part in parts.skip(1) {
+        let known = NAMES.iter().position(|name| {
+            let value = part.strip_prefix(name.as_bytes());
+            value.is_some_and(|value| value.starts_with(b"="))
+        });
         // The last one counts where a part is given twice.
-        if let Some(at) = NAMES.iter().position(|known| *known == name) {
-            values[at] = value;
+        if let Some(at) = known {
+            let value = part.get(NAMES[at].len() + 1..).unwrap_or_default();
+            values[at] = std::str::from_utf8(value).unwrap_or_default();
         }
     }
     if dated && values.iter().all(|value| !value.is_empty()) {

@@ -116,10 +116,7 @@ impl<D: Dispatch> Shared<D> {
         }
         let count = HttpConfig::request_bytes(expected);
         let count = u32::try_from(count).map_err(|_| Unread::Overloaded)?;
-        let permit = Arc::clone(&self.request_bytes).acquire_many_owned(count);
-        let permit = timeout(self.config.admission_wait, permit).await;
-        // A share of the budget, soon or not at all.
-        let permit = permit.ok().and_then(Result::ok).ok_or(Unread::Overloaded)?;
+        let permit = self.admitted(count).await.ok_or(Unread::Overloaded)?;
         let read = async {
             let mut bytes = Vec::with_capacity(exact.unwrap_or_default());
             while let Some(frame) = body.frame().await {
@@ -135,10 +132,26 @@ impl<D: Dispatch> Shared<D> {
             }
             Ok(bytes)
         };
-        let bytes = timeout(self.config.body_read_timeout, read)
-            .await
-            .map_err(|_| Unread::Refused(StatusCode::REQUEST_TIMEOUT))??;
+        let mut read = pin!(read);
+        // Most bodies came with their heads, and need no timer.
+        let there = std::future::poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await;
+        let bytes = match there {
+            Poll::Ready(bytes) => bytes?,
+            Poll::Pending => timeout(self.config.body_read_timeout, read)
+                .await
+                .map_err(|_| Unread::Refused(StatusCode::REQUEST_TIMEOUT))??,
+        };
         Ok(held(bytes, permit))
+    }
+
+    /// A share of the budget of bodies, soon or not at all.
+    async fn admitted(&self, count: u32) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.request_bytes).try_acquire_many_owned(count) {
+            return Some(permit);
+        }
+        let permit = Arc::clone(&self.request_bytes).acquire_many_owned(count);
+        let permit = timeout(self.config.admission_wait, permit).await;
+        permit.ok().and_then(Result::ok)
     }
 
     /// AWS's checks in AWS's order; an answer is the first that fails.
