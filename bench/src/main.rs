@@ -1,7 +1,7 @@
 //! `millstream-bench`: one command for each thing that is measured. Each is a module of the library with arguments and a `run`.
 
 use clap::{Parser, Subcommand};
-use millstream_bench::{Failure, report, workload};
+use millstream_bench::{Failure, ceiling, raw_disk, report, workload};
 use std::process::ExitCode;
 
 /// Measures Kinesis endpoints.
@@ -15,12 +15,18 @@ struct Arguments {
 enum Command {
     /// Loads a running endpoint, best started with `--limits off`, and says what it did.
     Load(workload::Arguments),
+    /// Serves as little as a server can: what the real one is compared with.
+    Ceiling(ceiling::Arguments),
+    /// Times one write and its sync, again and again.
+    RawDisk(raw_disk::Arguments),
 }
 
 impl Command {
     fn run(self) -> Result<(), Failure> {
         match self {
             Command::Load(arguments) => workload::run(&arguments),
+            Command::Ceiling(arguments) => ceiling::run(&arguments),
+            Command::RawDisk(arguments) => raw_disk::run(&arguments),
         }
     }
 }
