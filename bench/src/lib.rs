@@ -4,6 +4,7 @@ pub mod body;
 pub mod ceiling;
 pub mod client;
 pub mod clock;
+pub mod compare;
 pub mod load;
 pub mod measure;
 pub mod pace;

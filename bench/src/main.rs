@@ -1,7 +1,7 @@
 //! `millstream-bench`: one command for each thing that is measured. Each is a module of the library with arguments and a `run`.
 
 use clap::{Parser, Subcommand};
-use millstream_bench::{Failure, ceiling, raw_disk, report, workload};
+use millstream_bench::{Failure, ceiling, compare, raw_disk, report, workload};
 use std::process::ExitCode;
 
 /// Measures Kinesis endpoints.
@@ -19,6 +19,10 @@ enum Command {
     Ceiling(ceiling::Arguments),
     /// Times one write and its sync, again and again.
     RawDisk(raw_disk::Arguments),
+    /// Loads Millstream, ceilings and peers in turn, and prints the tables.
+    Compare(compare::Arguments),
+    /// Fails if Millstream reaches much less of its ceilings than is on record.
+    RatioCheck(compare::ratio_check::Arguments),
 }
 
 impl Command {
@@ -27,6 +31,8 @@ impl Command {
             Command::Load(arguments) => workload::run(&arguments),
             Command::Ceiling(arguments) => ceiling::run(&arguments),
             Command::RawDisk(arguments) => raw_disk::run(&arguments),
+            Command::Compare(arguments) => compare::run(&arguments),
+            Command::RatioCheck(arguments) => compare::ratio_check::run(&arguments),
         }
     }
 }

@@ -1,0 +1,163 @@
+//! What Millstream is meant to reach, and whether it does.
+
+use super::figures::Figure;
+use super::results::Results;
+use super::systems::System;
+use super::table::number;
+use crate::measure::{Round, Spread};
+use std::fmt::Write;
+
+/// What a value must be.
+#[derive(Debug, Clone, Copy)]
+enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+struct Target {
+    what: &'static str,
+    bound: Bound,
+    unit: &'static str,
+    reached: Option<f64>,
+}
+
+/// A table `target | reached`, of the medians.
+pub(super) fn print(results: &Results) -> String {
+    let mut text = "\n| target | reached | |\n|---|---|---|\n".to_owned();
+    for target in targets(results) {
+        let Some(reached) = target.reached else {
+            continue;
+        };
+        let (word, bound, is_met) = match target.bound {
+            Bound::AtLeast(bound) => ("at least", bound, reached >= bound),
+            Bound::AtMost(bound) => ("at most", bound, reached <= bound),
+        };
+        let (what, unit) = (target.what, target.unit);
+        let (bound, reached) = (number(bound), number(reached));
+        let verdict = if is_met { "yes" } else { "**no**" };
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "| {what}: {word} {bound} {unit} | {reached} | {verdict} |"
+        );
+    }
+    text
+}
+
+const US: System = System::Millstream;
+
+fn targets(results: &Results) -> Vec<Target> {
+    let mut targets = shares(results);
+    targets.extend(latencies(results));
+    targets.extend(footprint(results));
+    targets
+}
+
+fn shares(results: &Results) -> Vec<Target> {
+    let share = |figure: Figure| results.share(US, figure.ceiling()?, figure);
+    let figures = [
+        ("PutRecord, 1 connection", Figure::Put1),
+        ("PutRecord, 16 connections", Figure::Put16),
+        ("PutRecord, 64 connections", Figure::Put64),
+        ("PutRecords, JSON", Figure::BatchJson),
+        ("PutRecords, CBOR", Figure::BatchCbor),
+        ("GetRecords from memory", Figure::GetTail),
+        ("GetRecords from sealed segments", Figure::GetSealed),
+    ];
+    let target = |(what, figure)| Target {
+        what,
+        bound: Bound::AtLeast(60.0),
+        unit: "% of its ceiling",
+        reached: share(figure).map(|share| share.median * 100.0),
+    };
+    figures.map(target).into()
+}
+
+fn latencies(results: &Results) -> Vec<Target> {
+    let median = |figure, value: fn(&Round) -> f64| {
+        let spread = results.spread(US, figure, value);
+        spread.map(|spread| spread.median)
+    };
+    let raw = Spread::of(results.raw.iter().map(|raw| raw.p50_us));
+    let one = median(Figure::Put1, |round| round.latency.p50_us);
+    let times = raw.zip(one).map(|(raw, one)| one / raw.median);
+    let cpu = |round: &Round| round.server.map_or(f64::NAN, |server| server.cpu_us);
+    let target = |what, bound, unit, reached| Target {
+        what,
+        bound: Bound::AtMost(bound),
+        unit,
+        reached,
+    };
+    vec![
+        target(
+            "PutRecord, 1 connection, p50",
+            1.5,
+            "times one raw write and sync",
+            times,
+        ),
+        target(
+            "server CPU for a PutRecord",
+            40.0,
+            "us",
+            median(Figure::Put16, cpu),
+        ),
+        target(
+            "put to subscriber, 1,000 records/s, p50",
+            1.0,
+            "ms",
+            median(Figure::FanOut, |round| round.latency.p50_us / 1e3),
+        ),
+        target(
+            "put to subscriber, 1,000 records/s, p99",
+            5.0,
+            "ms",
+            median(Figure::FanOut, |round| round.latency.p99_us / 1e3),
+        ),
+    ]
+}
+
+fn footprint(results: &Results) -> Vec<Target> {
+    let start = results.start(US, |start| start.ms);
+    let idle = results.start(US, |start| start.idle_mib);
+    let target = |what, bound, unit, reached| Target {
+        what,
+        bound: Bound::AtMost(bound),
+        unit,
+        reached,
+    };
+    vec![
+        target(
+            "start to first answer",
+            50.0,
+            "ms",
+            start.map(|start| start.median),
+        ),
+        target(
+            "resident when idle",
+            20.0,
+            "MiB",
+            idle.map(|idle| idle.median),
+        ),
+        target("resident at most", 512.0, "MiB", results.peak_mib(US)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::results::tests::round;
+    use super::*;
+
+    #[test]
+    fn a_target_is_met_or_not_or_not_measured() {
+        let mut results = Results::default();
+        results.add(System::Millstream, Figure::Put16, Ok(round(10_000.0)));
+        results.add(System::Durable, Figure::Put16, Ok(round(20_000.0)));
+        let text = print(&results);
+        let missed =
+            "| PutRecord, 16 connections: at least 60.0 % of its ceiling | 50.0 | **no** |";
+        assert!(text.contains(missed), "{text}");
+        let met = "| server CPU for a PutRecord: at most 40.0 us | 20.0 | yes |";
+        assert!(text.contains(met), "{text}");
+        assert!(!text.contains("GetRecords"), "{text}");
+    }
+}
