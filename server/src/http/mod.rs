@@ -85,7 +85,8 @@ impl HttpConfig {
             region,
             max_connections: 8_192,
             max_connections_at_work: 1_024,
-            rest_after: Duration::from_secs(1),
+            // Bringing one back takes microseconds, and others may wait for its place.
+            rest_after: Duration::from_millis(100),
             // 10 MiB of records are 13.4 MiB of Base64, and keys and quotes come on top.
             max_body_bytes: 16 * MIB,
             max_request_bytes: 128 * MIB,

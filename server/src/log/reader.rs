@@ -144,11 +144,11 @@ impl<M> Published<M> {
             }
         }
         let mut collected = Collected::new(request.limit);
-        for (located, frame) in located.iter().zip(&frames) {
+        for (located, frame) in located.iter().zip(frames) {
             if collected.full {
                 break;
             }
-            if let Err(error) = collected.add(located, frame, request) {
+            if let Err(error) = collected.add(located, &frame.detached(), request) {
                 return Some(Err(error));
             }
         }
@@ -192,8 +192,9 @@ impl<M> Published<M> {
             run,
         } = located;
         let length = usize::try_from(run.length).unwrap_or(usize::MAX);
-        if let Some(bytes) = self.tail_cache().get(*number, run.offset, length) {
-            return Ok(bytes);
+        let cached = self.tail_cache().get(*number, run.offset, length);
+        if let Some(cached) = cached {
+            return Ok(cached.detached());
         }
         let mut bytes = vec![0; length];
         file.read_at(&mut bytes, run.offset)

@@ -9,6 +9,9 @@ use bytes::Bytes;
 /// allocation. Without it a cache of small commits would be several times as large as it says.
 const COMMIT_COST_BYTES: usize = 128;
 
+/// A smaller part of a commit than one in so many is copied for who reads it.
+const DETACHED_PART: usize = 4;
+
 /// Commits in the order they were written, oldest dropped first.
 #[derive(Debug)]
 pub(crate) struct TailCache {
@@ -50,7 +53,7 @@ impl TailCache {
     }
 
     /// These bytes of that segment, if they are all here.
-    pub(crate) fn get(&self, segment: u64, offset: u64, length: usize) -> Option<Bytes> {
+    pub(crate) fn get(&self, segment: u64, offset: u64, length: usize) -> Option<Cached> {
         let place = (segment, offset);
         let after = self
             .commits
@@ -61,7 +64,28 @@ impl TailCache {
         }
         let start = usize::try_from(offset - commit.offset).ok()?;
         let end = start.checked_add(length)?;
-        (end <= commit.bytes.len()).then(|| commit.bytes.slice(start..end))
+        (end <= commit.bytes.len()).then(|| Cached {
+            bytes: commit.bytes.slice(start..end),
+            commit_bytes: commit.bytes.len(),
+        })
+    }
+}
+
+/// A part of a commit.
+#[derive(Debug)]
+pub(crate) struct Cached {
+    bytes: Bytes,
+    commit_bytes: usize,
+}
+
+impl Cached {
+    /// The bytes, on their own if they are a small part of their commit: a reader that is slow must not keep all of it when
+    /// the cache has let it go.
+    pub(crate) fn detached(self) -> Bytes {
+        if self.bytes.len() < self.commit_bytes / DETACHED_PART {
+            return Bytes::copy_from_slice(&self.bytes);
+        }
+        self.bytes
     }
 }
 
@@ -81,14 +105,19 @@ mod tests {
             );
         }
         assert_eq!(cache.used_bytes, 2 * COMMIT);
-        assert_eq!(cache.get(2, 160, 40).unwrap()[..], [9; 40]);
-        assert_eq!(cache.get(2, 130, 10).unwrap()[..], [8; 10]);
-        assert_eq!(cache.get(2, 150, 20), None, "never across two commits");
-        assert_eq!(cache.get(2, 80, 10), None, "dropped");
-        assert_eq!(cache.get(1, 160, 10), None);
+        let get = |cache: &TailCache, segment, offset, length| {
+            let cached = cache.get(segment, offset, length);
+            cached.map(Cached::detached)
+        };
+        assert_eq!(get(&cache, 2, 160, 40).unwrap()[..], [9; 40]);
+        assert_eq!(get(&cache, 2, 130, 10).unwrap()[..], [8; 10]);
+        assert_eq!(get(&cache, 2, 125, 3).unwrap()[..], [8; 3], "a copy");
+        assert_eq!(get(&cache, 2, 150, 20), None, "never across two commits");
+        assert_eq!(get(&cache, 2, 80, 10), None, "dropped");
+        assert_eq!(get(&cache, 1, 160, 10), None);
         cache.push(3, 0, vec![0; 2 * COMMIT].into());
         assert_eq!(
-            (cache.used_bytes, cache.get(3, 0, 1)),
+            (cache.used_bytes, get(&cache, 3, 0, 1)),
             (0, None),
             "larger than the whole cache"
         );
