@@ -4,11 +4,11 @@ use crate::body::Entry;
 use crate::client::Encoding;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use millstream_wire::Encoding as Wire;
 use millstream_wire::shapes::{
     GetRecordsResponse, PutRecordResponse, PutRecordsResponse, PutRecordsResultEntry, Record,
     Timestamp,
 };
+use millstream_wire::{Encoding as Wire, ShardId};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -164,8 +164,8 @@ impl Prepared {
         }
         page.truncate(page.len() - 2);
         let put = PutRecordResponse {
-            shard_id: SHARD.to_owned(),
-            sequence_number: SEQUENCE.to_owned(),
+            shard_id: ShardId(0),
+            sequence_number: SEQUENCE.parse().map_err(io::Error::other)?,
             encryption_type: None,
         };
         Ok(Prepared {
@@ -175,13 +175,12 @@ impl Prepared {
     }
 }
 
-const SHARD: &str = "shardId-000000000000";
 const SEQUENCE: &str = "49600000000000000000000000000000000000000000000000000000";
 
 fn batch(encoding: Encoding, records: usize) -> io::Result<Bytes> {
     let result = PutRecordsResultEntry {
-        sequence_number: Some(SEQUENCE.to_owned()),
-        shard_id: Some(SHARD.to_owned()),
+        sequence_number: Some(SEQUENCE.parse().map_err(io::Error::other)?),
+        shard_id: Some(ShardId(0)),
         ..PutRecordsResultEntry::default()
     };
     let answer = PutRecordsResponse {
