@@ -187,6 +187,22 @@ impl SequenceNumber {
     }
 }
 
+/// The numbers below a hundred, two digits each.
+static PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [*b"00"; 100];
+    let mut n = 1;
+    while n < pairs.len() {
+        let [tens, ones] = pairs[n - 1];
+        pairs[n] = if ones == b'9' {
+            [tens + 1, b'0']
+        } else {
+            [tens, ones + 1]
+        };
+        n += 1;
+    }
+    pairs
+};
+
 /// The most digits that a number below 2^192 has.
 const DIGITS_MAX: usize = 58;
 
@@ -200,23 +216,25 @@ pub(crate) struct Digits {
 
 impl Digits {
     pub(crate) fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.text[self.start..]).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.text[self.start..]
     }
 
     /// Writes `value` before what is there, padded to `width` digits.
     fn prepend(&mut self, mut value: u64, width: usize) {
         let end = self.start;
-        let digit = |value: u64| b'0' + u8::try_from(value % 10).unwrap_or_default();
+        let pair = |value: u64| PAIRS[usize::try_from(value % 100).unwrap_or_default()];
         while value >= 10 {
             self.start -= 2;
-            let two = value % 100;
-            self.text[self.start] = digit(two / 10);
-            self.text[self.start + 1] = digit(two);
+            self.text[self.start..self.start + 2].copy_from_slice(&pair(value));
             value /= 100;
         }
         if value > 0 {
             self.start -= 1;
-            self.text[self.start] = digit(value);
+            self.text[self.start] = pair(value)[1];
         }
         let padded = end.saturating_sub(width);
         while self.start > padded {

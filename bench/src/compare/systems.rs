@@ -107,7 +107,7 @@ impl System {
         match self {
             System::Millstream => {
                 command.args(["serve", "--port", &port, "--limits", "off", "--data-dir"]);
-                command.arg(directory).env("RUST_LOG", "warn");
+                command.arg(directory.join("data")).env("RUST_LOG", "warn");
             }
             System::None | System::Parse | System::Durable | System::Get => {
                 let mode = self.to_possible_value().ok_or("a mode without a name")?;

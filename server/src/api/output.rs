@@ -204,6 +204,17 @@ impl Output for Empty {
     }
 }
 
+impl Output for shapes::PutRecordsResponse {
+    fn encode(self: Box<Self>, encoding: Encoding) -> Result<Encoded, ApiError> {
+        let bytes = shapes::PutRecordsResponse::encode(&self, encoding);
+        bytes.map(Encoded::whole).map_err(unencodable)
+    }
+
+    fn max_bytes(&self) -> usize {
+        of_items(self.records.len())
+    }
+}
+
 impl Output for Vec<u8> {
     fn encode(self: Box<Self>, _: Encoding) -> Result<Encoded, ApiError> {
         Ok(Encoded::whole(*self))
@@ -262,7 +273,6 @@ outputs! {
     ListTagsForResourceResponse: |response| of_items(5 * response.tags.len()),
     ListTagsForStreamResponse: |response| of_items(5 * response.tags.len()),
     PutRecordResponse: |_| HEAD_MAX_BYTES,
-    PutRecordsResponse: |response| of_items(response.records.len()),
     RegisterStreamConsumerResponse: |_| HEAD_MAX_BYTES,
     UpdateShardCountResponse: |_| HEAD_MAX_BYTES,
     UpdateStreamWarmThroughputResponse: |_| HEAD_MAX_BYTES,

@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use super::HttpConfig;
+use super::alarm::Alarmed;
 use super::peer::Peer;
 use super::places::Held;
 use super::request::Shared;
@@ -190,46 +190,44 @@ async fn serve_http_1<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 's
     });
     let unwritten = &peer.unwritten;
     let io = TokioIo::new(stream);
-    let mut connection = http_1(&shared.config).serve_connection(io, service);
-    let mut left = pin!(left_for_long(unwritten, shared));
-    let mut nothing_left = pin!(nothing_left(&calls, unwritten));
-    let mut quiet = pin!(quiet(&calls, unwritten, shared.config.rest_after));
-    let mut ending = false;
-    let served = loop {
-        // Whether it ended, or else should rest.
-        let served = poll_fn(|cx| match connection.poll_without_shutdown(cx) {
-            Poll::Ready(ended) => Poll::Ready(Some(ended)),
-            Poll::Pending if !ending && held.places.is_crowded() && calls.are_done(unwritten) => {
-                Poll::Ready(None)
+    let mut connection = http_1().serve_connection(io, service);
+    let beside = pin!(beside_http_1(&calls, unwritten, shared, held));
+    let mut beside = Alarmed::new(beside);
+    // It ended, or something else says that it should, or others wait for its place.
+    let stop = poll_fn(|cx| match connection.poll_without_shutdown(cx) {
+        Poll::Ready(ended) => Poll::Ready(Err(ended)),
+        Poll::Pending if held.places.is_crowded() && calls.are_done(unwritten) => {
+            Poll::Ready(Ok(Stop::Rest))
+        }
+        Poll::Pending => Pin::new(&mut beside).poll(cx).map(Ok),
+    });
+    let served = match stop.await {
+        Err(ended) => ended,
+        Ok(Stop::Cut(why)) => {
+            tracing::debug!("a connection was cut: {why}");
+            return None;
+        }
+        Ok(stop) => {
+            // Between two requests this ends it at once; otherwise it ends with the request under way.
+            Pin::new(&mut connection).graceful_shutdown();
+            let ended = poll_fn(|cx| Poll::Ready(connection.poll_without_shutdown(cx))).await;
+            match (ended, stop) {
+                (Poll::Ready(Ok(())), Stop::Rest) => {
+                    let parts = connection.into_parts();
+                    let mut stream = parts.io.into_inner();
+                    stream.rewind(&parts.read_buf);
+                    return Some(stream);
+                }
+                (Poll::Ready(ended), _) => ended,
+                (Poll::Pending, _) => tokio::select! {
+                    ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
+                    () = left_for_long(unwritten, shared) => {
+                        tracing::debug!("a connection was cut: {LEFT}");
+                        return None;
+                    }
+                    () = nothing_left(&calls, unwritten) => return None,
+                },
             }
-            Poll::Pending => Poll::Pending,
-        });
-        let rests = tokio::select! {
-            served = served => match served {
-                Some(ended) => break ended,
-                None => true,
-            },
-            () = quiet.as_mut(), if !ending => true,
-            () = left.as_mut() => {
-                tracing::debug!("a connection was cut: it left an answer where it was");
-                return None;
-            }
-            () = held.shutdown.cancelled(), if !ending => false,
-            () = nothing_left.as_mut(), if ending => return None,
-        };
-        // Between two requests this ends it at once; otherwise it ends with the request under way.
-        Pin::new(&mut connection).graceful_shutdown();
-        ending = true;
-        let ended = poll_fn(|cx| Poll::Ready(connection.poll_without_shutdown(cx))).await;
-        match ended {
-            Poll::Ready(Ok(())) if rests => {
-                let parts = connection.into_parts();
-                let mut stream = parts.io.into_inner();
-                stream.rewind(&parts.read_buf);
-                return Some(stream);
-            }
-            Poll::Ready(ended) => break ended,
-            Poll::Pending => {}
         }
     };
     match served {
@@ -283,6 +281,49 @@ async fn serve_http_2<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 's
             }
             () = nothing_left.as_mut(), if draining => return,
         }
+    }
+}
+
+/// Why a connection is not simply served on.
+enum Stop {
+    /// It has nothing to do.
+    Rest,
+    /// The server shuts down: what is under way is finished.
+    Finish,
+    /// At once, and why.
+    Cut(&'static str),
+}
+
+const LEFT: &str = "it left an answer where it was";
+
+/// Waits for whatever may end a connection from outside.
+async fn beside_http_1<D: Dispatch>(
+    calls: &Calls,
+    unwritten: &Unwritten,
+    shared: &Shared<D>,
+    held: &Held,
+) -> Stop {
+    let config = &shared.config;
+    tokio::select! {
+        () = quiet(calls, unwritten, config.rest_after) => Stop::Rest,
+        () = left_for_long(unwritten, shared) => Stop::Cut(LEFT),
+        () = head_is_late(calls, config.header_read_timeout) => Stop::Cut("the head of a request took too long"),
+        () = held.shutdown.cancelled() => Stop::Finish,
+    }
+}
+
+/// Waits until no call has begun for this time, or a quarter longer, while none was under way: its head takes too long, or
+/// does not come. One timer for a connection, where one for each request would be set and taken back with each.
+async fn head_is_late(calls: &Calls, limit: Duration) {
+    const LOOKS: u32 = 4;
+    let mut begun = calls.begun.load(Ordering::Relaxed);
+    let mut unchanged = 0;
+    while unchanged < LOOKS {
+        sleep(limit / LOOKS).await;
+        let now = calls.begun.load(Ordering::Relaxed);
+        let waits = now == begun && !calls.are_under_way();
+        unchanged = if waits { unchanged + 1 } else { 0 };
+        begun = now;
     }
 }
 
@@ -392,11 +433,11 @@ impl<B: Body + Unpin> Body for Counted<B> {
     }
 }
 
-fn http_1(config: &HttpConfig) -> http1::Builder {
+fn http_1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(config.header_read_timeout)
+        // See `head_is_late`.
+        .header_read_timeout(None)
         .max_buf_size(MAX_BUFFER_BYTES)
         // A client that sends no more still gets its answers.
         .half_close(true);

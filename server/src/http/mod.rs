@@ -5,6 +5,7 @@
 //! bodies under way and the answers not yet written each have a budget in bytes.
 
 mod admin;
+mod alarm;
 mod auth;
 mod budget;
 mod connection;

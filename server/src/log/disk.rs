@@ -47,6 +47,8 @@ const FORMAT_DRAFT: &str = "FORMAT.new";
 const FORMAT_LINE: &str = "millstream-log 1";
 const FORMAT_FAMILY: &str = "millstream-log ";
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+/// How much of a new file waits to be synced: a commit's sync may have to wait for it.
+const LAID_OUT_AT_A_TIME: u64 = 2 << 20;
 
 /// A data directory that this process alone serves, as long as this value lives.
 #[derive(Debug)]
@@ -236,10 +238,17 @@ impl Disk for RealDisk {
 /// Space that was only reserved makes a sync as slow as growing the file: zeros must be written.
 fn write_zeros(mut file: &File, len_bytes: u64) -> io::Result<()> {
     let mut left = len_bytes;
+    let mut unsynced = 0;
     while left > 0 {
         let chunk = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
         file.write_all(&ZEROS[..chunk])?;
-        left -= u64::try_from(chunk).unwrap_or(left);
+        let written = u64::try_from(chunk).unwrap_or(left);
+        left -= written;
+        unsynced += written;
+        if unsynced >= LAID_OUT_AT_A_TIME {
+            file.sync_data()?;
+            unsynced = 0;
+        }
     }
     file.sync_all()
 }

@@ -106,7 +106,7 @@ impl RecordView<'_> {
 
     fn append_json(&self, body: &mut Vec<u8>) {
         body.extend_from_slice(SEQUENCE_NUMBER);
-        body.extend_from_slice(self.sequence_number.digits().as_str().as_bytes());
+        body.extend_from_slice(self.sequence_number.digits().as_bytes());
         body.extend_from_slice(ARRIVAL);
         write_seconds(self.approximate_arrival_timestamp, body);
         body.extend_from_slice(DATA);
