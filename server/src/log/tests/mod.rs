@@ -3,6 +3,7 @@
 
 mod crash;
 mod damage;
+mod fixture;
 mod growth;
 mod model;
 mod service;
