@@ -51,7 +51,7 @@ fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
     );
 }
 
-const EVERY_VARIABLE: [(&str, &str); 16] = [
+const EVERY_VARIABLE: [(&str, &str); 17] = [
     ("MILLSTREAM_HOST", "::1"),
     ("MILLSTREAM_PORT", "1"),
     ("MILLSTREAM_DATA_DIR", "/d"),

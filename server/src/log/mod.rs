@@ -97,8 +97,8 @@ pub enum Durability {
 }
 
 /// What a run takes in memory at most: while its segment is written, in a list that may have grown to twice its length; while
-/// the footer is written; and while it is read, as it lies in the file and decoded.
-pub(crate) const RUN_COST_BYTES: usize = 160;
+/// the footer is written; while it is read, as it lies in the file and decoded; and the same while the segment is rewritten.
+pub(crate) const RUN_COST_BYTES: usize = 224;
 
 /// What a log is opened with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -159,20 +159,17 @@ impl Packer {
         (place, magic): (Place, Magic),
     ) -> io::Result<(Vec<u8>, Extent)> {
         block.end_piece();
-        let pieces = &block.pieces;
+        let pieces = std::mem::take(&mut block.pieces);
+        let too_large = |_| io::Error::other("a record is over 4 GiB");
+        let unpacked_bytes = u32::try_from(pieces.len()).map_err(too_large)?;
         let packed = match &mut self.0 {
             Some(compressor) if pieces.len() <= UNPACKED_MAX_BYTES => {
-                Some(compressor.compress(pieces)?)
+                Some(compressor.compress(&pieces)?)
             }
             _ => None,
         };
         let packed = packed.filter(|packed| packed.len() < pieces.len());
-        let (form, stored) = match &packed {
-            Some(packed) => (ZSTD, packed),
-            None => (PLAIN, pieces),
-        };
-        let too_large = |_| io::Error::other("a record is over 4 GiB");
-        let unpacked_bytes = u32::try_from(pieces.len()).map_err(too_large)?;
+        let (form, stored) = packed.map_or_else(|| (PLAIN, pieces), |packed| (ZSTD, packed));
         let head = RunHead {
             shard: block.shard,
             first: block.first,
@@ -185,7 +182,7 @@ impl Packer {
             head.encode(buffer);
             buffer.push(form);
             buffer.extend_from_slice(&unpacked_bytes.to_be_bytes());
-            buffer.extend_from_slice(stored);
+            buffer.extend_from_slice(&stored);
         });
         let extent = Extent {
             first: block.first,

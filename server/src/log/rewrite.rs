@@ -215,11 +215,12 @@ impl<M> Rewrite<'_, M> {
             };
             draft.begin_shard(shard, part.start(), part.start_time_ms());
             let mut copy = Copying {
+                draft: &mut *draft,
                 shard,
                 keep,
                 tally: Tally::default(),
-                open: None,
-                done: Vec::new(),
+                block: None,
+                failed: None,
                 bug: self.bug,
             };
             for extent in part.extents() {
@@ -227,15 +228,9 @@ impl<M> Rewrite<'_, M> {
                     continue;
                 }
                 self.pace.spend(u64::from(extent.length))?;
-                let located = Located::new(shard, source.view(), extent);
-                copy.extent(self.published, &located)?;
-                for block in copy.done.drain(..) {
-                    draft.add(shard, block)?;
-                }
+                copy.extent(&Located::new(shard, source.view(), extent))?;
             }
-            if let Some(block) = copy.open {
-                draft.add(shard, block)?;
-            }
+            copy.end()?;
             tallies.insert(shard, copy.tally);
         }
         Ok(tallies)
@@ -271,18 +266,20 @@ impl<M> Rewrite<'_, M> {
 
 /// The records of one shard on their way from its extents into blocks.
 #[derive(Debug)]
-struct Copying {
+struct Copying<'d, 'a, M> {
+    draft: &'d mut Draft<'a, M>,
     shard: LogShard,
     keep: u64,
     tally: Tally,
-    open: Option<Block>,
-    /// Full blocks of the latest extent.
-    done: Vec<Block>,
+    /// The block that is being filled.
+    block: Option<Block>,
+    failed: Option<Error>,
     bug: SeededBug,
 }
 
-impl Copying {
-    fn extent<M>(&mut self, published: &Published<M>, located: &Located) -> Result<(), Error> {
+impl<M> Copying<'_, '_, M> {
+    fn extent(&mut self, located: &Located) -> Result<(), Error> {
+        let magic = self.draft.published.magic;
         let extent = located.extent;
         let expected = RunHead {
             shard: self.shard,
@@ -301,12 +298,12 @@ impl Copying {
         };
         let as_said = match extent.form {
             Form::Run => {
-                let frame = located.read(published.magic)?;
+                let frame = located.read(magic)?;
                 let body = frame.get(HEADER_BYTES..).unwrap_or_default();
                 visit_run(body, visit) == Some(expected)
             }
             Form::Packed { .. } => {
-                let pieces = located.read_pieces(published.magic)?;
+                let pieces = located.read_pieces(magic)?;
                 let visited = visit_pieces(&pieces, &extent, |record| {
                     visit(record);
                     ControlFlow::Continue(())
@@ -314,6 +311,9 @@ impl Copying {
                 visited.is_some()
             }
         };
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         if !as_said || seen != extent.count {
             return Err(located.corrupt("the records are not what the index says"));
         }
@@ -325,11 +325,19 @@ impl Copying {
     }
 
     fn put(&mut self, record: &Encoded<'_>) {
-        if self.open.as_mut().is_some_and(|block| block.push(record)) {
+        let goes_on = self.block.as_mut().is_some_and(|block| block.push(record));
+        if goes_on || self.failed.is_some() {
             return;
         }
         let next = Block::beginning(self.shard, record);
-        self.done.extend(self.open.replace(next));
+        if let Some(full) = self.block.replace(next) {
+            self.failed = self.draft.add(self.shard, full).err();
+        }
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        let last = self.block.take();
+        last.map_or(Ok(()), |block| self.draft.add(self.shard, block))
     }
 }
 
@@ -361,27 +369,35 @@ impl<M> Draft<'_, M> {
         let place = (self.place, self.published.magic);
         let packed = self.packer.pack(block, offset, place);
         let (frame, extent) = packed.map_err(failed("packing a block of"))?;
-        self.buffered.extend_from_slice(&frame);
         self.index
             .shards
             .entry(shard)
             .or_default()
             .blocks
             .push(extent);
-        if self.buffered.len() >= WRITE_BYTES {
-            self.write()?;
+        if self.buffered.len() + frame.len() > WRITE_BYTES {
+            self.write_buffered()?;
         }
+        if frame.len() > WRITE_BYTES {
+            return self.write(&frame);
+        }
+        self.buffered.extend_from_slice(&frame);
         Ok(())
     }
 
-    fn write(&mut self) -> Result<(), Error> {
-        let bytes = as_u64(self.buffered.len());
-        self.file
-            .write_at(&self.buffered, self.written)
-            .map_err(failed("writing"))?;
-        self.buffered.clear();
-        self.written += bytes;
-        self.unsynced += bytes;
+    fn write_buffered(&mut self) -> Result<(), Error> {
+        let mut buffered = std::mem::take(&mut self.buffered);
+        self.write(&buffered)?;
+        buffered.clear();
+        self.buffered = buffered;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let written = self.file.write_at(bytes, self.written);
+        written.map_err(failed("writing"))?;
+        self.written += as_u64(bytes.len());
+        self.unsynced += as_u64(bytes.len());
         if self.unsynced >= SYNC_BYTES {
             self.unsynced = 0;
             self.file.sync().map_err(failed("syncing"))?;
@@ -391,11 +407,10 @@ impl<M> Draft<'_, M> {
 
     /// Writes the footer and syncs. Gives the index and the length of the file.
     fn finish(mut self) -> Result<(PackedIndex, u64), Error> {
-        let footer_at = self.written + as_u64(self.buffered.len());
+        self.write_buffered()?;
         let magic = self.published.magic;
-        let footer = segment::packed_footer(footer_at, &self.index, self.place, magic);
-        self.buffered.extend_from_slice(&footer);
-        self.write()?;
+        let footer = segment::packed_footer(self.written, &self.index, self.place, magic);
+        self.write(&footer)?;
         self.file.sync().map_err(failed("syncing"))?;
         Ok((self.index, self.written))
     }
