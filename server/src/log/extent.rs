@@ -155,7 +155,7 @@ impl<'a> ShardView<'a> {
     }
 
     /// Its extents, beginning with the one that has the first record at or after a counter.
-    pub(crate) fn from_counter(self, counter: u64) -> Extents<'a> {
+    pub(crate) fn since_counter(self, counter: u64) -> Extents<'a> {
         let at = match self {
             ShardView::Runs(runs) => runs.runs.partition_point(|run| run.end() <= counter),
             ShardView::Packed(shard) => shard.blocks.partition_point(|block| block.end <= counter),
@@ -164,7 +164,7 @@ impl<'a> ShardView<'a> {
     }
 
     /// Its extents, beginning with the one that has the first record at or after a time.
-    pub(crate) fn from_time(self, time_ms: u64) -> Extents<'a> {
+    pub(crate) fn since_time(self, time_ms: u64) -> Extents<'a> {
         let at = match self {
             ShardView::Runs(runs) => runs.runs.partition_point(|run| run.time_ms < time_ms),
             ShardView::Packed(shard) => shard

@@ -380,7 +380,7 @@ impl<M> Published<M> {
                     let (counter, within) = (part.start().min(next), None);
                     return Some(Since { counter, within });
                 }
-                let extent = part.from_time(time_ms).next()?;
+                let extent = part.since_time(time_ms).next()?;
                 let within =
                     (extent.time_ms < time_ms).then(|| Located::new(shard, segment, extent));
                 let counter = extent.first.min(next);
@@ -452,7 +452,7 @@ impl Lies {
 /// Where the first record at or after a counter lies.
 fn next_lies(counter: u64) -> impl Fn(ShardView<'_>) -> Lies {
     move |shard| {
-        let here = || shard.from_counter(counter).next().is_some();
+        let here = || shard.since_counter(counter).next().is_some();
         Lies::of(shard.start() <= counter, here)
     }
 }
@@ -486,7 +486,7 @@ impl PlannedExtents {
     }
 
     fn extend(&mut self, shard: ShardView<'_>, segment: SegmentView<'_>) {
-        for extent in shard.from_counter(self.next) {
+        for extent in shard.since_counter(self.next) {
             if self.full() {
                 break;
             }
