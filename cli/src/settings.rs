@@ -5,8 +5,9 @@ mod streams;
 
 use crate::Failure;
 use clap::{Args, ValueEnum};
+use millstream_server::log::LogConfig;
 use millstream_server::{
-    Config, DataLocation, Durability, Latency, Limits, Memory, Probability, TlsSource,
+    Compression, Config, DataLocation, Durability, Latency, Limits, Memory, Probability, TlsSource,
 };
 use millstream_wire::{AccountId, Region};
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -56,6 +57,10 @@ struct Layer {
     #[arg(long, value_name = "MODE")]
     #[serde(deserialize_with = "from_text")]
     durability: Option<DurabilityMode>,
+    /// How records are compressed once they have lain for a while: `zstd` or `none` [default: zstd].
+    #[arg(long, value_name = "zstd|none")]
+    #[serde(deserialize_with = "from_text")]
+    compression: Option<CompressionMode>,
     /// Whether AWS's limits on shards, calls and accounts hold: `aws` or `off` [default: aws].
     #[arg(long, value_name = "aws|off")]
     #[serde(deserialize_with = "from_text")]
@@ -145,6 +150,22 @@ impl fmt::Display for DurabilityMode {
             Durability::Fsync => f.write_str("fsync"),
             Durability::Interval(time) => write!(f, "interval={}", time.as_millis()),
             Durability::None => f.write_str("none"),
+        }
+    }
+}
+
+/// `zstd` or `none`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct CompressionMode(Compression);
+
+impl FromStr for CompressionMode {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "zstd" => Ok(CompressionMode(Compression::Zstd)),
+            "none" => Ok(CompressionMode(Compression::None)),
+            _ => Err("expected zstd or none"),
         }
     }
 }
@@ -352,6 +373,7 @@ impl Layer {
             data_dir: self.data_dir.or(other.data_dir),
             ephemeral: self.ephemeral.or(other.ephemeral),
             durability: self.durability.or(other.durability),
+            compression: self.compression.or(other.compression),
             limits: self.limits.or(other.limits),
             memory: self.memory.or(other.memory),
             streams: self.streams.or(other.streams),
@@ -381,6 +403,11 @@ impl Layer {
             (Some(_), None) => return Err("tls-cert is set without tls-key; set both".to_owned()),
             (None, Some(_)) => return Err("tls-key is set without tls-cert; set both".to_owned()),
         };
+        let compression = self.compression.map(|mode| mode.0);
+        let log = LogConfig {
+            compression: compression.unwrap_or(defaults.log.compression),
+            ..defaults.log
+        };
         let config = Config {
             host: self.host.unwrap_or(defaults.host),
             port: self.port.unwrap_or(defaults.port),
@@ -398,7 +425,7 @@ impl Layer {
             allow_public: self.allow_public.unwrap_or(defaults.allow_public),
             tls,
             memory: self.memory.unwrap_or(defaults.memory),
-            log: defaults.log,
+            log,
         };
         Ok(Settings {
             config,

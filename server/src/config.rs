@@ -47,7 +47,9 @@ pub struct Config {
     /// Memory for all that grows with load, default 512 MiB, from 192 MiB. Raise it for more connections at a time, and for
     /// readers that follow from further behind without reading files.
     pub memory: Memory,
-    /// Sizes of the log that are not memory; the rest of it follows from `memory`.
+    /// Sizes of the log that are not memory; the rest of it follows from `memory`. And whether its sealed segments are
+    /// compressed (`compression`, default zstd): not, if records are compressed already or the processor is needed
+    /// elsewhere.
     pub log: LogConfig,
 }
 

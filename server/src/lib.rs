@@ -23,6 +23,6 @@ pub mod tls;
 pub use api::{LATENCY_MAX_MS, Latency};
 pub use config::{Config, DataLocation, StartStream, TlsSource};
 pub use engine::{Limits, Probability};
-pub use log::Durability;
+pub use log::{Compression, Durability};
 pub use memory::Memory;
 pub use start::{Server, StartError};

@@ -84,8 +84,11 @@ const PROCESS: Share = share(24, 0);
 /// The commit being written, and the footer and snapshot of a segment that ends.
 const COMMIT: Share = share(16, 0);
 const QUEUE: Share = share(12, 9);
-const TAIL_CACHE: Share = share(4, 10);
+const TAIL_CACHE: Share = share(4, 8);
 const FOOTERS: Share = share(2, 5);
+const BLOCKS: Share = share(1, 2);
+/// What rewriting a segment takes beside its runs: the tables of the compressor, a block on its way, and the new index.
+const REWRITING: Share = share(8, 0);
 const RUNS: Share = share(6, 8);
 const READS: Share = share(21, 14);
 const PAGES: Share = share(6, 7);
@@ -102,12 +105,14 @@ const SMALL_ANSWERS: u64 = 8;
 /// What connections at work have of what there is for connections.
 const AT_WORK_PERCENT: u64 = 40;
 
-const PARTS: [Share; 11] = [
+const PARTS: [Share; 13] = [
     PROCESS,
     COMMIT,
     QUEUE,
     TAIL_CACHE,
     FOOTERS,
+    BLOCKS,
+    REWRITING,
     RUNS,
     READS,
     PAGES,
@@ -122,6 +127,7 @@ pub(crate) struct Plan {
     pub(crate) queue_bytes: usize,
     pub(crate) tail_cache_bytes: usize,
     pub(crate) footer_cache_bytes: usize,
+    pub(crate) block_cache_bytes: usize,
     pub(crate) segment_runs: usize,
     pub(crate) read_bytes: usize,
     pub(crate) page_bytes: usize,
@@ -146,6 +152,7 @@ impl Plan {
             queue_bytes: bytes(of(QUEUE)),
             tail_cache_bytes: bytes(of(TAIL_CACHE)),
             footer_cache_bytes: bytes(of(FOOTERS)),
+            block_cache_bytes: bytes(of(BLOCKS)),
             segment_runs: bytes(count(of(RUNS), RUN_COST_BYTES)),
             read_bytes: bytes(of(READS)),
             page_bytes: bytes(of(PAGES)).max(PAGE_MAX_BYTES),
@@ -163,6 +170,7 @@ impl Plan {
             queue_bytes: self.queue_bytes,
             tail_cache_bytes: self.tail_cache_bytes,
             footer_cache_bytes: self.footer_cache_bytes,
+            block_cache_bytes: self.block_cache_bytes,
             read_bytes: self.read_bytes,
             ..config
         }
@@ -191,6 +199,7 @@ mod tests {
             plan.queue_bytes,
             plan.tail_cache_bytes,
             plan.footer_cache_bytes,
+            plan.block_cache_bytes,
             plan.segment_runs * RUN_COST_BYTES,
             plan.read_bytes,
             plan.page_bytes,
@@ -200,7 +209,8 @@ mod tests {
             plan.connections_at_work * WORK_BYTES,
         ];
         let parts: usize = parts.iter().sum();
-        u64::try_from(parts).unwrap() + (PROCESS.least_mib + COMMIT.least_mib) * MIB
+        let fixed = PROCESS.least_mib + COMMIT.least_mib + REWRITING.least_mib;
+        u64::try_from(parts).unwrap() + fixed * MIB
     }
 
     proptest! {

@@ -22,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 /// How often what left the retention is removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How often the log is looked through for segments that are worth rewriting.
+const REWRITE_INTERVAL: Duration = Duration::from_secs(20);
+
 /// Why a server did not start. Nothing of the data directory has been changed by then, unless a stream was
 /// already created.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +130,7 @@ impl Server {
         let tasks = vec![
             tokio::spawn(serve),
             tokio::spawn(sweep(engine.clone(), stop.clone())),
+            tokio::spawn(rewrite(engine.clone(), stop.clone())),
         ];
         Ok(Server {
             address,
@@ -289,6 +293,31 @@ async fn sweep(engine: Engine, stop: CancellationToken) {
         }
         if let Err(error) = engine.sweep().await {
             tracing::warn!(%error, "what left the retention was not removed; trying again later");
+        }
+    }
+}
+
+async fn rewrite(engine: Engine, stop: CancellationToken) {
+    let mut told = false;
+    loop {
+        let jitter = Duration::from_millis(fastrand::u64(0..2_000));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(REWRITE_INTERVAL + jitter) => {}
+        }
+        let rewritten = tokio::select! {
+            // Closing the log ends a pass that is under way.
+            () = stop.cancelled() => return,
+            rewritten = engine.rewrite() => rewritten,
+        };
+        match rewritten {
+            Ok(_) => told = false,
+            // Once: a full disk stays full for a while.
+            Err(_) if told => {}
+            Err(error) => {
+                told = true;
+                tracing::warn!(%error, "a log segment was not rewritten and stays as it is; trying again");
+            }
         }
     }
 }

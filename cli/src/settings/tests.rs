@@ -51,11 +51,12 @@ fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
     );
 }
 
-const EVERY_VARIABLE: [(&str, &str); 16] = [
+const EVERY_VARIABLE: [(&str, &str); 17] = [
     ("MILLSTREAM_HOST", "::1"),
     ("MILLSTREAM_PORT", "1"),
     ("MILLSTREAM_DATA_DIR", "/d"),
     ("MILLSTREAM_DURABILITY", "interval=20"),
+    ("MILLSTREAM_COMPRESSION", "none"),
     ("MILLSTREAM_LIMITS", "off"),
     ("MILLSTREAM_MEMORY", "2GiB"),
     ("MILLSTREAM_STREAMS", "a:1,b:2"),
@@ -72,7 +73,7 @@ const EVERY_VARIABLE: [(&str, &str); 16] = [
 
 #[test]
 fn every_source_reads_every_setting() {
-    let line = "--host ::1 --port 1 --data-dir /d --durability interval=20 --limits off \
+    let line = "--host ::1 --port 1 --data-dir /d --durability interval=20 --compression none --limits off \
         --streams a:1,b:2 --state-delay 5 --error-probability 0.5 --latency 5-10 --region eu-west-1 --account 123456789012 \
         --allow-public --tls-cert /c.pem --tls-key /k.pem --log-format json";
     let file = r#"
@@ -80,6 +81,7 @@ fn every_source_reads_every_setting() {
         port = 1
         data-dir = "/d"
         durability = "interval=20"
+        compression = "none"
         limits = "off"
         streams = "a:1,b:2"
         state-delay = 5
@@ -101,6 +103,7 @@ fn every_source_reads_every_setting() {
         config.durability,
         Durability::Interval(Duration::from_millis(20))
     );
+    assert_eq!(config.log.compression, Compression::None);
     assert_eq!(config.limits, Limits::Off);
     let streams: Vec<_> = config
         .streams
@@ -199,6 +202,12 @@ fn refusals_name_the_source_the_value_and_what_is_expected() {
         &[],
         None,
         &["interval=0", "1 to 60000"],
+    );
+    refused(
+        &["--compression", "gzip"],
+        &[],
+        None,
+        &["gzip", "zstd or none"],
     );
     refused(&["--limits", "on"], &[], None, &["on", "aws or off"]);
     refused(&["--streams", "a"], &[], None, &["\"a\" lacks its shards"]);

@@ -1,11 +1,12 @@
-//! What leaves the retention: expired shards and whole log segments. Reads never serve older records
-//! anyway (S7); this frees their space.
+//! What leaves the retention: expired shards, whole log segments, and what is left out when segments are rewritten. Reads
+//! never serve older records anyway (S7); this frees their space.
 
 use crate::engine::catalog::{Catalog, Event, Shard, Stream};
 use crate::engine::streams::change_only;
 use crate::engine::{Engine, Error};
-use crate::log::{LogShard, Transaction};
+use crate::log::{LogShard, Rewritten, Transaction};
 use millstream_wire::StreamArn;
+use std::sync::Arc;
 
 /// The oldest time whose records of `shard` must be kept; `None` if nothing of it is needed any more.
 fn keep_from_ms(catalog: &Catalog, shard: LogShard, now_ms: u64) -> Option<u64> {
@@ -44,6 +45,21 @@ impl Engine {
         let keep = move |shard| keep_from_ms(&engine.catalog(), shard, now_ms);
         self.inner.log.trim(keep).await?;
         Ok(())
+    }
+
+    /// One pass over sealed log segments: puts together and compresses what lies in them, without what has left the
+    /// retention. May take long, at low priority.
+    pub async fn rewrite(&self) -> Result<Rewritten, Error> {
+        // Weak: a pass must not keep the service open.
+        let inner = Arc::downgrade(&self.inner);
+        let keep = move |shard| match inner.upgrade() {
+            Some(inner) => {
+                let engine = Engine { inner };
+                keep_from_ms(&engine.catalog(), shard, engine.now_ms())
+            }
+            None => Some(0),
+        };
+        Ok(self.inner.log.rewrite(keep).await?)
     }
 
     /// Whether records of the shard may still be served.

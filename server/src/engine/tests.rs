@@ -46,6 +46,7 @@ pub(crate) fn engine_with(
 ) -> Engine {
     let config = LogConfig {
         segment_bytes: 1 << 20,
+        rewrite_bytes_per_second: 0,
         ..LogConfig::default()
     };
     let log = Log::open(

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::log::Error;
 
@@ -25,6 +26,9 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes names created, renamed and removed so far survive a power cut.
     fn sync_directory(&self) -> io::Result<()>;
+    /// Says, in a way that survives a power cut, that there are rewritten segments from now on: versions that
+    /// cannot read them refuse to open these files.
+    fn raise_format(&self) -> io::Result<()>;
 }
 
 /// One file: positioned reads and writes.
@@ -45,6 +49,8 @@ const LOCK: &str = "LOCK";
 const FORMAT: &str = "FORMAT";
 const FORMAT_DRAFT: &str = "FORMAT.new";
 const FORMAT_LINE: &str = "millstream-log 1";
+/// With rewritten segments.
+const RAISED_FORMAT_LINE: &str = "millstream-log 2";
 const FORMAT_FAMILY: &str = "millstream-log ";
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 /// How much of a new file waits to be synced: a commit's sync may have to wait for it.
@@ -54,6 +60,7 @@ const LAID_OUT_AT_A_TIME: u64 = 2 << 20;
 #[derive(Debug)]
 pub struct RealDisk {
     directory: PathBuf,
+    raised: AtomicBool,
     /// Kept open: a process out of file descriptors must still be able to sync the directory.
     opened: File,
     /// Holds the exclusive lock; released by the system when closed, however the process ends.
@@ -99,19 +106,21 @@ impl RealDisk {
         })?;
         let disk = RealDisk {
             opened: File::open(&directory).map_err(io("opening"))?,
+            raised: AtomicBool::new(formatted == Formatted::Raised),
             directory,
             _lock: lock,
         };
         if formatted == Formatted::No {
-            disk.write_format().map_err(io("writing FORMAT of"))?;
+            disk.write_format(FORMAT_LINE)
+                .map_err(io("writing FORMAT of"))?;
         }
         Ok(disk)
     }
 
-    fn write_format(&self) -> io::Result<()> {
+    fn write_format(&self, line: &str) -> io::Result<()> {
         let draft = self.directory.join(FORMAT_DRAFT);
         let mut file = File::create(&draft)?;
-        file.write_all(FORMAT_LINE.as_bytes())?;
+        file.write_all(line.as_bytes())?;
         file.write_all(b"\n")?;
         file.sync_all()?;
         fs::rename(draft, self.directory.join(FORMAT))?;
@@ -145,6 +154,7 @@ fn create_directory(directory: &Path) -> io::Result<()> {
 #[derive(PartialEq, Eq)]
 enum Formatted {
     Yes,
+    Raised,
     No,
 }
 
@@ -177,8 +187,11 @@ fn check_format(directory: &Path) -> Result<Formatted, Error> {
     if line == FORMAT_LINE {
         return Ok(Formatted::Yes);
     }
+    if line == RAISED_FORMAT_LINE {
+        return Ok(Formatted::Raised);
+    }
     if line.starts_with(FORMAT_FAMILY) {
-        let (found, known) = (line.to_owned(), FORMAT_LINE.to_owned());
+        let (found, known) = (line.to_owned(), RAISED_FORMAT_LINE.to_owned());
         return Err(Error::NewerFormat {
             name: shown,
             found,
@@ -232,6 +245,14 @@ impl Disk for RealDisk {
 
     fn sync_directory(&self) -> io::Result<()> {
         self.opened.sync_all()
+    }
+
+    fn raise_format(&self) -> io::Result<()> {
+        if !self.raised.load(Ordering::Acquire) {
+            self.write_format(RAISED_FORMAT_LINE)?;
+            self.raised.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 }
 
@@ -327,10 +348,25 @@ mod tests {
     #[test]
     fn s8_a_newer_format_is_refused_and_untouched() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("FORMAT"), "millstream-log 2\n").unwrap();
+        fs::write(directory.path().join("FORMAT"), "millstream-log 3\n").unwrap();
         let error = RealDisk::open(directory.path()).unwrap_err();
-        assert!(matches!(&error, Error::NewerFormat { found, .. } if found == "millstream-log 2"));
+        assert!(matches!(&error, Error::NewerFormat { found, .. } if found == "millstream-log 3"));
         assert_eq!(names(directory.path()), ["FORMAT"]);
+    }
+
+    #[test]
+    fn a_format_that_was_raised_stays_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let format = || fs::read_to_string(directory.path().join("FORMAT")).unwrap();
+        let disk = RealDisk::open(directory.path()).unwrap();
+        assert_eq!(format(), "millstream-log 1\n");
+        disk.raise_format().unwrap();
+        disk.raise_format().unwrap();
+        assert_eq!(format(), "millstream-log 2\n");
+        drop(disk);
+        RealDisk::open(directory.path()).unwrap();
+        assert_eq!(format(), "millstream-log 2\n");
+        assert_eq!(names(directory.path()), ["FORMAT", "LOCK"]);
     }
 
     #[test]

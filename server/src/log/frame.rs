@@ -44,6 +44,8 @@ pub(crate) enum Kind {
     Opened,
     Footer,
     Closed,
+    Packed,
+    PackedFooter,
 }
 
 impl Kind {
@@ -55,6 +57,8 @@ impl Kind {
             Kind::Opened => 4,
             Kind::Footer => 5,
             Kind::Closed => 6,
+            Kind::Packed => 7,
+            Kind::PackedFooter => 8,
         }
     }
 
@@ -66,6 +70,8 @@ impl Kind {
             4 => Kind::Opened,
             5 => Kind::Footer,
             6 => Kind::Closed,
+            7 => Kind::Packed,
+            8 => Kind::PackedFooter,
             _ => return None,
         })
     }
@@ -79,6 +85,9 @@ impl Magic {
     pub(crate) fn of(log_id: &[u8; 16]) -> Magic {
         Magic(crc32c::crc32c(log_id).to_be_bytes())
     }
+
+    #[cfg(test)]
+    pub(crate) const TEST: Magic = Magic(*b"test");
 
     fn for_kind(self, kind: Kind) -> [u8; 4] {
         if kind == Kind::Snapshot {

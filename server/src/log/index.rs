@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::log::disk::DiskFile;
 use crate::log::entry::SegmentIndex;
+use crate::log::extent::{Index, IndexView};
 
 /// Open files are bounded with the footers they belong to.
 const FOOTERS: usize = 256;
@@ -19,12 +20,52 @@ pub(crate) struct Segments {
     pub(crate) active: Segment,
 }
 
-/// A segment and what is in it.
+/// The active segment and what is in it.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) number: u64,
     pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) index: SegmentIndex,
+}
+
+/// A sealed segment and what is in it. The index is the file's own: another file takes the number's place
+/// only together with its index.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub(crate) number: u64,
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) index: Index,
+}
+
+/// A look at a segment, active or sealed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SegmentView<'a> {
+    pub(crate) number: u64,
+    pub(crate) generation: u32,
+    pub(crate) file: &'a Arc<dyn DiskFile>,
+    pub(crate) index: IndexView<'a>,
+}
+
+impl Segment {
+    pub(crate) fn view(&self) -> SegmentView<'_> {
+        SegmentView {
+            number: self.number,
+            generation: 0,
+            file: &self.file,
+            index: IndexView::Runs(&self.index),
+        }
+    }
+}
+
+impl Sealed {
+    pub(crate) fn view(&self) -> SegmentView<'_> {
+        SegmentView {
+            number: self.number,
+            generation: self.index.generation(),
+            file: &self.file,
+            index: self.index.view(),
+        }
+    }
 }
 
 /// Footers of sealed segments, least recently used dropped first. The latest is kept whatever its size: several readers may wait
@@ -35,11 +76,17 @@ pub(crate) struct FooterCache {
     used_bytes: usize,
     limit_bytes: usize,
     clock: u64,
+    replaced: Replaced,
 }
+
+/// How many segments have been replaced by rewritten ones: who begins to read a footer remembers it, and
+/// what was read keeps out of the cache if it has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Replaced(u64);
 
 #[derive(Debug)]
 struct Cached {
-    segment: Arc<Segment>,
+    segment: Arc<Sealed>,
     cost_bytes: usize,
     used_at: u64,
 }
@@ -51,20 +98,40 @@ impl FooterCache {
             used_bytes: 0,
             limit_bytes,
             clock: 0,
+            replaced: Replaced(0),
         }
     }
 
-    pub(crate) fn get(&mut self, segment: u64) -> Option<Arc<Segment>> {
+    pub(crate) fn replaced(&self) -> Replaced {
+        self.replaced
+    }
+
+    /// Adds what was read from a file, unless a file was replaced since.
+    pub(crate) fn insert_read(&mut self, segment: Arc<Sealed>, since: Replaced) {
+        if self.replaced == since {
+            self.insert(segment);
+        }
+    }
+
+    /// Lets a segment take the place of what there is of it; what nobody has asked for is not kept.
+    pub(crate) fn replace(&mut self, segment: Arc<Sealed>) {
+        self.replaced.0 += 1;
+        if self.footers.contains_key(&segment.number) {
+            self.insert(segment);
+        }
+    }
+
+    pub(crate) fn get(&mut self, segment: u64) -> Option<Arc<Sealed>> {
         self.clock += 1;
         let cached = self.footers.get_mut(&segment)?;
         cached.used_at = self.clock;
         Some(Arc::clone(&cached.segment))
     }
 
-    pub(crate) fn insert(&mut self, segment: Arc<Segment>) {
+    pub(crate) fn insert(&mut self, segment: Arc<Sealed>) {
         self.clock += 1;
         self.remove(segment.number);
-        let cost_bytes = cost(&segment);
+        let cost_bytes = segment.index.memory_bytes() + FOOTER_COST_BYTES;
         self.used_bytes += cost_bytes;
         let number = segment.number;
         self.footers.insert(
@@ -93,16 +160,13 @@ impl FooterCache {
     }
 }
 
-fn cost(segment: &Segment) -> usize {
-    segment.index.memory_bytes() + FOOTER_COST_BYTES
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::log::LogShard;
     use crate::log::disk::Disk;
     use crate::log::memory_disk::MemoryDisk;
+    use crate::log::packed_index::PackedIndex;
 
     #[test]
     fn s6_footers_stay_within_their_bytes() {
@@ -110,13 +174,13 @@ mod tests {
         let segment = |number| {
             let mut index = SegmentIndex::default();
             index.create(LogShard(1));
-            Arc::new(Segment {
+            Arc::new(Sealed {
                 number,
                 file: Arc::clone(&file),
-                index,
+                index: Index::Runs(index),
             })
         };
-        let mut cache = FooterCache::new(3 * cost(&segment(0)));
+        let mut cache = FooterCache::new(3 * (segment(0).index.memory_bytes() + FOOTER_COST_BYTES));
         for number in 1..=3 {
             cache.insert(segment(number));
         }
@@ -131,5 +195,30 @@ mod tests {
         cache.insert(segment(5));
         assert!(cache.get(5).is_some(), "the latest stays");
         assert_eq!(cache.footers.len(), 1);
+    }
+
+    #[test]
+    fn what_was_read_before_a_replacement_is_not_kept() {
+        let file = MemoryDisk::new().create("a", 1).unwrap();
+        let segment = |generation| {
+            let index = PackedIndex {
+                generation,
+                ..PackedIndex::default()
+            };
+            Arc::new(Sealed {
+                number: 1,
+                file: Arc::clone(&file),
+                index: Index::Packed(index),
+            })
+        };
+        let mut cache = FooterCache::new(1000);
+        let before = cache.replaced();
+        cache.insert_read(segment(1), before);
+        cache.replace(segment(2));
+        cache.insert_read(segment(1), before);
+        assert_eq!(cache.get(1).unwrap().index.generation(), 2);
+        let since = cache.replaced();
+        cache.insert_read(segment(3), since);
+        assert_eq!(cache.get(1).unwrap().index.generation(), 3);
     }
 }

@@ -46,6 +46,10 @@ struct State {
     fail: Option<Failure>,
     syncs_held: bool,
     sync_failure: Option<io::ErrorKind>,
+    raised: bool,
+    read_bytes: u64,
+    /// The most that files took since it was asked for.
+    peak_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -116,12 +120,36 @@ impl MemoryDisk {
             let left = lock(file).crashed(&mut random);
             (name.clone(), left)
         });
-        MemoryDisk::with_contents(left.collect())
+        let left = MemoryDisk::with_contents(left.collect());
+        left.0.lock().raised = state.raised;
+        left
     }
 
     /// Operations done so far: reads, writes, syncs and changes of names.
     pub fn operations(&self) -> u64 {
         self.0.lock().operations
+    }
+
+    /// Bytes read from files so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.0.lock().read_bytes
+    }
+
+    /// The sum of file lengths.
+    pub fn used_bytes(&self) -> u64 {
+        self.0.lock().used_bytes()
+    }
+
+    /// The most that files took since the last call.
+    pub fn take_peak_bytes(&self) -> u64 {
+        let mut state = self.0.lock();
+        let used_bytes = state.used_bytes();
+        std::mem::replace(&mut state.peak_bytes, used_bytes).max(used_bytes)
+    }
+
+    /// Whether versions that cannot read rewritten segments would refuse it.
+    pub fn is_raised(&self) -> bool {
+        self.0.lock().raised
     }
 
     /// Lets the operation numbered `at` (see [`MemoryDisk::operations`]) fail, once.
@@ -301,14 +329,18 @@ impl State {
             .sum()
     }
 
-    fn check_capacity(&self, more_bytes: u64) -> io::Result<()> {
-        match self.capacity_bytes {
-            Some(capacity) if self.used_bytes() + more_bytes > capacity => Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                "the disk in memory is full",
-            )),
-            _ => Ok(()),
+    /// Lets files grow by that much, if there is room.
+    fn grow(&mut self, more_bytes: u64) -> io::Result<()> {
+        let used_bytes = self.used_bytes() + more_bytes;
+        if self
+            .capacity_bytes
+            .is_some_and(|capacity| used_bytes > capacity)
+        {
+            let full = "the disk in memory is full";
+            return Err(io::Error::new(io::ErrorKind::StorageFull, full));
         }
+        self.peak_bytes = self.peak_bytes.max(used_bytes);
+        Ok(())
     }
 
     fn named(&self, name: &str) -> io::Result<Arc<Mutex<Contents>>> {
@@ -332,7 +364,7 @@ impl Disk for MemoryDisk {
 
     fn create(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.0.operate()?;
-        state.check_capacity(len_bytes)?;
+        state.grow(len_bytes)?;
         let live = vec![0; as_usize(len_bytes)?];
         let crashable = state.crashable;
         let contents = if crashable {
@@ -378,6 +410,11 @@ impl Disk for MemoryDisk {
         }
         Ok(())
     }
+
+    fn raise_format(&self) -> io::Result<()> {
+        self.0.operate()?.raised = true;
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -391,12 +428,24 @@ impl MemoryFile {
         drop(self.disk.operate()?);
         Ok(lock(&self.file))
     }
+
+    /// Begins a write, if there is room for what it makes the file longer.
+    fn operate_up_to(&self, end: usize) -> io::Result<MutexGuard<'_, Contents>> {
+        let mut state = self.disk.operate()?;
+        let more = end.saturating_sub(lock(&self.file).live.len());
+        if more > 0 {
+            state.grow(as_u64(more))?;
+        }
+        drop(state);
+        Ok(lock(&self.file))
+    }
 }
 
 impl DiskFile for MemoryFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let offset = as_usize(offset)?;
-        let contents = self.operate()?;
+        self.disk.operate()?.read_bytes += as_u64(buffer.len());
+        let contents = lock(&self.file);
         let end = offset.saturating_add(buffer.len());
         let found = contents
             .live
@@ -408,7 +457,7 @@ impl DiskFile for MemoryFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let offset = as_usize(offset)?;
-        match self.operate() {
+        match self.operate_up_to(offset.saturating_add(bytes.len())) {
             Ok(mut contents) => {
                 contents.write(offset, bytes);
                 Ok(())

@@ -10,25 +10,34 @@
 //! - nothing is appended to a sealed shard (S5).
 //!
 //! A batch goes `Log::append` → `queue` → `writer` (`plan`, `segment`, `disk`) → `published` → answer;
-//! a read goes `Log::read` → `reader` → tail cache or `disk`.
+//! a read goes `Log::read` → `reader` → a cache or `disk`. In the background `trim` removes segments and
+//! `rewriter` (`rewrite`, `packed`) puts sealed ones in order.
 
+mod block_cache;
 mod cursor;
 mod disk;
 mod entry;
 mod error;
+mod extent;
 mod frame;
 mod index;
 mod memory_disk;
+mod pace;
+mod packed;
+mod packed_index;
 mod plan;
 mod published;
 mod queue;
 mod reader;
 mod records;
 mod recovery;
+mod rewrite;
+mod rewriter;
 mod segment;
 mod shard_map;
 mod tail_cache;
 mod tails;
+mod trim;
 mod writer;
 
 #[cfg(test)]
@@ -45,7 +54,9 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use entry::Transaction;
 pub use error::{Error, MetadataError};
 pub use memory_disk::MemoryDisk;
+pub use packed::Compression;
 pub use records::{ReadRecord, RecordBatch};
+pub use rewriter::Rewritten;
 
 use crate::clock::SharedClock;
 use crate::log::frame::Magic;
@@ -55,6 +66,7 @@ use crate::log::published::Published;
 use crate::log::queue::{Queue, Work};
 use crate::log::reader::Request;
 use crate::log::recovery::Recovered;
+use crate::log::rewriter::Rewriter;
 use crate::log::writer::{Committer, Start};
 
 /// Names a shard of the log. Chosen by the caller; never used again once dropped.
@@ -85,8 +97,8 @@ pub enum Durability {
 }
 
 /// What a run takes in memory at most: while its segment is written, in a list that may have grown to twice its length; while
-/// the footer is written; and while it is read, as it lies in the file and decoded.
-pub(crate) const RUN_COST_BYTES: usize = 160;
+/// the footer is written; while it is read, as it lies in the file and decoded; and the same while the segment is rewritten.
+pub(crate) const RUN_COST_BYTES: usize = 224;
 
 /// What a log is opened with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,8 +117,15 @@ pub struct LogConfig {
     pub tail_cache_bytes: usize,
     /// Most that is kept of sealed segments' indexes.
     pub footer_cache_bytes: usize,
+    /// Most that is kept of unpacked blocks of rewritten segments, for those who read them in small steps.
+    pub block_cache_bytes: usize,
     /// Most that records read from files take until their reader is done with them.
     pub read_bytes: usize,
+    /// Whether rewritten segments are compressed.
+    pub compression: Compression,
+    /// How fast sealed segments are rewritten, bytes of the old one in a second; up to sixteen times that when
+    /// many wait. 0 sets no limit.
+    pub rewrite_bytes_per_second: u64,
 }
 
 impl Default for LogConfig {
@@ -118,7 +137,10 @@ impl Default for LogConfig {
             queue_bytes: 64 << 20,
             tail_cache_bytes: 64 << 20,
             footer_cache_bytes: 32 << 20,
+            block_cache_bytes: 16 << 20,
             read_bytes: 128 << 20,
+            compression: Compression::Zstd,
+            rewrite_bytes_per_second: 32 << 20,
         }
     }
 }
@@ -167,8 +189,7 @@ struct Inner<M> {
     queue: Arc<Queue<M>>,
     read_budget: Arc<Semaphore>,
     read_limit_bytes: usize,
-    /// One trim at a time; held in blocking code only.
-    trimming: Arc<Mutex<()>>,
+    rewriter: Rewriter,
     committer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -230,6 +251,8 @@ impl<M: Metadata> Log<M> {
             capacity,
             bug,
         };
+        let rewriter = Rewriter::start(Arc::clone(&published), &config, bug)
+            .map_err(|source| Error::io("starting", "the thread log-rewriter", source))?;
         let (seen, work) = (Arc::clone(&published), Arc::clone(&queue));
         let committer = Committer::new(start, &config, clock, seen, work)?;
         let thread = std::thread::Builder::new()
@@ -245,7 +268,7 @@ impl<M: Metadata> Log<M> {
             queue,
             read_budget: Arc::new(Semaphore::new(read_limit_bytes)),
             read_limit_bytes,
-            trimming: Arc::default(),
+            rewriter,
             committer,
         })))
     }
@@ -387,7 +410,21 @@ impl<M: Metadata> Log<M> {
     pub async fn counter_at(&self, shard: LogShard, time_ms: u64) -> Result<u64, Error> {
         self.check_readable(shard)?;
         let published = Arc::clone(&self.0.published);
-        blocking(move || published.counter_at(shard, time_ms)).await
+        let since = blocking(move || published.since(shard, time_ms)).await?;
+        let Some(located) = since.within else {
+            return Ok(since.counter);
+        };
+        let (kept_bytes, unpacking_bytes) = located.len_bytes();
+        let permit = self
+            .read_permit(kept_bytes.saturating_add(unpacking_bytes))
+            .await?;
+        let published = Arc::clone(&self.0.published);
+        blocking(move || {
+            let counter = published.counter_within(&located, time_ms);
+            drop(permit);
+            counter
+        })
+        .await
     }
 
     fn check_readable(&self, shard: LogShard) -> Result<(), Error> {
@@ -431,12 +468,26 @@ impl<M: Metadata> Log<M> {
             return Err(Error::Closed);
         }
         let published = Arc::clone(&self.0.published);
-        let trimming = Arc::clone(&self.0.trimming);
-        blocking(move || {
-            let _one_at_a_time = trimming.lock().unwrap_or_else(PoisonError::into_inner);
-            published.trim(keep_after_ms)
-        })
-        .await
+        blocking(move || published.trim(keep_after_ms)).await
+    }
+
+    /// Rewrites sealed segments in the background, where that pays: each shard's records together, compressed, and
+    /// without those that [`Log::trim`] would remove if they lay in the oldest segment. Waits for the end of the pass.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: then the segment it happened to is as it was, and the next call tries again. [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    /// Dropped early, the pass goes on to its end or until the log is closed.
+    pub async fn rewrite(
+        &self,
+        keep_after_ms: impl Fn(LogShard) -> Option<u64> + Send + 'static,
+    ) -> Result<Rewritten, Error> {
+        if self.0.published.is_closed() {
+            return Err(Error::Closed);
+        }
+        let answer = self.0.rewriter.ask(keep_after_ms);
+        answer.await.unwrap_or(Err(Error::Closed))
     }
 
     /// Finishes what was accepted, syncs, and stops the committer. Later calls get
@@ -445,16 +496,17 @@ impl<M: Metadata> Log<M> {
     /// # Cancel safety
     /// Dropped early, the closing goes on.
     pub async fn close(&self) {
+        self.0.rewriter.stop();
         self.0.queue.close();
         let mut closed = self.0.published.watch_closed();
         // Fails only without a sender, and `published` is one.
         let _ = closed.wait_for(|closed| *closed).await;
-        let thread = self.0.take_thread();
-        if let Some(thread) = thread {
-            // Closing its files is all the thread still does.
+        let threads = [self.0.take_thread(), self.0.rewriter.take_thread()];
+        for thread in threads.into_iter().flatten() {
+            // Closing its files, or ending the block it is at, is all the thread still does.
             let joined = tokio::task::spawn_blocking(move || thread.join()).await;
             if !matches!(joined, Ok(Ok(()))) {
-                tracing::error!("the log's committer ended in a panic");
+                tracing::error!("a thread of the log ended in a panic");
             }
         }
     }
@@ -476,6 +528,7 @@ impl<M> Inner<M> {
 
 impl<M> Drop for Inner<M> {
     fn drop(&mut self) {
+        self.rewriter.stop();
         self.queue.close();
         if let Some(thread) = self.take_thread() {
             // A panic there was reported by the runtime and has poisoned the log.

@@ -37,6 +37,12 @@ pub(crate) enum SeededBug {
     IgnoreSeal,
     #[cfg(test)]
     SkipBatch,
+    /// Rewriting drops a record.
+    #[cfg(test)]
+    LoseInRewriting,
+    /// And does not count what it keeps of a run.
+    #[cfg(test)]
+    LoseUnseen,
 }
 
 /// What a commit may need of a segment at most.
@@ -350,6 +356,15 @@ impl SeededBug {
     pub(crate) fn acks_before_sync(self) -> bool {
         self == SeededBug::AckBeforeSync
     }
+
+    pub(crate) fn loses_in_rewriting(self, counter: u64) -> bool {
+        let loses = matches!(self, SeededBug::LoseInRewriting | SeededBug::LoseUnseen);
+        loses && counter % 7 == 3
+    }
+
+    pub(crate) fn is_unseen(self) -> bool {
+        self == SeededBug::LoseUnseen
+    }
 }
 
 #[cfg(not(test))]
@@ -371,6 +386,14 @@ impl SeededBug {
     }
 
     pub(crate) fn acks_before_sync(self) -> bool {
+        false
+    }
+
+    pub(crate) fn loses_in_rewriting(self, _counter: u64) -> bool {
+        false
+    }
+
+    pub(crate) fn is_unseen(self) -> bool {
         false
     }
 }

@@ -7,16 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockRea
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use crate::log::block_cache::BlockCache;
 use crate::log::disk::Disk;
-use crate::log::entry::{SegmentIndex, ShardState};
-use crate::log::frame::Magic;
-use crate::log::index::{FooterCache, Segment, Segments};
+use crate::log::entry::ShardState;
+use crate::log::extent::Index;
+use crate::log::frame::{Magic, Place};
+use crate::log::index::{FooterCache, Sealed, Segment, SegmentView, Segments};
 use crate::log::plan::{Plan, Shards};
+use crate::log::segment::Footer;
 use crate::log::tail_cache::TailCache;
 use crate::log::tails::Tails;
 use crate::log::{Error, LogConfig, LogShard, Tail, segment};
 
-/// See the module. Locks are taken one at a time.
+/// See the module. Locks are taken one at a time, but for `files`, which is taken first.
 #[derive(Debug)]
 pub(crate) struct Published<M> {
     pub(crate) disk: Arc<dyn Disk>,
@@ -26,8 +29,11 @@ pub(crate) struct Published<M> {
     segments: RwLock<Segments>,
     tail_cache: Mutex<TailCache>,
     footers: Mutex<FooterCache>,
-    /// Held by who reads a footer from its file: one at a time, or as many readers would hold as many copies of it. The
-    /// only lock that is held across a file operation; the committer never takes it.
+    block_cache: Mutex<BlockCache>,
+    /// Held while the files of sealed segments are removed or replaced, by trimming and rewriting.
+    files: Mutex<()>,
+    /// Held by who reads a footer from its file to look into it: one at a time, or as many readers would hold as many
+    /// copies of it. Like `files` it is held across file operations; the committer takes neither.
     loading: Mutex<()>,
     poison: OnceLock<Error>,
     closed: watch::Sender<bool>,
@@ -50,6 +56,8 @@ impl<M> Published<M> {
             segments: RwLock::new(segments),
             tail_cache: Mutex::new(TailCache::new(config.tail_cache_bytes)),
             footers: Mutex::new(FooterCache::new(config.footer_cache_bytes)),
+            block_cache: Mutex::new(BlockCache::new(config.block_cache_bytes)),
+            files: Mutex::default(),
             loading: Mutex::new(()),
             poison: OnceLock::new(),
             closed: watch::Sender::new(false),
@@ -145,9 +153,18 @@ impl<M> Published<M> {
             .segments
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let sealed = Arc::new(std::mem::replace(&mut segments.active, next));
+        let Segment {
+            number,
+            file,
+            index,
+        } = std::mem::replace(&mut segments.active, next);
         drop(segments);
-        self.footers().insert(sealed);
+        let index = Index::Runs(index);
+        self.footers().insert(Arc::new(Sealed {
+            number,
+            file,
+            index,
+        }));
     }
 
     /// Forgets the oldest segment, if it is that one.
@@ -181,8 +198,19 @@ impl<M> Published<M> {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn block_cache(&self) -> MutexGuard<'_, BlockCache> {
+        self.block_cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn footers(&self) -> MutexGuard<'_, FooterCache> {
         self.footers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One at a time removes or replaces files of sealed segments.
+    pub(crate) fn files_turn(&self) -> MutexGuard<'_, ()> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks into the index of a segment, read from its footer if need be. `None`: the segment has
@@ -190,7 +218,7 @@ impl<M> Published<M> {
     pub(crate) fn with_index<T>(
         &self,
         number: u64,
-        look: impl FnOnce(&Segment, &SegmentIndex) -> T,
+        look: impl FnOnce(SegmentView<'_>) -> T,
     ) -> Result<Option<T>, Error> {
         {
             let segments = self.segments();
@@ -198,42 +226,73 @@ impl<M> Published<M> {
                 return Ok(None);
             }
             if number == segments.active.number {
-                return Ok(Some(look(&segments.active, &segments.active.index)));
+                return Ok(Some(look(segments.active.view())));
             }
         }
         let cached = self.footers().get(number);
         let segment = match cached {
-            Some(segment) => segment,
-            None => match self.load_once(number) {
-                Ok(segment) => segment,
-                Err(_) if number < self.segments().first => return Ok(None),
-                Err(error) => return Err(error),
-            },
+            Some(segment) => Some(segment),
+            None => self.load_once(number)?,
         };
-        Ok(Some(look(&segment, &segment.index)))
+        Ok(segment.map(|segment| look(segment.view())))
     }
 
     /// The footer, which somebody else may have loaded meanwhile.
-    fn load_once(&self, number: u64) -> Result<Arc<Segment>, Error> {
+    fn load_once(&self, number: u64) -> Result<Option<Arc<Sealed>>, Error> {
         let _one_at_a_time = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        let cached = self.footers().get(number);
-        cached.map_or_else(|| self.load(number), Ok)
+        let (cached, since) = {
+            let mut footers = self.footers();
+            (footers.get(number), footers.replaced())
+        };
+        if cached.is_some() {
+            return Ok(cached);
+        }
+        let segment = match self.load(number) {
+            Ok((segment, _)) => Arc::new(segment),
+            Err(_) if number < self.segments().first => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        self.footers().insert_read(Arc::clone(&segment), since);
+        Ok(Some(segment))
     }
 
-    fn load(&self, number: u64) -> Result<Arc<Segment>, Error> {
-        let name = segment::name(number);
+    /// A sealed segment and the place of its footer, as they are in its file now.
+    pub(crate) fn load(&self, number: u64) -> Result<(Sealed, Place), Error> {
+        self.load_named(number, &segment::name(number))
+    }
+
+    /// The same from a file that does not bear the segment's number yet.
+    pub(crate) fn load_named(&self, number: u64, name: &str) -> Result<(Sealed, Place), Error> {
         let file = self
             .disk
-            .open(&name)
-            .map_err(|source| Error::io("opening", &name, source))?;
-        let index = segment::read_footer(file.as_ref(), number, self.magic)?;
-        let segment = Arc::new(Segment {
+            .open(name)
+            .map_err(|source| Error::io("opening", name, source))?;
+        let Footer { index, place } = segment::read_footer(file.as_ref(), number, self.magic)?;
+        let segment = Sealed {
             number,
             file,
             index,
-        });
-        self.footers().insert(Arc::clone(&segment));
-        Ok(segment)
+        };
+        Ok((segment, place))
+    }
+
+    /// Renames the file of a rewritten segment over that of the old one, whose readers go on with what they
+    /// have. `false`: the segment has been removed meanwhile.
+    pub(crate) fn replace(&self, rewritten: Sealed) -> Result<bool, Error> {
+        let name = segment::name(rewritten.number);
+        let io = |operation| move |source| Error::io(operation, segment::REWRITE, source);
+        let _turn = self.files_turn();
+        if rewritten.number < self.segments().first {
+            return Ok(false);
+        }
+        self.disk
+            .rename(segment::REWRITE, &name)
+            .map_err(io("renaming"))?;
+        self.footers().replace(Arc::new(rewritten));
+        self.disk
+            .sync_directory()
+            .map_err(io("syncing the directory after renaming"))?;
+        Ok(true)
     }
 }
 

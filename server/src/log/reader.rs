@@ -1,24 +1,88 @@
-//! Finding and reading runs: from the tail cache where that can be, else by positioned reads that
+//! Finding and reading runs and blocks: from a cache where that can be, else by positioned reads that
 //! are checked every time. Blocking; writes nothing.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::log::block_cache::BlockPlace;
 use crate::log::disk::DiskFile;
-use crate::log::entry::{Run, ShardRuns};
-use crate::log::frame::{self, Kind};
+use crate::log::extent::{Extent, Form, ShardView};
+use crate::log::frame::{self, Kind, Magic};
+use crate::log::index::SegmentView;
+use crate::log::packed::{decode_pieces, unpack, visit_pieces};
 use crate::log::published::Published;
 use crate::log::records::{RunHead, decode_run};
 use crate::log::{Error, LogShard, ReadLimit, ReadRecord, segment};
 
-/// A run and the segment it lies in.
+/// An extent and the file it lies in.
 #[derive(Debug, Clone)]
 pub(crate) struct Located {
     segment: u64,
+    generation: u32,
     file: Arc<dyn DiskFile>,
-    pub(crate) run: Run,
+    pub(crate) shard: LogShard,
+    pub(crate) extent: Extent,
+}
+
+impl Located {
+    pub(crate) fn new(shard: LogShard, segment: SegmentView<'_>, extent: Extent) -> Located {
+        Located {
+            segment: segment.number,
+            generation: segment.generation,
+            file: Arc::clone(segment.file),
+            shard,
+            extent,
+        }
+    }
+
+    /// Bytes that reading it takes at most, and those that only unpacking takes.
+    pub(crate) fn len_bytes(&self) -> (usize, usize) {
+        let stored = usize::try_from(self.extent.length).unwrap_or(usize::MAX);
+        match self.extent.form {
+            Form::Run => (stored, 0),
+            Form::Packed { .. } => (self.extent.memory_bytes(), stored),
+        }
+    }
+
+    pub(crate) fn corrupt(&self, reason: impl Into<String>) -> Error {
+        Error::corrupt(self.segment, self.extent.offset, reason)
+    }
+
+    /// The frame as it lies in the file, checked.
+    pub(crate) fn read(&self, magic: Magic) -> Result<Vec<u8>, Error> {
+        let mut bytes = vec![0; usize::try_from(self.extent.length).unwrap_or(usize::MAX)];
+        self.file
+            .read_at(&mut bytes, self.extent.offset)
+            .map_err(|source| Error::io("reading", &segment::name(self.segment), source))?;
+        let frame =
+            frame::decode(&bytes, magic).map_err(|fault| self.corrupt(fault.to_string()))?;
+        let expected = match self.extent.form {
+            Form::Run => Kind::Records,
+            Form::Packed { .. } => Kind::Packed,
+        };
+        if frame.kind != expected || frame.place.segment != self.segment {
+            return Err(self.corrupt("it is not of this segment"));
+        }
+        Ok(bytes)
+    }
+
+    /// The pieces of a packed block, from its file.
+    pub(crate) fn read_pieces(&self, magic: Magic) -> Result<Bytes, Error> {
+        let frame = Bytes::from(self.read(magic)?);
+        let garbled = || self.corrupt("the block is not the one the index says");
+        unpack(&frame, self.shard, &self.extent).ok_or_else(garbled)
+    }
+
+    fn block_place(&self) -> BlockPlace {
+        BlockPlace {
+            segment: self.segment,
+            generation: self.generation,
+            offset: self.extent.offset,
+        }
+    }
 }
 
 /// What to read.
@@ -30,7 +94,7 @@ pub(crate) struct Request {
     pub(crate) not_before_ms: u64,
 }
 
-/// Runs that were found and are yet to be read.
+/// Extents that were found and are yet to be read.
 #[derive(Debug)]
 pub(crate) struct Planned {
     request: Request,
@@ -40,23 +104,44 @@ pub(crate) struct Planned {
 impl Planned {
     /// Bytes that reading them takes at most.
     pub(crate) fn len_bytes(&self) -> usize {
-        let lengths = self.located.iter().map(|located| located.run.length);
-        lengths.fold(0, |sum, length| {
-            sum.saturating_add(usize::try_from(length).unwrap_or(usize::MAX))
-        })
+        let lengths = self.located.iter().map(Located::len_bytes);
+        let (kept, unpacking) = lengths.fold((0_usize, 0), |(sum, most), (kept, unpacking)| {
+            (sum.saturating_add(kept), unpacking.max(most))
+        });
+        kept.saturating_add(unpacking)
     }
 }
 
 /// Bytes read from a file, with their share of the budget.
-struct Held {
-    bytes: Vec<u8>,
+struct Held<B> {
+    bytes: B,
     _permit: Arc<OwnedSemaphorePermit>,
 }
 
-impl AsRef<[u8]> for Held {
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Held<B> {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.as_ref()
     }
+}
+
+fn held<B>(bytes: B, permit: &Arc<OwnedSemaphorePermit>) -> Bytes
+where
+    B: AsRef<[u8]> + Send + 'static,
+{
+    let permit = Arc::clone(permit);
+    Bytes::from_owner(Held {
+        bytes,
+        _permit: permit,
+    })
+}
+
+/// The counter that a time leads to.
+#[derive(Debug)]
+pub(crate) struct Since {
+    /// The first record at or after the time is this or, within the block, one that comes later.
+    pub(crate) counter: u64,
+    /// A block that begins before the time and ends after it.
+    pub(crate) within: Option<Located>,
 }
 
 /// Records as they are collected, within the limit; the first is taken whatever its size.
@@ -78,40 +163,55 @@ impl Collected {
         }
     }
 
-    fn add(&mut self, located: &Located, frame: &Bytes, request: &Request) -> Result<(), Error> {
-        let Run {
-            first,
-            time_ms,
-            count,
-            offset,
-            ..
-        } = located.run;
-        let (mut bytes, mut taken) = (self.bytes, self.records.len());
+    /// Adds records of an extent: its frame if it is a run, its pieces if it is packed.
+    fn add(&mut self, located: &Located, bytes: &Bytes, request: &Request) -> Result<(), Error> {
+        let (mut taken_bytes, mut taken) = (self.bytes, self.records.len());
         let limit = self.limit;
         let mut full = false;
-        let decoded = decode_run(frame, request.from, |record| {
-            let fits = taken == 0 || bytes.saturating_add(record.len_bytes()) <= limit.bytes;
-            full = !fits || taken >= limit.records;
-            bytes = bytes.saturating_add(record.len_bytes());
-            taken += 1;
+        let take = |record: &ReadRecord| {
+            let with_it = taken_bytes.saturating_add(record.len_bytes());
+            full = (taken > 0 && with_it > limit.bytes) || taken >= limit.records;
+            if !full {
+                taken_bytes = with_it;
+                taken += 1;
+            }
             !full
-        });
-        let expected = RunHead {
-            shard: request.shard,
+        };
+        let Extent {
             first,
             time_ms,
             count,
-        };
-        match decoded {
-            Some((head, records)) if head == expected => self.records.extend(records),
-            _ => {
-                let reason = "the run is not the one the index says";
-                return Err(Error::corrupt(located.segment, offset, reason));
+            ..
+        } = located.extent;
+        let decoded = match located.extent.form {
+            Form::Run => {
+                let expected = RunHead {
+                    shard: located.shard,
+                    first,
+                    time_ms,
+                    count,
+                };
+                let run = decode_run(bytes, request.from, take);
+                run.filter(|(head, _)| *head == expected)
+                    .map(|(_, records)| records)
             }
-        }
-        self.bytes = bytes;
-        self.full = full || self.records.len() >= limit.records || bytes >= limit.bytes;
+            Form::Packed { .. } => {
+                let since = (request.from, request.not_before_ms);
+                decode_pieces(bytes, &located.extent, since, take)
+            }
+        };
+        let garbled = || located.corrupt("the records are not what the index says");
+        self.records.extend(decoded.ok_or_else(garbled)?);
+        self.bytes = taken_bytes;
+        let is_full = self.records.len() >= limit.records || taken_bytes >= limit.bytes;
+        self.full = full || is_full;
         Ok(())
+    }
+
+    /// Whether the extent that was added last holds more than was taken from it.
+    fn left_some_of(&self, located: &Located) -> bool {
+        let next = self.records.last().map(|record| record.counter + 1);
+        self.full && next.is_none_or(|next| next < located.extent.end)
     }
 }
 
@@ -125,22 +225,23 @@ impl<M> Published<M> {
             if runs.start > request.from {
                 return None;
             }
-            let mut plan = PlannedRuns::new(request);
-            plan.extend(runs, active.number, &active.file);
+            let mut plan = PlannedExtents::new(request);
+            plan.extend(ShardView::Runs(runs), active.view());
             plan.located
         };
-        if located
-            .first()
-            .is_some_and(|located| located.run.time_ms < request.not_before_ms)
-        {
+        let too_old = |located: &Located| located.extent.time_ms < request.not_before_ms;
+        if located.first().is_some_and(too_old) {
             return None;
         }
         let mut frames = Vec::with_capacity(located.len());
         {
             let cache = self.tail_cache();
-            for Located { segment, run, .. } in &located {
-                let length = usize::try_from(run.length).ok()?;
-                frames.push(cache.get(*segment, run.offset, length)?);
+            for Located {
+                segment, extent, ..
+            } in &located
+            {
+                let length = usize::try_from(extent.length).ok()?;
+                frames.push(cache.get(*segment, extent.offset, length)?);
             }
         }
         let mut collected = Collected::new(request.limit);
@@ -158,10 +259,11 @@ impl<M> Published<M> {
     /// Where the records are: finds and reads no more than indexes.
     pub(crate) fn plan_blocking(&self, mut request: Request) -> Result<Planned, Error> {
         let mut located = self.plan_read(&request)?;
-        let too_old = |located: &Located| located.run.time_ms < request.not_before_ms;
+        let too_old = |located: &Located| located.extent.last_time_ms < request.not_before_ms;
         if located.first().is_some_and(too_old) {
-            let kept = self.counter_at(request.shard, request.not_before_ms)?;
-            request.from = request.from.max(kept);
+            // What a block begins with and is too old is left out when it is read.
+            let kept = self.since(request.shard, request.not_before_ms)?;
+            request.from = request.from.max(kept.counter);
             located = self.plan_read(&request)?;
         }
         Ok(Planned { request, located })
@@ -179,125 +281,186 @@ impl<M> Published<M> {
             if collected.full {
                 break;
             }
-            let frame = self.frame(located, permit)?;
-            collected.add(located, &frame, request)?;
+            match located.extent.form {
+                Form::Run => {
+                    let frame = self.frame(located, permit)?;
+                    collected.add(located, &frame, request)?;
+                }
+                Form::Packed { .. } => {
+                    let pieces = self.pieces(located)?;
+                    collected.add(located, &held(pieces.clone(), permit), request)?;
+                    if collected.left_some_of(located) {
+                        self.block_cache().insert(located.block_place(), pieces);
+                    }
+                }
+            }
         }
         Ok(collected.records)
     }
 
     fn frame(&self, located: &Located, permit: &Arc<OwnedSemaphorePermit>) -> Result<Bytes, Error> {
-        let Located {
-            segment: number,
-            file,
-            run,
-        } = located;
-        let length = usize::try_from(run.length).unwrap_or(usize::MAX);
-        let cached = self.tail_cache().get(*number, run.offset, length);
+        let Extent { offset, length, .. } = located.extent;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        // Only runs: the tail cache knows where things lay when they were committed.
+        let cached = self.tail_cache().get(located.segment, offset, length);
         if let Some(cached) = cached {
             return Ok(cached.detached());
         }
-        let mut bytes = vec![0; length];
-        file.read_at(&mut bytes, run.offset)
-            .map_err(|source| Error::io("reading", &segment::name(*number), source))?;
-        let corrupt = |reason: String| Error::corrupt(*number, run.offset, reason);
-        let frame =
-            frame::decode(&bytes, self.magic).map_err(|fault| corrupt(fault.to_string()))?;
-        if frame.kind != Kind::Records || frame.place.segment != *number {
-            return Err(corrupt("it is not a run of this segment".to_owned()));
+        Ok(held(located.read(self.magic)?, permit))
+    }
+
+    /// The pieces of a block: its reader holds a share of the budget for them.
+    fn pieces(&self, located: &Located) -> Result<Bytes, Error> {
+        if let Some(pieces) = self.block_cache().get(located.block_place()) {
+            return Ok(pieces);
         }
-        let permit = Arc::clone(permit);
-        Ok(Bytes::from_owner(Held {
-            bytes,
-            _permit: permit,
-        }))
+        located.read_pieces(self.magic)
+    }
+
+    /// The first counter within a block whose time is at least `time_ms`. The block is kept: it will be read.
+    pub(crate) fn counter_within(&self, located: &Located, time_ms: u64) -> Result<u64, Error> {
+        let pieces = self.pieces(located)?;
+        let mut found = None;
+        let visited = visit_pieces(&pieces, &located.extent, |record| {
+            if record.time_ms < time_ms {
+                return ControlFlow::Continue(());
+            }
+            found = Some(record.counter);
+            ControlFlow::Break(())
+        });
+        let garbled = || located.corrupt("the records are not what the index says");
+        let counter = visited.and(found).ok_or_else(garbled)?;
+        self.block_cache().insert(located.block_place(), pieces);
+        Ok(counter)
     }
 
     fn plan_read(&self, request: &Request) -> Result<Vec<Located>, Error> {
-        let mut plan = PlannedRuns::new(request);
+        let mut plan = PlannedExtents::new(request);
         // A segment that was active when it was looked into may have got more since: what lies in the
         // segments after it must not be read in this pass, or records in between were left out (S3).
         let last = *self.range().end();
-        let mut number = self.last_segment_where(request.shard, |runs| runs.start <= plan.next)?;
+        let mut number = self.segment_of(request.shard, next_lies(plan.next))?;
+        let mut searched = true;
         loop {
             let found_before = plan.located.len();
-            let more = self.with_index(number, |segment, index| {
-                if let Some(runs) = index.get(request.shard) {
-                    plan.extend(runs, number, &segment.file);
+            self.with_index(number, |segment| {
+                if let Some(shard) = segment.index.get(request.shard) {
+                    plan.extend(shard, segment);
                 }
             })?;
             if plan.full() || number >= last {
                 return Ok(plan.located);
             }
-            let jump = more.is_some() && plan.located.len() > found_before;
-            let next = plan.next;
-            let after = number + 1;
-            // Segments without runs of this shard are jumped over.
-            number = if jump {
-                after.max(self.last_segment_where(request.shard, |runs| runs.start <= next)?)
-            } else {
+            let found = plan.located.len() > found_before;
+            let (next, after) = (plan.next, number + 1);
+            // Segments without records of this shard are jumped over; mostly the next one has some.
+            number = if found || searched {
+                searched = false;
                 after
+            } else {
+                searched = true;
+                after.max(self.segment_of(request.shard, next_lies(next))?)
             };
         }
     }
 
     /// First counter whose time is at least `time_ms`, or the tail's next.
-    pub(crate) fn counter_at(&self, shard: LogShard, time_ms: u64) -> Result<u64, Error> {
+    pub(crate) fn since(&self, shard: LogShard, time_ms: u64) -> Result<Since, Error> {
         let next = self.tail(shard).ok_or(Error::Unknown(shard))?.next;
         // As in `plan_read`: what was not there when the tail was taken is not looked for.
         let last = *self.range().end();
-        let mut number = self.last_segment_where(shard, |runs| runs.start_time_ms < time_ms)?;
+        let mut number = self.segment_of(shard, |part| {
+            let further = part.start_time_ms() < time_ms;
+            Lies::of(further, || part.newest_ms() >= Some(time_ms))
+        })?;
         loop {
-            let found = self.with_index(number, |_, index| {
-                let runs = index.get(shard)?;
-                if runs.start_time_ms >= time_ms {
-                    return Some(runs.start);
+            let found = self.with_index(number, |segment| {
+                let part = segment.index.get(shard)?;
+                if part.start_time_ms() >= time_ms {
+                    let (counter, within) = (part.start().min(next), None);
+                    return Some(Since { counter, within });
                 }
-                let at = runs.runs.partition_point(|run| run.time_ms < time_ms);
-                runs.runs.get(at).map(|run| run.first)
+                let extent = part.since_time(time_ms).next()?;
+                let within =
+                    (extent.time_ms < time_ms).then(|| Located::new(shard, segment, extent));
+                let counter = extent.first.min(next);
+                Some(Since { counter, within })
             })?;
-            if let Some(counter) = found.flatten() {
-                return Ok(counter.min(next));
+            if let Some(since) = found.flatten() {
+                return Ok(since);
             }
             if number >= last {
-                return Ok(next);
+                let (counter, within) = (next, None);
+                return Ok(Since { counter, within });
             }
             number += 1;
         }
     }
 
-    /// The last segment at whose beginning `holds` was true of the shard, or there was no shard yet;
-    /// the first segment if there is none. What holds at one beginning must hold at all before.
-    fn last_segment_where(
+    /// The segment that has the record which is looked for, or the last one that does not lie after it; the first
+    /// segment if all do.
+    fn segment_of(
         &self,
         shard: LogShard,
-        holds: impl Fn(&ShardRuns) -> bool,
+        lies: impl Fn(ShardView<'_>) -> Lies,
     ) -> Result<u64, Error> {
         let range = self.range();
-        let test = |number| {
-            self.with_index(number, |_, index| index.get(shard).is_none_or(&holds))
-                // A segment removed meanwhile lies before all that are left.
-                .map(|tested| tested.unwrap_or(true))
+        let look = |number| {
+            let found = self.with_index(number, |segment| segment.index.get(shard).map(&lies))?;
+            // One removed meanwhile lies before all that are left, and so does one without the shard.
+            Ok::<_, Error>(found.flatten().unwrap_or(Lies::Further))
         };
         let (first, last) = (*range.start(), *range.end());
-        if test(last)? {
+        if look(last)? != Lies::Before {
             return Ok(last);
         }
         let (mut low, mut high) = (first, last);
         while low < high {
-            let middle = low + (high - low) / 2;
-            if test(middle)? {
-                low = middle + 1;
-            } else {
-                high = middle;
+            // The lower of two: the newest of the sealed ones has the largest footer.
+            let middle = low + (high - low - 1) / 2;
+            match look(middle)? {
+                Lies::Here => return Ok(middle),
+                Lies::Further => low = middle + 1,
+                Lies::Before => high = middle,
             }
         }
         Ok(low.saturating_sub(1).max(first))
     }
 }
 
-/// Runs to read, within the limit.
+/// Where a record lies, seen from a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lies {
+    Before,
+    Here,
+    /// After what is in the segment, if there is such a record at all.
+    Further,
+}
+
+impl Lies {
+    fn of(not_before: bool, here: impl FnOnce() -> bool) -> Lies {
+        if !not_before {
+            Lies::Before
+        } else if here() {
+            Lies::Here
+        } else {
+            Lies::Further
+        }
+    }
+}
+
+/// Where the first record at or after a counter lies.
+fn next_lies(counter: u64) -> impl Fn(ShardView<'_>) -> Lies {
+    move |shard| {
+        let here = || shard.since_counter(counter).next().is_some();
+        Lies::of(shard.start() <= counter, here)
+    }
+}
+
+/// Extents to read, within the limit.
 #[derive(Debug)]
-struct PlannedRuns {
+struct PlannedExtents {
+    shard: LogShard,
     located: Vec<Located>,
     next: u64,
     records: u64,
@@ -305,16 +468,15 @@ struct PlannedRuns {
     limit: ReadLimit,
 }
 
-impl PlannedRuns {
-    fn new(request: &Request) -> PlannedRuns {
-        let ReadLimit { records, bytes } = request.limit;
-        let limit = ReadLimit { records, bytes };
-        PlannedRuns {
+impl PlannedExtents {
+    fn new(request: &Request) -> PlannedExtents {
+        PlannedExtents {
+            shard: request.shard,
             located: Vec::new(),
             next: request.from,
             records: 0,
             bytes: 0,
-            limit,
+            limit: request.limit,
         }
     }
 
@@ -323,69 +485,17 @@ impl PlannedRuns {
             || (self.bytes >= self.limit.bytes && !self.located.is_empty())
     }
 
-    fn extend(&mut self, runs: &ShardRuns, number: u64, file: &Arc<dyn DiskFile>) {
-        let at = runs.runs.partition_point(|run| run.end() <= self.next);
-        for run in runs.runs.iter().skip(at) {
+    fn extend(&mut self, shard: ShardView<'_>, segment: SegmentView<'_>) {
+        for extent in shard.since_counter(self.next) {
             if self.full() {
                 break;
             }
-            self.records += run.end() - run.first.max(self.next);
-            self.bytes += usize::try_from(run.length).unwrap_or(usize::MAX);
-            self.next = run.end();
-            self.located.push(Located {
-                segment: number,
-                file: Arc::clone(file),
-                run: *run,
-            });
+            // Where counters were left out these may be fewer: the page is smaller then.
+            let numbered = extent.end - extent.first.max(self.next);
+            self.records += numbered.min(u64::from(extent.count));
+            self.bytes += extent.memory_bytes();
+            self.next = extent.end;
+            self.located.push(Located::new(self.shard, segment, extent));
         }
-    }
-}
-
-impl<M> Published<M> {
-    /// Removes the oldest sealed segments of which nothing is to be kept; see [`crate::log::Log::trim`].
-    pub(crate) fn trim(
-        &self,
-        keep_after_ms: impl Fn(LogShard) -> Option<u64>,
-    ) -> Result<usize, Error> {
-        let mut removed = 0;
-        loop {
-            let range = self.range();
-            let oldest = *range.start();
-            if oldest == *range.end() {
-                return Ok(removed);
-            }
-            let kept = self.with_index(oldest, |_, index| {
-                index.iter().any(|(shard, runs)| {
-                    let newest = runs.runs.last().map(|run| run.time_ms);
-                    newest
-                        .zip(keep_after_ms(shard))
-                        .is_some_and(|(newest, keep)| newest >= keep)
-                })
-            })?;
-            if kept != Some(false) {
-                return Ok(removed);
-            }
-            self.remove(oldest)?;
-            removed += 1;
-        }
-    }
-
-    /// Removes the oldest segment. The directory is synced around each one: after a crash no gap may
-    /// be left between those that are still there.
-    fn remove(&self, oldest: u64) -> Result<(), Error> {
-        let name = segment::name(oldest);
-        let io = |operation| move |source| Error::io(operation, &segment::name(oldest), source);
-        self.disk
-            .sync_directory()
-            .map_err(io("syncing the directory before removing"))?;
-        // A reader that finds the file gone must find it forgotten as well.
-        self.forget(oldest);
-        if let Err(source) = self.disk.remove(&name) {
-            self.remember(oldest);
-            return Err(Error::io("removing", &name, source));
-        }
-        self.disk
-            .sync_directory()
-            .map_err(io("syncing the directory after removing"))
     }
 }

@@ -14,6 +14,8 @@
     clippy::arithmetic_side_effects
 )]
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 
 use crate::log::LogShard;
@@ -132,6 +134,16 @@ pub struct ReadRecord {
 }
 
 impl ReadRecord {
+    /// A record whose key and data are slices of `bytes`.
+    pub(crate) fn in_bytes(bytes: &Bytes, record: &Encoded<'_>) -> ReadRecord {
+        ReadRecord {
+            counter: record.counter,
+            time_ms: record.time_ms,
+            key: bytes.slice_ref(record.key),
+            data: bytes.slice_ref(record.data),
+        }
+    }
+
     /// The producer's key.
     pub fn partition_key(&self) -> &str {
         // Checked when the run was decoded.
@@ -171,6 +183,11 @@ impl RunHead {
         cursor.rest().is_empty().then_some(head)
     }
 
+    /// One more than the last counter.
+    pub(crate) fn end(&self) -> u64 {
+        self.first.saturating_add(u64::from(self.count))
+    }
+
     fn take(cursor: &mut Cursor<'_>) -> Option<RunHead> {
         let shard = LogShard(cursor.u64()?);
         let first = cursor.u64()?;
@@ -193,6 +210,52 @@ fn take_record<'a>(cursor: &mut Cursor<'a>) -> Option<(&'a [u8], &'a [u8])> {
     let key = cursor.take(key_bytes)?;
     let data = cursor.take(data_bytes)?;
     (flags == 0 && std::str::from_utf8(key).is_ok()).then_some((key, data))
+}
+
+/// A record as it is stored, and where it belongs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Encoded<'a> {
+    pub(crate) counter: u64,
+    pub(crate) time_ms: u64,
+    /// All of it: flags, lengths, key, data.
+    pub(crate) bytes: &'a [u8],
+    pub(crate) key: &'a [u8],
+    pub(crate) data: &'a [u8],
+}
+
+/// Shows `visit` each record of a run's body. `None` if it is garbled.
+pub(crate) fn visit_run<'a>(body: &'a [u8], mut visit: impl FnMut(Encoded<'a>)) -> Option<RunHead> {
+    let mut cursor = Cursor::new(body);
+    let head = RunHead::take(&mut cursor)?;
+    let _ = visit_records(&mut cursor, &head, &mut |record| {
+        visit(record);
+        ControlFlow::Continue(())
+    })?;
+    cursor.rest().is_empty().then_some(head)
+}
+
+/// Shows `visit` the records after a head until it has seen enough. `None` if they are garbled.
+pub(crate) fn visit_records<'a>(
+    cursor: &mut Cursor<'a>,
+    head: &RunHead,
+    visit: &mut impl FnMut(Encoded<'a>) -> ControlFlow<()>,
+) -> Option<ControlFlow<()>> {
+    for counter in head.first..head.end() {
+        let before = cursor.rest();
+        let (key, data) = take_record(cursor)?;
+        let length = before.len().checked_sub(cursor.rest().len())?;
+        let record = Encoded {
+            counter,
+            time_ms: head.time_ms,
+            bytes: before.get(..length)?,
+            key,
+            data,
+        };
+        if visit(record).is_break() {
+            return Some(ControlFlow::Break(()));
+        }
+    }
+    Some(ControlFlow::Continue(()))
 }
 
 /// The records of a run with a counter of at least `from`, while `take` says so. `frame` is the

@@ -80,10 +80,10 @@ pub(crate) fn recover<M: Metadata>(
     Ok(recovered)
 }
 
-/// Removes what was laid out for a segment and never became one. Only now: a log that is refused is
+/// Removes what was laid out or rewritten for a segment and never became one. Only now: a log that is refused is
 /// left as it was.
 fn remove_laid_out(disk: &dyn Disk, names: &[String]) -> Result<(), Error> {
-    for name in [segment::SPARE, segment::LARGE] {
+    for name in [segment::SPARE, segment::LARGE, segment::REWRITE] {
         if !names.iter().any(|found| found == name) {
             continue;
         }
@@ -273,7 +273,7 @@ pub(crate) fn scan<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, 
                     state.position = as_u64(at);
                 }
             }
-            Err(fault @ Fault::Unknown { .. }) => return Err(newer(segment, fault)),
+            Err(fault @ Fault::Unknown { .. }) => return Err(segment::newer(segment, fault)),
             Err(fault) => {
                 if durable_after(bytes, at, magic, segment) >= Some(number) {
                     let reason = format!("{fault}, and later frames say that it was durable");
@@ -290,7 +290,7 @@ fn begin<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, Error> {
     let corrupt = |reason: String| Error::corrupt(segment, 0, reason);
     // A snapshot is read before the log's magic is known.
     let frame = frame::decode(bytes, Magic::of(&[0; 16])).map_err(|fault| match fault {
-        Fault::Unknown { .. } => newer(segment, fault),
+        Fault::Unknown { .. } => segment::newer(segment, fault),
         _ => corrupt(format!("no snapshot: {fault}")),
     })?;
     let counts = frame.place.segment == segment && frame.place.commit < u64::MAX / 2;
@@ -314,15 +314,6 @@ fn begin<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, Error> {
         fresh: true,
         sealed: false,
     })
-}
-
-fn newer(segment: u64, fault: Fault) -> Error {
-    let known = format!("frame version {}", frame::VERSION);
-    Error::NewerFormat {
-        name: segment::name(segment),
-        found: fault.to_string(),
-        known,
-    }
 }
 
 /// The greatest commit that any frame after `at` says was durable.
@@ -371,6 +362,9 @@ impl<M: Metadata> State<M> {
             }
             Kind::Closed => {}
             Kind::Snapshot => return Err(corrupt("a snapshot inside a segment")),
+            Kind::Packed | Kind::PackedFooter => {
+                return Err(corrupt("a rewritten part inside the last segment"));
+            }
         }
         Ok(())
     }

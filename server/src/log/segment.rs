@@ -8,12 +8,16 @@ use std::thread::JoinHandle;
 use crate::log::Error;
 use crate::log::disk::{Disk, DiskFile};
 use crate::log::entry::{SegmentIndex, TRAILER_BYTES, decode_trailer, encode_trailer};
-use crate::log::frame::{self, Frames, HEADER_BYTES, Kind, Magic, Place};
+use crate::log::extent::Index;
+use crate::log::frame::{self, Fault, Frames, HEADER_BYTES, Kind, Magic, Place};
+use crate::log::packed_index::PackedIndex;
 
 /// The next segment, before it has a number.
 pub(crate) const SPARE: &str = "spare.segment";
 /// A segment made to measure for a commit that fits in no ordinary one.
 pub(crate) const LARGE: &str = "large.segment";
+/// A segment that is being rewritten, before it replaces the old one.
+pub(crate) const REWRITE: &str = "rewrite.segment";
 
 /// The file name of a segment.
 pub(crate) fn name(segment: u64) -> String {
@@ -38,10 +42,31 @@ pub(crate) fn footer(footer_at: u64, index: &SegmentIndex, place: Place, magic: 
     bytes
 }
 
+/// The end of a rewritten segment whose footer lies at `footer_at`.
+pub(crate) fn packed_footer(
+    footer_at: u64,
+    index: &PackedIndex,
+    place: Place,
+    magic: Magic,
+) -> Vec<u8> {
+    let mut frames = Frames::default();
+    frames.push(Kind::PackedFooter, |buffer| index.encode(buffer));
+    let mut bytes = frames.finish(place, magic);
+    bytes.extend_from_slice(&encode_trailer(footer_at));
+    bytes
+}
+
 /// Writes a [`footer`], cuts what was laid out behind it, and syncs.
 pub(crate) fn seal(file: &dyn DiskFile, footer_at: u64, footer: &[u8]) -> io::Result<()> {
     file.write_at(footer, footer_at)?;
     file.truncate(footer_at + as_u64(footer.len()))
+}
+
+/// A sealed segment's footer, and where in the log it was written.
+#[derive(Debug)]
+pub(crate) struct Footer {
+    pub(crate) index: Index,
+    pub(crate) place: Place,
 }
 
 /// Reads a sealed segment's footer.
@@ -49,7 +74,7 @@ pub(crate) fn read_footer(
     file: &dyn DiskFile,
     segment: u64,
     magic: Magic,
-) -> Result<SegmentIndex, Error> {
+) -> Result<Footer, Error> {
     let io = |source| Error::io("reading the footer", &name(segment), source);
     let length = file.len_bytes().map_err(io)?;
     let trailer_at = length.checked_sub(as_u64(TRAILER_BYTES));
@@ -63,14 +88,32 @@ pub(crate) fn read_footer(
     let corrupt = |reason: String| Error::corrupt(segment, footer_at, reason);
     let mut bytes = vec![0; usize::try_from(trailer_at - footer_at).unwrap_or(usize::MAX)];
     file.read_at(&mut bytes, footer_at).map_err(io)?;
-    let frame = frame::decode(&bytes, magic).map_err(|fault| corrupt(fault.to_string()))?;
-    if frame.kind != Kind::Footer || frame.place.segment != segment {
-        return Err(corrupt(
-            "the trailer does not lead to this segment's footer".to_owned(),
-        ));
+    let frame = frame::decode(&bytes, magic).map_err(|fault| match fault {
+        Fault::Unknown { .. } => newer(segment, fault),
+        _ => corrupt(fault.to_string()),
+    })?;
+    let index = match frame.kind {
+        _ if frame.place.segment != segment => None,
+        Kind::Footer => Some(SegmentIndex::decode(frame.body).map(Index::Runs)),
+        Kind::PackedFooter => Some(PackedIndex::decode(frame.body, footer_at).map(Index::Packed)),
+        _ => None,
+    };
+    let astray = || corrupt("the trailer does not lead to this segment's footer".to_owned());
+    let garbled = || corrupt("the footer cannot be understood".to_owned());
+    Ok(Footer {
+        index: index.ok_or_else(astray)?.ok_or_else(garbled)?,
+        place: frame.place,
+    })
+}
+
+/// A sound frame that only a newer version can read.
+pub(crate) fn newer(segment: u64, fault: Fault) -> Error {
+    let known = format!("frame version {}", frame::VERSION);
+    Error::NewerFormat {
+        name: name(segment),
+        found: fault.to_string(),
+        known,
     }
-    SegmentIndex::decode(frame.body)
-        .ok_or_else(|| corrupt("the footer cannot be understood".to_owned()))
 }
 
 /// Lays the next segment out in a thread of its own, so that no commit waits for it.
@@ -233,6 +276,7 @@ mod tests {
         for other in [
             SPARE,
             LARGE,
+            REWRITE,
             "7.segment",
             "+000000000000007.segment",
             "18446744073709551615.segment",

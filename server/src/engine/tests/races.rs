@@ -62,6 +62,9 @@ impl Disk for Gated {
     fn sync_directory(&self) -> io::Result<()> {
         self.disk.sync_directory()
     }
+    fn raise_format(&self) -> io::Result<()> {
+        self.disk.raise_format()
+    }
 }
 
 /// A stream created while a trim is under way is not taken for one that is gone.

@@ -105,7 +105,10 @@ impl Run {
                     merged.await.unwrap();
                 }
             }
-            Step::Sweep => engine.sweep().await.unwrap(),
+            Step::Sweep => {
+                engine.sweep().await.unwrap();
+                engine.rewrite().await.unwrap();
+            }
             Step::Restart => {
                 engine.close().await;
                 self.engine = engine_with(&self.clock, &self.disk, OFF);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::log::plan::SeededBug;
 use crate::log::tests::{
-    EVERYTHING, TestLog, batch, create, open, open_with, read_all, seal, tiny,
+    EVERYTHING, TestLog, batch, create, is_rewritten, open, open_with, read_all, seal, tiny,
 };
 use crate::log::{Durability, LogConfig, LogShard, MemoryDisk};
 
@@ -26,7 +26,8 @@ fn text(number: usize) -> String {
     format!("{number:03}{}", "y".repeat(number * 37 % 200))
 }
 
-/// Creates a shard, appends over several segments with a restart in the middle, and seals it.
+/// Creates a shard, appends over several segments with a restart in the middle, rewrites them now and then, and
+/// seals it.
 async fn work(disk: &MemoryDisk) -> Told {
     let mut told = Told::default();
     told.whole = try_work(disk, &mut told).await.is_some();
@@ -43,6 +44,9 @@ async fn try_work(disk: &MemoryDisk, told: &mut Told) -> Option<()> {
             log.close().await;
             log = open(disk).ok()?;
         }
+        if number % 5 == 4 {
+            failed |= log.rewrite(|_| Some(0)).await.is_err();
+        }
         match log.append(LogShard(1), batch(&[&text(number)])).await {
             Ok(_) => told.acked.push(text(number)),
             Err(_) => failed = true,
@@ -50,8 +54,17 @@ async fn try_work(disk: &MemoryDisk, told: &mut Told) -> Option<()> {
     }
     log.commit(seal("seal", &[1])).await.ok()?;
     told.sealed = true;
+    failed |= log.rewrite(|_| Some(0)).await.is_err();
     log.close().await;
     (!failed).then_some(())
+}
+
+/// No rewritten segment is there without the mark that keeps versions away which cannot read it.
+fn check_mark(disk: &MemoryDisk, case: &str) {
+    let contents = disk.contents();
+    let mut names = contents.iter();
+    let rewritten = names.any(|(name, content)| is_rewritten(name, content));
+    assert!(disk.is_raised() || !rewritten, "{case}: no mark");
 }
 
 /// Everything acknowledged is there, in order; what else is there was sent, and once.
@@ -102,6 +115,7 @@ async fn s1_recovers_from_a_crash_at_every_operation() {
         for seed in 0..4 {
             let case = format!("stopped at operation {stop}, seed {seed}");
             let left = disk.crash(stop * 4 + seed);
+            check_mark(&left, &case);
             let log = open(&left).unwrap_or_else(|error| panic!("{case}: {error}"));
             check(&log, &told, &case).await;
             log.close().await;
@@ -109,11 +123,16 @@ async fn s1_recovers_from_a_crash_at_every_operation() {
             check(&again, &told, &case).await;
         }
         if told.whole {
+            let contents = disk.contents();
+            let rewritten = contents
+                .iter()
+                .filter(|(name, file)| is_rewritten(name, file));
+            assert!(rewritten.count() > 1, "segments were rewritten on the way");
             break;
         }
         stop += 1;
     }
-    assert!(stop > 60, "the workload has many operations, not {stop}");
+    assert!(stop > 150, "the workload has many operations, not {stop}");
 }
 
 /// Every operation fails once and the others work: nothing acknowledged is lost, with and without a

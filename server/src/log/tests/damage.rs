@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::log::plan::SeededBug;
 use crate::log::tests::{
-    EVERYTHING, Events, batch, create, open, open_with, read_all, seal, texts, tiny,
+    EVERYTHING, Events, batch, create, is_rewritten, open, open_with, read_all, seal, texts, tiny,
 };
 use crate::log::{Error, LogConfig, LogShard, MemoryDisk, RecordBatch, segment};
 
@@ -14,6 +14,17 @@ const SHARDS: [u64; 2] = [1, 2];
 
 /// A small log of several segments, closed cleanly.
 async fn small_log() -> (Contents, Events, Vec<Vec<(u64, String)>>) {
+    log_of(Sealed::Left).await
+}
+
+/// What is done about its sealed segments.
+#[derive(PartialEq, Eq)]
+enum Sealed {
+    Left,
+    Rewritten,
+}
+
+async fn log_of(sealed: Sealed) -> (Contents, Events, Vec<Vec<(u64, String)>>) {
     let disk = MemoryDisk::new();
     let config = LogConfig {
         segment_bytes: 900,
@@ -28,6 +39,9 @@ async fn small_log() -> (Contents, Events, Vec<Vec<(u64, String)>>) {
             .unwrap();
     }
     log.commit(seal("seal", &[2])).await.unwrap();
+    if sealed == Sealed::Rewritten {
+        assert!(log.rewrite(|_| Some(0)).await.unwrap().segments > 1);
+    }
     let mut records = Vec::new();
     for shard in SHARDS {
         records.push(read_all(&log, LogShard(shard), EVERYTHING).await.unwrap());
@@ -102,12 +116,89 @@ async fn s8_flipped_bit_is_refused() {
     assert!(told > all / 3, "{told} of {all} flips were told");
 }
 
+/// Where frames have their bytes; what lies between them is padding.
+fn is_covered(bytes: &[u8], at: usize) -> bool {
+    let mut begins = 0;
+    while begins + 16 < bytes.len() {
+        let length = bytes[begins + 4..begins + 8].try_into().unwrap();
+        let end = begins + 40 + usize::try_from(u32::from_be_bytes(length)).unwrap();
+        if at < end {
+            return true;
+        }
+        begins = end.next_multiple_of(8);
+        if at < begins {
+            return false;
+        }
+    }
+    true
+}
+
+/// Flips a bit of every byte of every rewritten segment: each is told, with the segment it is in.
+#[tokio::test]
+async fn s8_flipped_bit_of_a_rewritten_segment_is_refused() {
+    let (contents, metadata, records) = log_of(Sealed::Rewritten).await;
+    let mut segments = 0;
+    for (name, bytes) in &contents {
+        if !is_rewritten(name, bytes) {
+            continue;
+        }
+        segments += 1;
+        let number = segment::number(name).unwrap();
+        for at in 0..bytes.len() {
+            for bit in [0, at % 8] {
+                let mut damaged = contents.clone();
+                damaged.get_mut(name).unwrap()[at] ^= 1 << bit;
+                let case = format!("{name} byte {at} bit {bit}");
+                let refused = is_told(damaged, number, &metadata, &records, &case).await;
+                assert_eq!(refused, is_covered(bytes, at), "{case}");
+            }
+        }
+        for length in 0..bytes.len() {
+            let mut damaged = contents.clone();
+            damaged.get_mut(name).unwrap().truncate(length);
+            let case = format!("{name} cut at {length}");
+            assert!(
+                is_told(damaged, number, &metadata, &records, &case).await,
+                "{case}"
+            );
+        }
+    }
+    assert!(segments > 1);
+}
+
+/// A segment that is damaged is not rewritten: its readers must still be told. The others are.
+#[tokio::test]
+async fn s8_a_damaged_segment_is_left_as_it_is() {
+    let (contents, _, _) = small_log().await;
+    let (name, bytes) = contents.iter().nth(1).unwrap();
+    let at = bytes.windows(2).rposition(|pair| pair == b"zz").unwrap();
+    let mut damaged = contents.clone();
+    damaged.get_mut(name).unwrap()[at] ^= 1;
+    let disk = MemoryDisk::with_contents(damaged.clone());
+    let log = open(&disk).unwrap();
+    for _ in 0..2 {
+        log.rewrite(|_| Some(0)).await.unwrap();
+    }
+    let left = disk.contents();
+    assert_eq!(left[name], damaged[name]);
+    let rewritten = left.iter().filter(|(name, file)| is_rewritten(name, file));
+    assert!(rewritten.count() > 0);
+    assert!(!left.contains_key(segment::REWRITE));
+    let mut told = 0;
+    for shard in SHARDS {
+        let read = read_all(&log, LogShard(shard), EVERYTHING).await;
+        told += usize::from(matches!(read, Err(Error::Corrupt { segment: 2, .. })));
+    }
+    assert_eq!(told, 1);
+}
+
 /// A log that is refused is left as it was found, the space laid out for its next segment included.
 #[tokio::test]
 async fn s8_what_is_refused_is_left_as_it_was() {
     let (mut contents, _, _) = small_log().await;
     contents.insert(segment::SPARE.to_owned(), vec![0; 900]);
     contents.insert(segment::LARGE.to_owned(), vec![0; 2000]);
+    contents.insert(segment::REWRITE.to_owned(), vec![1; 20]);
     let last = contents
         .keys()
         .rfind(|name| segment::number(name).is_some());
@@ -122,7 +213,9 @@ async fn s8_what_is_refused_is_left_as_it_was() {
     contents.get_mut(&last).unwrap()[50] ^= 1;
     let disk = MemoryDisk::with_contents(contents);
     drop(open(&disk).unwrap());
-    assert!(!disk.contents().contains_key(segment::LARGE));
+    for name in [segment::LARGE, segment::REWRITE] {
+        assert!(!disk.contents().contains_key(name));
+    }
 }
 
 /// Cutting a file short, or taking one away.

@@ -45,6 +45,10 @@ impl Disk for CountingDisk {
     fn sync_directory(&self) -> io::Result<()> {
         self.disk.sync_directory()
     }
+
+    fn raise_format(&self) -> io::Result<()> {
+        self.disk.raise_format()
+    }
 }
 
 fn numbered(disk: &MemoryDisk) -> usize {

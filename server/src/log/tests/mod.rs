@@ -3,8 +3,10 @@
 
 mod crash;
 mod damage;
+mod fixture;
 mod growth;
 mod model;
+mod rewriting;
 mod service;
 
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use crate::clock::ManualClock;
 use crate::log::plan::SeededBug;
 use crate::log::{
     Error, Log, LogConfig, LogShard, MemoryDisk, Metadata, MetadataError, ReadLimit, RecordBatch,
-    Transaction,
+    Transaction, segment,
 };
 
 pub(super) const NOW_MS: u64 = 1_700_000_000_000;
@@ -56,6 +58,8 @@ pub(super) fn tiny() -> LogConfig {
         queue_bytes: 1 << 16,
         tail_cache_bytes: 1500,
         footer_cache_bytes: 1500,
+        block_cache_bytes: 20_000,
+        rewrite_bytes_per_second: 0,
         ..LogConfig::default()
     }
 }
@@ -69,14 +73,17 @@ pub(super) fn open_with(
     config: LogConfig,
     bug: SeededBug,
 ) -> Result<TestLog, Error> {
-    let clock = ManualClock::at(NOW_MS);
-    Log::open_with(
-        Arc::new(disk.clone()),
-        config,
-        clock,
-        &Events::default(),
-        bug,
-    )
+    open_under(&ManualClock::at(NOW_MS), disk, config, bug)
+}
+
+pub(super) fn open_under(
+    clock: &Arc<ManualClock>,
+    disk: &MemoryDisk,
+    config: LogConfig,
+    bug: SeededBug,
+) -> Result<TestLog, Error> {
+    let (disk, clock) = (Arc::new(disk.clone()), Arc::clone(clock));
+    Log::open_with(disk, config, clock, &Events::default(), bug)
 }
 
 pub(super) fn create(event: &str, shards: &[u64]) -> Transaction {
@@ -132,4 +139,9 @@ pub(super) async fn read_all(
 pub(super) async fn texts(log: &TestLog, shard: u64) -> Vec<String> {
     let all = read_all(log, LogShard(shard), EVERYTHING).await.unwrap();
     all.into_iter().map(|(_, text)| text).collect()
+}
+
+/// Whether a file's content is that of a rewritten segment: it does not begin with a snapshot.
+pub(super) fn is_rewritten(name: &str, content: &[u8]) -> bool {
+    segment::number(name).is_some() && !content.starts_with(b"MSF\x01")
 }

@@ -1,15 +1,26 @@
-//! The model check: random appends, transactions, reads, rotations, reopenings and power cuts against
-//! plain vectors. With a seeded bug it must report a difference, or it proves nothing.
+//! The model check: random appends, transactions, reads, rotations, retentions, rewritings, reopenings and power
+//! cuts against plain vectors. With a seeded bug it must report a difference, or it proves nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use crate::clock::{Clock, ManualClock};
 use crate::log::plan::SeededBug;
-use crate::log::tests::{TestLog, batch, create, open_with, read_all, seal, tiny};
-use crate::log::{Durability, Error, LogConfig, LogShard, MemoryDisk, ReadLimit};
+use crate::log::tests::{NOW_MS, TestLog, batch, create, open_under, seal, tiny};
+use crate::log::{
+    Appended, Compression, Durability, Error, LogConfig, LogShard, MemoryDisk, ReadLimit,
+};
 
 type Report = Result<(), String>;
-type Acked = Arc<Mutex<Vec<(LogShard, u64, Vec<String>)>>>;
+type Acked = Arc<Mutex<Vec<(LogShard, Appended, Vec<String>)>>>;
+
+/// A record as it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Kept {
+    counter: u64,
+    time_ms: u64,
+    text: String,
+}
 
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
@@ -19,7 +30,9 @@ macro_rules! ensure {
 
 #[derive(Debug, Default, Clone)]
 struct ModelShard {
-    records: Vec<(u64, String)>,
+    records: Vec<Kept>,
+    /// What is older may be gone.
+    horizon_ms: u64,
     sealed: bool,
     /// Greater than every counter ever given out, kept or not.
     given_out: u64,
@@ -27,6 +40,7 @@ struct ModelShard {
 
 struct Run {
     random: fastrand::Rng,
+    clock: Arc<ManualClock>,
     disk: MemoryDisk,
     log: TestLog,
     config: LogConfig,
@@ -42,15 +56,23 @@ impl Run {
         let disk = MemoryDisk::crashable();
         let mut random = fastrand::Rng::with_seed(seed);
         let segment_bytes = random.u64(1000..6000);
+        let compression = if random.bool() {
+            Compression::Zstd
+        } else {
+            Compression::None
+        };
         let config = LogConfig {
             segment_bytes,
             durability,
+            compression,
             ..tiny()
         };
-        let log = open_with(&disk, config, bug)?;
+        let clock = ManualClock::at(NOW_MS);
+        let log = open_under(&clock, &disk, config, bug)?;
         let (shards, events) = (BTreeMap::new(), Vec::new());
         Ok(Run {
             random,
+            clock,
             disk,
             log,
             config,
@@ -80,13 +102,15 @@ impl Run {
     }
 
     async fn step(&mut self) -> Report {
-        match self.random.u8(0..20) {
+        self.clock.advance_ms(self.random.u64(0..5));
+        match self.random.u8(0..24) {
             0..=1 => self.create().await,
             2 => self.seal().await,
             3 => self.drop_shard().await,
             4..=5 => self.reopen().await,
             6..=8 => self.crash().await,
             9..=10 => self.check_all().await,
+            11..=13 => self.retain().await,
             _ => self.append().await,
         }
     }
@@ -143,6 +167,31 @@ impl Run {
         Ok(())
     }
 
+    /// Lets a shard keep less, and frees the space in one way or both.
+    async fn retain(&mut self) -> Report {
+        let (shard, now_ms) = (self.any_shard(), self.clock.now_ms());
+        if let Some(model) = self.shards.get_mut(&shard) {
+            let from = model.horizon_ms.max(now_ms.saturating_sub(60));
+            model.horizon_ms = self.random.u64(from..=now_ms);
+        }
+        let ways = self.random.u8(1..4);
+        if ways & 1 != 0 {
+            let trimmed = self.log.trim(self.keep()).await;
+            trimmed.map_err(said("trim"))?;
+        }
+        if ways & 2 != 0 {
+            let rewritten = self.log.rewrite(self.keep()).await;
+            rewritten.map_err(said("rewrite"))?;
+        }
+        self.check_all().await
+    }
+
+    fn keep(&self) -> impl Fn(LogShard) -> Option<u64> + Send + 'static {
+        let horizons = self.shards.iter();
+        let horizons: BTreeMap<_, _> = horizons.map(|(shard, m)| (*shard, m.horizon_ms)).collect();
+        move |shard| horizons.get(&shard).copied()
+    }
+
     async fn append(&mut self) -> Report {
         let mut batches = Vec::new();
         for _ in 0..self.random.usize(1..4) {
@@ -158,7 +207,7 @@ impl Run {
                 (None, Err(Error::Unknown(_))) => {}
                 (Some(model), Err(Error::Sealed(_))) if model.sealed => {}
                 (Some(model), Ok(appended)) if !model.sealed => {
-                    model.acknowledge(appended.first, texts)?;
+                    model.acknowledge(appended, texts)?;
                 }
                 (model, result) => return Err(format!("append to {model:?} gave {result:?}")),
             }
@@ -173,7 +222,8 @@ impl Run {
     }
 
     fn open_again(&mut self) -> Report {
-        self.log = open_with(&self.disk, self.config, self.bug).map_err(said("open"))?;
+        let log = open_under(&self.clock, &self.disk, self.config, self.bug);
+        self.log = log.map_err(said("open"))?;
         Ok(())
     }
 
@@ -192,8 +242,14 @@ impl Run {
             let (log, acked) = (self.log.clone(), Arc::clone(&acked));
             tasks.push(tokio::spawn(async move {
                 if let Ok(appended) = log.append(shard, encode(&texts)).await {
-                    acked.lock().unwrap().push((shard, appended.first, texts));
+                    acked.lock().unwrap().push((shard, appended, texts));
                 }
+            }));
+        }
+        if self.random.bool() {
+            let (log, keep) = (self.log.clone(), self.keep());
+            tasks.push(tokio::spawn(async move {
+                drop(log.rewrite(keep).await);
             }));
         }
         for _ in 0..self.random.usize(0..2000) {
@@ -211,13 +267,13 @@ impl Run {
         self.log.close().await;
         self.disk = left;
         let mut answered = answered;
-        answered.sort_by_key(|(_, first, _)| *first);
-        for (shard, first, texts) in answered {
+        answered.sort_by_key(|(_, appended, _)| appended.first);
+        for (shard, appended, texts) in answered {
             let model = self
                 .shards
                 .get_mut(&shard)
                 .ok_or("an append to nowhere was answered")?;
-            model.acknowledge(first, texts)?;
+            model.acknowledge(appended, texts)?;
         }
         self.open_again()?;
         self.adopt(&on_their_way).await
@@ -227,20 +283,18 @@ impl Run {
     async fn adopt(&mut self, on_their_way: &BTreeMap<LogShard, Vec<Vec<String>>>) -> Report {
         let lossy = self.config.durability != Durability::Fsync;
         for (shard, model) in &mut self.shards {
-            let found = read_all(&self.log, *shard, limit(&mut self.random)).await;
+            let horizon_ms = model.horizon_ms;
+            let found = read_every(&self.log, *shard, limit(&mut self.random), horizon_ms).await;
             let found = found.map_err(said("read after a crash"))?;
-            let acked = model.records.len();
+            let live = model.live();
+            let acked = live.len();
             let same = found.len().min(acked);
             ensure!(
-                found[..same] == model.records[..same],
+                found[..same] == live[..same],
                 "{shard:?} changed in a crash"
             );
-            ensure!(
-                lossy || same == acked,
-                "{shard:?} lost {:?}",
-                &model.records[same..]
-            );
-            let extra: BTreeSet<_> = found[same..].iter().map(|(_, text)| text).collect();
+            ensure!(lossy || same == acked, "{shard:?} lost {:?}", &live[same..]);
+            let extra: BTreeSet<_> = found[same..].iter().map(|kept| &kept.text).collect();
             ensure!(
                 extra.len() == found.len() - same,
                 "{shard:?} holds a record twice"
@@ -258,10 +312,11 @@ impl Run {
                 extra.is_subset(&sent),
                 "{shard:?} holds what nobody sent: {extra:?}"
             );
-            if let Some((last, _)) = found.last() {
-                model.given_out = model.given_out.max(last + 1);
+            if let Some(last) = found.last() {
+                model.given_out = model.given_out.max(last.counter + 1);
             }
-            model.records = found;
+            model.records.truncate(model.records.len() - acked);
+            model.records.extend(found);
         }
         Ok(())
     }
@@ -278,41 +333,107 @@ impl Run {
                 continue;
             };
             let tail = self.log.tail(shard).ok_or(format!("{shard:?} is gone"))?;
-            let next = model.records.last().map_or(0, |(counter, _)| counter + 1);
+            let next = model.records.last().map_or(0, |last| last.counter + 1);
             ensure!(
                 (tail.next, tail.sealed) == (next, model.sealed),
                 "{shard:?} ends at {tail:?}"
             );
-            let found = read_all(&self.log, shard, limit(&mut self.random)).await;
-            let found = found.map_err(said("read"))?;
-            ensure!(
-                found == model.records,
-                "{shard:?}: {found:?} is not {:?}",
-                model.records
-            );
-            let from = self.random.u64(0..=next);
-            let found = self.log.read(shard, from, limit(&mut self.random), 0).await;
-            let found = found.map_err(said("read from the middle"))?;
-            let expected = model.records.iter().find(|(counter, _)| *counter >= from);
-            let first = found.first().map(|record| record.counter);
-            ensure!(
-                first == expected.map(|(counter, _)| *counter),
-                "{shard:?} from {from}"
-            );
+            check_shard(&self.log, shard, model, &mut self.random).await?;
         }
         Ok(())
     }
 }
 
+/// What is young enough is there, and what is older may be.
+async fn check_shard(
+    log: &TestLog,
+    shard: LogShard,
+    model: &ModelShard,
+    random: &mut fastrand::Rng,
+) -> Report {
+    let (live, horizon_ms) = (model.live(), model.horizon_ms);
+    let found = read_every(log, shard, limit(random), horizon_ms).await;
+    let found = found.map_err(said("read"))?;
+    ensure!(found == live, "{shard:?}: {found:?} is not {live:?}");
+    let all = read_every(log, shard, limit(random), 0).await;
+    let all = all.map_err(said("read of all"))?;
+    let mut known = model.records.iter();
+    ensure!(
+        all.ends_with(live) && all.iter().all(|kept| known.any(|known| known == kept)),
+        "{shard:?}: {all:?} is not of {:?}",
+        model.records
+    );
+    let next = model.records.last().map_or(0, |last| last.counter + 1);
+    let from = random.u64(0..=next);
+    let found = log.read(shard, from, limit(random), horizon_ms).await;
+    let found = found.map_err(said("read from the middle"))?;
+    let expected = live.iter().find(|kept| kept.counter >= from);
+    let first = found.first().map(|record| record.counter);
+    ensure!(
+        first == expected.map(|kept| kept.counter),
+        "{shard:?} from {from}"
+    );
+    let newest_ms = model
+        .records
+        .last()
+        .map_or(horizon_ms, |last| last.time_ms + 1);
+    let time_ms = random.u64(horizon_ms.max(NOW_MS)..=newest_ms.max(horizon_ms).max(NOW_MS));
+    let from = log.counter_at(shard, time_ms).await;
+    let from = from.map_err(said("counter at a time"))?;
+    let found = log.read(shard, from, limit(random), 0).await;
+    let found = found.map_err(said("read from a time"))?;
+    let expected = live.iter().find(|kept| kept.time_ms >= time_ms);
+    let first = found.first().map(|record| record.counter);
+    ensure!(
+        first == expected.map(|kept| kept.counter),
+        "{shard:?} at {time_ms}: {first:?}, not {expected:?}"
+    );
+    Ok(())
+}
+
+/// Every record that is not too old, read in small steps.
+async fn read_every(
+    log: &TestLog,
+    shard: LogShard,
+    limit: ReadLimit,
+    not_before_ms: u64,
+) -> Result<Vec<Kept>, Error> {
+    let (mut all, mut from) = (Vec::new(), 0);
+    loop {
+        let records = log.read(shard, from, limit, not_before_ms).await?;
+        let Some(last) = records.last() else {
+            return Ok(all);
+        };
+        from = last.counter + 1;
+        all.extend(records.iter().map(|record| Kept {
+            counter: record.counter,
+            time_ms: record.time_ms,
+            text: String::from_utf8(record.data.to_vec()).unwrap(),
+        }));
+    }
+}
+
 impl ModelShard {
-    fn acknowledge(&mut self, first: u64, texts: Vec<String>) -> Report {
+    fn acknowledge(&mut self, appended: Appended, texts: Vec<String>) -> Report {
+        let Appended { first, time_ms, .. } = appended;
         ensure!(
             first >= self.given_out,
             "counter {first} was given out before"
         );
         self.given_out = first + u64::try_from(texts.len()).unwrap();
-        self.records.extend((first..).zip(texts));
+        let kept = |(counter, text)| Kept {
+            counter,
+            time_ms,
+            text,
+        };
+        self.records.extend((first..).zip(texts).map(kept));
         Ok(())
+    }
+
+    /// The records that must be there.
+    fn live(&self) -> &[Kept] {
+        let expired = |kept: &Kept| kept.time_ms < self.horizon_ms;
+        &self.records[self.records.partition_point(expired)..]
     }
 }
 
@@ -391,6 +512,8 @@ async fn the_model_check_catches_every_seeded_bug() {
         SeededBug::ReuseCounter,
         SeededBug::IgnoreSeal,
         SeededBug::SkipBatch,
+        SeededBug::LoseInRewriting,
+        SeededBug::LoseUnseen,
     ];
     for bug in bugs {
         let mut report = Ok(());

@@ -1,0 +1,121 @@
+//! Data directories that earlier versions wrote must open, and hold what was put into them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::clock::ManualClock;
+use crate::log::tests::{
+    EVERYTHING, Events, NOW_MS, TestLog, batch, create, read_all, seal, texts, tiny,
+};
+use crate::log::{Log, LogShard, RealDisk};
+
+/// Set to a directory that does not exist, this lets the last test write a new fixture there.
+const WRITE: &str = "MILLSTREAM_WRITE_LOG_FIXTURE";
+const SHARDS: u64 = 3;
+const APPENDS: u64 = 30;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+fn open_at(directory: &Path, clock: &Arc<ManualClock>) -> TestLog {
+    let disk = Arc::new(RealDisk::open(directory).unwrap());
+    let clock = Arc::clone(clock);
+    Log::open(disk, tiny(), clock, Events::default()).unwrap()
+}
+
+fn text(number: u64) -> String {
+    format!(
+        "{number} {}",
+        "f".repeat(usize::try_from(number * 53 % 300).unwrap())
+    )
+}
+
+fn expected(shard: u64) -> Vec<String> {
+    let of_shard = (0..APPENDS).filter(|number| 1 + number % SHARDS == shard);
+    of_shard
+        .flat_map(|number| [text(number), "second".to_owned()])
+        .collect()
+}
+
+/// Three shards over several segments, with a restart in the middle; shard 2 is sealed at the end.
+async fn write(directory: &Path) {
+    let clock = ManualClock::at(NOW_MS);
+    let mut log = open_at(directory, &clock);
+    log.commit(create("create", &[1, 2, 3])).await.unwrap();
+    for number in 0..APPENDS {
+        if number == APPENDS / 2 {
+            log.close().await;
+            drop(log);
+            log = open_at(directory, &clock);
+        }
+        clock.set_ms(NOW_MS + 1000 * number);
+        let shard = LogShard(1 + number % SHARDS);
+        log.append(shard, batch(&[&text(number), "second"]))
+            .await
+            .unwrap();
+    }
+    log.commit(seal("seal", &[2])).await.unwrap();
+    assert!(log.rewrite(|_| Some(0)).await.unwrap().segments > 1);
+    log.close().await;
+}
+
+async fn check(log: &TestLog) {
+    assert_eq!(log.metadata().0, ["create", "seal"]);
+    for shard in 1..=SHARDS {
+        assert_eq!(texts(log, shard).await, expected(shard), "shard {shard}");
+        assert_eq!(log.tail(LogShard(shard)).unwrap().sealed, shard == 2);
+    }
+}
+
+fn copy_of(name: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(fixture(name)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+fn format(directory: &Path) -> String {
+    fs::read_to_string(directory.join("FORMAT")).unwrap()
+}
+
+/// It holds what was put into it, and can be written to and rewritten.
+async fn opens(name: &str) -> tempfile::TempDir {
+    let directory = copy_of(name);
+    let clock = ManualClock::at(NOW_MS + 1_000_000);
+    let before = format(directory.path());
+    let log = open_at(directory.path(), &clock);
+    check(&log).await;
+    assert_eq!(format(directory.path()), before, "opening changes nothing");
+    log.rewrite(|_| Some(0)).await.unwrap();
+    check(&log).await;
+    log.append(LogShard(1), batch(&["later"])).await.unwrap();
+    log.close().await;
+    drop(log);
+    let log = open_at(directory.path(), &clock);
+    let found = read_all(&log, LogShard(1), EVERYTHING).await.unwrap();
+    assert_eq!(found.last().unwrap().1, "later");
+    assert_eq!(found.len(), expected(1).len() + 1);
+    directory
+}
+
+#[tokio::test]
+async fn s8_a_directory_of_the_first_format_opens() {
+    assert_eq!(format(&fixture("log-1")), "millstream-log 1\n");
+    let directory = opens("log-1").await;
+    assert_eq!(format(directory.path()), "millstream-log 2\n");
+}
+
+#[tokio::test]
+async fn s8_a_directory_with_rewritten_segments_opens() {
+    if let Some(directory) = std::env::var_os(WRITE) {
+        write(Path::new(&directory)).await;
+    }
+    assert_eq!(format(&fixture("log-2")), "millstream-log 2\n");
+    opens("log-2").await;
+}
