@@ -2,7 +2,7 @@
 
 use crate::client::dialect::encoding_of;
 use crate::client::json::RecordsAnswer;
-use crate::client::{RecordsPage, Subscription, cbor, subscribe};
+use crate::client::{RecordsPage, cbor, subscribe};
 use crate::error::{Error, ErrorKind};
 use bytes::Bytes;
 use millstream_wire::Encoding;

@@ -100,14 +100,12 @@ impl Batches {
                 return Some(record);
             }
             let stored = self.stored.next()?;
-            let decoded = match is_plain(&stored) {
-                true => None,
-                false => self.decoded.next(),
-            };
+            let is_plain = is_plain(&stored);
+            let decoded = if is_plain { None } else { self.decoded.next() };
             if stored.position() <= self.selection.done {
                 continue;
             }
-            if is_plain(&stored) {
+            if is_plain {
                 return Some(stored);
             }
             match decoded.unwrap_or_else(|| decode(stored.data.clone())) {

@@ -183,11 +183,12 @@ impl Poller {
         };
         let pause = pause.max(self.pace.pause(self.settings.poll_interval));
         let page = Page::read(page.records, page.millis_behind_latest, end);
-        let pause = match page.is_empty() {
-            true => pause.max(EMPTY_PAGE_PAUSE.min(self.settings.poll_interval)),
-            false => pause,
+        let least = if page.is_empty() {
+            EMPTY_PAGE_PAUSE.min(self.settings.poll_interval)
+        } else {
+            Duration::ZERO
         };
-        Polled::Page(page, pause)
+        Polled::Page(page, pause.max(least))
     }
 
     /// The children a page names, if they name this shard as their parent; else none: the listing will tell. One that was leased without its
