@@ -11,6 +11,8 @@ use tokio::process::Command;
 /// A client library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum System {
+    /// No library: what a reader gets that only counts.
+    Raw,
     /// This workspace's.
     Kcl,
     /// The Java KCL 3.1.3.
@@ -22,6 +24,7 @@ pub(crate) enum System {
 impl fmt::Display for System {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            System::Raw => "the server alone",
             System::Kcl => "kcl",
             System::Java => "Java KCL 3.1.3",
             System::KclRs => "kcl-rs 0.1.4",
@@ -103,6 +106,17 @@ impl<'a> Job<'a> {
         let (retrieval, mode) = (self.retrieval.to_string(), self.mode.to_string());
         let failover = self.failover.as_millis().to_string();
         let mut command = match self.system {
+            System::Raw => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args([
+                    "fetch",
+                    "--host",
+                    self.kinesis.trim_start_matches("http://"),
+                ]);
+                command.args(["--stream", self.stream, "--consumer", self.application]);
+                command.args(["--retrieval", &retrieval]);
+                command
+            }
             System::Kcl => {
                 let mut command = Command::new(std::env::current_exe()?);
                 let leases = directory.join(format!("{}.db", self.application));

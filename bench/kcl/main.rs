@@ -11,6 +11,7 @@
 mod command;
 mod install;
 mod peers;
+mod raw;
 mod records;
 mod scenario;
 mod server;
@@ -43,12 +44,14 @@ enum Role {
     },
     /// A worker of `kcl`. Started by the comparison.
     Work(worker::Work),
+    /// A reader that only counts. Started by the comparison.
+    Fetch(raw::Fetch),
 }
 
 #[derive(Debug, clap::Args)]
 struct Compare {
-    /// Which libraries, of kcl, java and kcl-rs.
-    #[arg(long, value_delimiter = ',', default_value = "kcl,java,kcl-rs")]
+    /// Which libraries, of kcl, java and kcl-rs; and raw, which tells what the server can send.
+    #[arg(long, value_delimiter = ',', default_value = "raw,kcl,java,kcl-rs")]
     systems: Vec<System>,
     /// Which figures; see the table.
     #[arg(long, value_delimiter = ',', default_value = "drain,live,many")]
@@ -56,7 +59,7 @@ struct Compare {
     /// How the records are retrieved.
     #[arg(long, value_delimiter = ',', default_value = "fanout,polling")]
     retrievals: Vec<Retrieval>,
-    /// How often `kcl` reads a full stream; the systems take turns.
+    /// How often `kcl` and `raw` read a full stream; the systems take turns.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// How often each peer does.
@@ -81,6 +84,7 @@ async fn main() -> Result<(), Failure> {
     match Arguments::parse().role {
         Role::Serve { streams } => server::serve(&streams).await,
         Role::Work(work) => worker::work(work).await,
+        Role::Fetch(fetch) => raw::fetch(fetch).await,
         Role::Compare(compare) => scenario::compare(compare).await,
     }
 }

@@ -48,7 +48,8 @@ impl Peers {
             peers.kcl_rs_python = environment(&at, &["kcl-rs==0.1.4"], true).await?;
             peers.kcl_rs_worker = sources.join("kcl_rs_worker.py");
         }
-        if systems.iter().any(|system| *system != System::Kcl) {
+        let needs_store = |system: &System| matches!(system, System::Java | System::KclRs);
+        if systems.iter().any(needs_store) {
             let python = environment(&directory.join("moto"), &MOTO, true).await?;
             peers.start_store(&python, directory).await?;
         }

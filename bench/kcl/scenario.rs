@@ -98,10 +98,17 @@ impl Stage {
         systems.flat_map(each).collect()
     }
 
+    /// The libraries among them.
+    pub(crate) fn libraries(&self) -> Vec<(System, Retrieval)> {
+        let mut all = self.all();
+        all.retain(|(system, _)| *system != System::Raw);
+        all
+    }
+
     /// How often a system is measured.
     pub(crate) fn rounds(&self, system: System) -> usize {
         match system {
-            System::Kcl => self.compare.rounds,
+            System::Raw | System::Kcl => self.compare.rounds,
             System::Java | System::KclRs => self.compare.peer_rounds,
         }
     }

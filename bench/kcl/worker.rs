@@ -39,9 +39,17 @@ pub(crate) struct Work {
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+pub(crate) struct Counts {
     records: AtomicU64,
     bytes: AtomicU64,
+}
+
+impl Counts {
+    pub(crate) fn add(&self, records: u64, bytes: usize) {
+        self.records.fetch_add(records, Ordering::Relaxed);
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 struct Processor {
@@ -50,7 +58,7 @@ struct Processor {
     counts: Arc<Counts>,
 }
 
-fn say(lines: &str) {
+pub(crate) fn say(lines: &str) {
     let mut out = std::io::stdout().lock();
     // Nobody listens any more when the comparison has ended.
     let _ = writeln!(out, "{lines}").and_then(|()| out.flush());
@@ -72,9 +80,7 @@ impl RecordProcessor for Processor {
             Mode::Count => {
                 let bytes: usize = batch.records().iter().map(|r| r.data().len()).sum();
                 let records = u64::try_from(batch.records().len())?;
-                self.counts.records.fetch_add(records, Ordering::Relaxed);
-                let bytes = u64::try_from(bytes)?;
-                self.counts.bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.counts.add(records, bytes);
             }
             Mode::Trace => {
                 let (mut lines, now) = (String::new(), now_us());
@@ -101,7 +107,7 @@ impl RecordProcessor for Processor {
     }
 }
 
-async fn tell(counts: Arc<Counts>) {
+pub(crate) async fn tell(counts: Arc<Counts>) {
     let mut before = 0;
     loop {
         let records = counts.records.load(Ordering::Relaxed);

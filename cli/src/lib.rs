@@ -38,6 +38,15 @@ enum Command {
     DemoWorker(Box<demo::worker::Arguments>),
 }
 
+/// What is wrong with a configuration file of `millstream serve`. For the fuzz suite of this workspace; not part of the API.
+///
+/// # Errors
+/// Says what, and what is expected.
+#[doc(hidden)]
+pub fn check_configuration(text: &str) -> Result<(), String> {
+    settings::check_file(text)
+}
+
 /// Why a command ended without success.
 #[derive(Debug)]
 struct Failure {

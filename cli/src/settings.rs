@@ -289,6 +289,11 @@ impl Settings {
     }
 }
 
+/// What is wrong with a configuration file that has this text.
+pub(crate) fn check_file(text: &str) -> Result<(), String> {
+    Layer::from_text(text)?.settle().map(drop)
+}
+
 impl Layer {
     /// Reads one variable per flag: `--data-dir` is `MILLSTREAM_DATA_DIR`. An empty one counts as not set.
     fn from_environment(environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Layer, String> {
@@ -329,12 +334,16 @@ impl Layer {
         let named =
             |error: &dyn fmt::Display| format!("configuration file {}: {error}", path.display());
         let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
-        let layer: Layer = toml::from_str(&text).map_err(|error| named(&error))?;
+        Layer::from_text(&text).map_err(|error| named(&error))
+    }
+
+    fn from_text(text: &str) -> Result<Layer, String> {
+        let layer: Layer = toml::from_str(text).map_err(|error| error.to_string())?;
         layer
             .check("in the file")
-            .map_err(|error| match line_of(&text, "data-dir") {
-                Some(line) => named(&format_args!("line {line}: {error}")),
-                None => named(&error),
+            .map_err(|error| match line_of(text, "data-dir") {
+                Some(line) => format!("line {line}: {error}"),
+                None => error,
             })?;
         Ok(layer)
     }

@@ -1,6 +1,20 @@
 //! A native Kinesis Client Library: process every record of a stream at least once, on as many
 //! workers as you like.
 //!
+//! # From nothing to a worker
+//!
+//! In `Cargo.toml` (a C compiler is needed for SQLite and TLS):
+//!
+//! ```toml
+//! [dependencies]
+//! async-trait = "0.1"
+//! kcl = { path = "..." }
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
+//! ```
+//!
+//! A stream to try it with: `millstream serve --streams orders:2` serves one of two shards at `http://127.0.0.1:4567`. At AWS leave the
+//! [`endpoint`](WorkerBuilder::endpoint) out, and turn the feature `aws-config` on for profiles and roles. The program:
+//!
 //! ```no_run
 //! use async_trait::async_trait;
 //! use kcl::{Checkpointer, ProcessorError, RecordBatch, RecordProcessor, ShardInfo, SqliteLeaseStore, Worker};
@@ -33,6 +47,9 @@
 //! }
 //! ```
 //!
+//! It begins at the oldest record ([`initial_position`](WorkerBuilder::initial_position)), delivers what is there, and waits for more. Nothing arrives? Look at
+//! [`WorkerHandle::health`] and [`WorkerHandle::shards`], or ask `millstream app why 0 --application my-app --store leases.db`.
+//!
 //! Start it twice, with one lease store: the workers share the shards, and when one dies the other goes on where the last
 //! checkpoint was.
 //! Processes of one machine share an SQLite file; machines share a PostgreSQL database.
@@ -40,6 +57,17 @@
     feature = "postgres",
     doc = "That is [`PostgresLeaseStore::connect`] in the place of `SqliteLeaseStore::open`."
 )]
+//!
+//! Where to go from here: [tests](#testing) of what you wrote, without a server; what to do about [failures](#when-a-processor-fails), before the first
+//! record that cannot be processed holds its shard up; an orderly end ([`WorkerHandle::shutdown`] on SIGTERM); [probes, metrics and
+//! logs](#what-can-be-seen-of-it); and [operating](#operating-an-application) what runs. Every setting is in [`WorkerConfig`], with its unit, default and
+//! range. Features:
+//!
+//! | feature | |
+//! |---|---|
+//! | `postgres`, on by default | leases in PostgreSQL, and exactly once into it |
+//! | `aws-config` | credentials, region and endpoint as AWS's own tools find them |
+//! | `testing` | what the tests of a program need |
 //!
 //! # What is guaranteed
 //!
@@ -188,6 +216,26 @@
     doc = "With the feature `testing` there is a module `testing`: a probe that calls a processor as a worker would,"
 )]
 //! a Kinesis in memory, and time that passes at once, so that a test of a whole fail-over takes milliseconds.
+#![cfg_attr(
+    any(test, feature = "testing"),
+    doc = "
+```
+use kcl::Record;
+use kcl::testing::ShardProbe;
+
+# #[tokio::main(flavor = \"current_thread\", start_paused = true)]
+# async fn main() {
+let factory = kcl::for_each(|record: Record| async move {
+    std::str::from_utf8(record.data())?.parse::<u64>()?;
+    Ok(())
+});
+let mut probe = ShardProbe::of(&factory);
+probe.deliver([(\"till\", \"7\"), (\"till\", \"8\")]).await.unwrap();
+assert_eq!(probe.checkpointed(), 2);
+# }
+```
+"
+)]
 //!
 //! # When something is out of reach
 //!
@@ -201,6 +249,26 @@
 //! behind, why one does not move ([`ops::Operations::why`] has one answer, which combines the lease, the workers' heartbeats, what the owner
 //! tells of its trouble, and the endpoint), and where to start again ([`ops::Operations::reset`], the only thing that lowers a checkpoint). `millstream app` is the same
 //! as a command.
+//!
+//! For a restart without a gap or a duplicate, shut the worker down on SIGTERM: it finishes its batches, checkpoints and hands its shards over.
+//!
+//! ```no_run
+//! # async fn example<P: kcl::RecordProcessor>(worker: kcl::Worker<fn(&kcl::ShardInfo) -> P>) -> Result<(), Box<dyn std::error::Error>> {
+//! use tokio::signal::unix::{SignalKind, signal};
+//!
+//! let handle = worker.handle();
+//! let mut terminated = signal(SignalKind::terminate())?;
+//! let running = tokio::spawn(worker.run());
+//! terminated.recv().await;
+//! handle.shutdown_and_wait().await; // at most shutdown_grace, 30 s unless set otherwise
+//! running.await??;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! How much it takes: a worker holds at most [`read_ahead_bytes`](WorkerConfig::read_ahead_bytes) read ahead, and beside it what is in work, one batch of
+//! [`max_batch_bytes`](WorkerConfig::max_batch_bytes) a shard. Where many shards are behind at once, that is the larger part: lower
+//! [`max_records`](WorkerConfig::max_records), which bounds what one read brings.
 //!
 //! # Cancel safety
 //!

@@ -190,7 +190,16 @@ pub type ProcessorError = Box<dyn std::error::Error + Send + Sync + 'static>;
 ///
 /// Only [`process_records`](RecordProcessor::process_records) must be written. A batch whose call
 /// fails (or panics) is delivered again, unchanged, until it succeeds: it is never skipped, unless an
-/// [`ErrorPolicy`](crate::ErrorPolicy) says so.
+/// [`ErrorPolicy`](crate::ErrorPolicy) says so. The calls for one shard never overlap; those for different shards do, each with a processor of its own.
+///
+/// # Errors
+/// A callback may fail with any error, and a panic is one. [`ErrorPolicy`](crate::ErrorPolicy) decides about those of `initialize`,
+/// `process_records` and `shard_ended`, by default that they are called again after a pause of 0.1 s at first and 10 s at most; those of
+/// `shutdown_requested` are logged.
+///
+/// # Cancel safety
+/// The future of a callback is dropped in the middle when [`Worker::run`](crate::Worker::run) is dropped, and when it lasts longer than
+/// [`shutdown_grace`](crate::WorkerConfig::shutdown_grace) after the shard was to be given up or the worker to stop. Then its batch counts as not done.
 #[async_trait]
 pub trait RecordProcessor: Send + 'static {
     /// Called once before the first batch, again after it failed.
@@ -200,6 +209,8 @@ pub trait RecordProcessor: Send + 'static {
 
     /// Handles a batch. Checkpoint when its effects are durable; what is not checkpointed is delivered
     /// again to the next owner of the shard.
+    ///
+    /// When the lease is lost meanwhile, the call is not interrupted: it may finish, and its checkpoints are refused with `LeaseLost`.
     ///
     /// It must not block its thread: on the same threads the worker renews its leases, and a worker that cannot is taken for
     /// dead after the fail-over time. Run what blocks in `tokio::task::spawn_blocking`.

@@ -13,6 +13,7 @@ mod postgres;
 mod refusals;
 mod scene;
 mod takeover;
+mod thousand_shards;
 mod traffic;
 mod two_phases;
 mod wall_clocks;

@@ -5,8 +5,10 @@ use crate::Failure;
 use crate::command::{Job, Retrieval, System};
 use crate::records::{Event, WorkerRun};
 use millstream_bench::load;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+const RATE: &str = "records/s, 16 shards, 1 KiB";
 const SHARDS: usize = 16;
 const RECORD_BYTES: usize = 1024;
 const LIMIT: Duration = Duration::from_mins(8);
@@ -21,30 +23,36 @@ pub(super) async fn measure(stage: &mut Stage) -> Result<(), Failure> {
         .map(|(system, _)| stage.rounds(*system))
         .max();
     for round in 0..most.unwrap_or(0) {
-        let sent = load::get(kinesis.host(), "full").await?;
-        #[expect(clippy::cast_precision_loss, reason = "a rate")]
-        let sent = sent.records as f64 / sent.elapsed.as_secs_f64();
-        println!("the server sends {sent:.0} records/s to one reader for each shard");
+        let mut sent = BTreeMap::new();
         for who in stage.all() {
-            if round < stage.rounds(who.0)
-                && let Err(error) = one(stage, &kinesis, who, (round, records, sent)).await
-            {
-                stage
-                    .table
-                    .note("records/s", who, format!("failed: {error}"));
+            if round >= stage.rounds(who.0) {
+                continue;
+            }
+            match one(stage, &kinesis, who, (round, records)).await {
+                Ok(rate) if who.0 == System::Raw => {
+                    sent.insert(who.1, rate);
+                }
+                Ok(rate) => {
+                    if let Some(sent) = sent.get(&who.1) {
+                        let row = "of what the server sends so, %";
+                        stage.table.add(row, who, 100.0 * rate / sent);
+                    }
+                }
+                Err(error) => stage.table.note(RATE, who, format!("failed: {error}")),
             }
         }
     }
     Ok(())
 }
 
+/// Reads everything once; gives the records a second.
 #[expect(clippy::cast_precision_loss, reason = "rates and times")]
 async fn one(
     stage: &mut Stage,
     kinesis: &Kinesis,
     who: (System, Retrieval),
-    (round, records, sent): (usize, u64, f64),
-) -> Result<(), Failure> {
+    (round, records): (usize, u64),
+) -> Result<f64, Failure> {
     let application = format!("drain-{:?}-{}-{round}", who.0, who.1);
     let job = Job::counting(who, &kinesis.url, "full", &application);
     let mut worker = WorkerRun::start(&job, &stage.peers, &stage.directory)?;
@@ -69,11 +77,11 @@ async fn one(
         who,
         (first_us - worker.started_us) as f64 / 1e6,
     );
-    table.add("records/s, 16 shards, 1 KiB", who, rate);
-    table.add("of what the server sends, %", who, 100.0 * rate / sent);
+    table.add(RATE, who, rate);
     table.add("CPU per 1,000 records, ms", who, cpu * 1e6 / records as f64);
     table.add("resident at most, MiB", who, memory.most as f64);
-    worker.terminate(Duration::from_secs(40)).await
+    worker.terminate(Duration::from_secs(40)).await?;
+    Ok(rate)
 }
 
 fn totals(events: &[Event]) -> impl Iterator<Item = (u64, u64)> + '_ {

@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_mins(6);
 const FAILOVER: Duration = Duration::from_secs(10);
 
 pub(super) async fn measure(stage: &mut Stage) -> Result<(), Failure> {
-    for who in stage.all() {
+    for who in stage.libraries() {
         let kinesis = Kinesis::start(&[format!("live:{SHARDS}")]).await?;
         let host = kinesis.host().to_owned();
         let putting = tokio::spawn(async move { load::trickle(&host, "live", PER_SECOND).await });
@@ -79,7 +79,7 @@ impl Fleet<'_> {
         self.time_records(stage).await?;
         self.hand_over(stage).await?;
         let kills = match self.who.0 {
-            System::Kcl => stage.compare.kills,
+            System::Raw | System::Kcl => stage.compare.kills,
             System::Java | System::KclRs => stage.compare.peer_kills,
         };
         for _ in 0..kills {

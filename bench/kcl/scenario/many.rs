@@ -18,7 +18,7 @@ const IDLE: Duration = Duration::from_secs(30);
 pub(super) async fn measure(stage: &mut Stage) -> Result<(), Failure> {
     let kinesis = Kinesis::start(&[format!("many:{SHARDS}")]).await?;
     let records = load::fill(kinesis.host(), "many", RECORDS, RECORD_BYTES).await?;
-    for who in stage.all() {
+    for who in stage.libraries() {
         if let Err(error) = one(stage, &kinesis, who, records).await {
             stage.table.note(
                 "resident with 100 shards, MiB",

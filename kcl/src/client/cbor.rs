@@ -1,4 +1,4 @@
-//! The CBOR of the one call that carries data, `GetRecords`: read in one pass, payloads and partition keys left where they lie in the answer.
+//! The CBOR of what carries data, the answer to `GetRecords` and the events of subscriptions: read in one pass, payloads and partition keys left where they lie in the answer.
 //!
 //! Every byte is taken for hostile: no length that is read decides over an allocation, nesting and lists are bounded. Members that this library
 //! does not know are passed over. Lists, maps and strings may have an indefinite length, as AWS writes the first two; a timestamp is tag 1
@@ -11,7 +11,7 @@
 )]
 
 use crate::client::json::{ErrorAnswer, RecordsRequest, milliseconds, too_many};
-use crate::client::{RecordsPage, Shard};
+use crate::client::{RecordsPage, Shard, SubscriptionEvent};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::processor::Record;
@@ -44,21 +44,36 @@ pub(super) fn error_answer(body: &[u8]) -> ErrorAnswer {
 
 /// The page that an answer to `GetRecords` is. Its records are slices of `body`.
 pub(super) fn records_page(body: &Bytes) -> Result<RecordsPage, Error> {
+    let read = whole(body, Input::page);
+    read.map_err(|error| {
+        let message = "the answer to GetRecords is not what the API says";
+        Error::with_source(ErrorKind::Protocol, message, error)
+    })
+}
+
+/// The event of a subscription that `body` is. Its records are slices of `body`.
+pub(super) fn event(body: &Bytes) -> Result<SubscriptionEvent, Error> {
+    let read = whole(body, Input::event);
+    read.map_err(|error| {
+        let message = "an event of a subscription cannot be read";
+        Error::with_source(ErrorKind::Protocol, message, error)
+    })
+}
+
+/// What is read of `body`, which has nothing behind it.
+fn whole<'b, T>(
+    body: &'b Bytes,
+    read: impl FnOnce(&mut Input<'b>) -> Result<T, decode::Error>,
+) -> Result<T, decode::Error> {
     let mut input = Input {
         decoder: Decoder::new(body),
         body,
     };
-    let read = input.page().and_then(|page| {
-        if input.decoder.position() < body.len() {
-            return Err(decode::Error::message("something follows the answer"));
-        }
-        Ok(page)
-    });
-    let page = read.map_err(|error| {
-        let message = "the answer to GetRecords is not what the API says";
-        Error::with_source(ErrorKind::Protocol, message, error)
-    })?;
-    Ok(page)
+    let value = read(&mut input)?;
+    if input.decoder.position() < body.len() {
+        return Err(decode::Error::message("something follows the answer"));
+    }
+    Ok(value)
 }
 
 type Result<T, E = decode::Error> = std::result::Result<T, E>;
@@ -83,6 +98,23 @@ impl<'b> Input<'b> {
             Ok(())
         })?;
         Ok(page)
+    }
+
+    fn event(&mut self) -> Result<SubscriptionEvent> {
+        let mut event = SubscriptionEvent::default();
+        self.entries(|input, name| {
+            match name {
+                "Records" => event.records = input.records()?,
+                "MillisBehindLatest" => event.millis_behind_latest = input.unsigned()?,
+                "ContinuationSequenceNumber" => {
+                    event.continuation = Some(input.parsed("a sequence number")?);
+                }
+                "ChildShards" => event.children = input.list(Input::child)?,
+                _ => input.pass_over(DEPTH_MAX)?,
+            }
+            Ok(())
+        })?;
+        Ok(event)
     }
 
     fn records(&mut self) -> Result<Vec<Record>> {

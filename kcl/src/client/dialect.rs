@@ -1,6 +1,7 @@
-//! Which encoding an endpoint is asked for records in: CBOR, until it shows that it does not speak it; JSON from then on.
+//! Which encoding an endpoint is asked for records in: CBOR, until it shows that it does not speak it; JSON from then on. Decided for each operation that
+//! carries records, since an endpoint may speak it in one and not in the other.
 
-use millstream_wire::Encoding;
+use millstream_wire::{Encoding, Operation};
 use std::sync::OnceLock;
 
 /// What is known of an endpoint, decided once.
@@ -20,10 +21,11 @@ impl Dialect {
         self.decided.get().is_some()
     }
 
-    /// The endpoint has understood this encoding, and none that was tried before it.
-    pub(super) fn decide(&self, encoding: Encoding) {
+    /// The endpoint has understood this encoding of `what`, and none that was tried before it.
+    pub(super) fn decide(&self, encoding: Encoding, what: Operation) {
         if self.decided.set(encoding).is_ok() && encoding == Encoding::Json {
             tracing::info!(
+                operation = %what,
                 "the endpoint does not speak CBOR: records are read in JSON, which takes more of the processor"
             );
         }

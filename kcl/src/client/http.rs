@@ -14,7 +14,7 @@ use crate::client::json::{
 };
 use crate::client::refusal::{Failure, Refused, Remedy, ahead_of, unreached};
 use crate::client::retry::RetryPolicy;
-use crate::client::sign::signature;
+use crate::client::sign::SigningKeys;
 use crate::client::subscribe::{
     Connections, ConsumerRequest, DescribedConsumer, RegisteredConsumer,
 };
@@ -52,7 +52,10 @@ pub struct HttpClient {
     retry: RetryPolicy,
     subscriptions: Connections,
     dialect: Dialect,
+    /// The same of the events of subscriptions.
+    events: Dialect,
     gates: Gates,
+    keys: SigningKeys,
     /// How far the endpoint's clock is ahead of this machine's where it refused a signature for that, milliseconds.
     clock_ahead_ms: AtomicI64,
 }
@@ -218,7 +221,8 @@ impl HttpClient {
             ("x-amz-target", name.as_str()),
         ];
         let time = self.signing_time();
-        let signed = signature(target, &headers, body, time).map_err(|error| Failure {
+        let signed = self.keys.signature(target, &headers, body, time);
+        let signed = signed.map_err(|error| Failure {
             error,
             remedy: Remedy::Never,
         })?;
@@ -276,7 +280,7 @@ impl HttpClient {
             match self.exchange(operation, Encoding::Cbor, body).await {
                 Ok(answer) => match self.read_page(&answer.body) {
                     Ok(page) => {
-                        self.dialect.decide(encoding_of(&answer.body));
+                        self.dialect.decide(encoding_of(&answer.body), operation);
                         return Ok(page);
                     }
                     Err(error) if self.dialect.is_decided() => return Err(error),
@@ -290,8 +294,41 @@ impl HttpClient {
         let body = json(request)?;
         let sent = self.exchange(operation, Encoding::Json, body).await;
         let page = self.read_page(&sent.map_err(|failure| failure.error)?.body)?;
-        self.dialect.decide(Encoding::Json);
+        self.dialect.decide(Encoding::Json, operation);
         Ok(page)
+    }
+
+    /// A subscription in the encoding that the endpoint speaks; which it is shows at the first that begins.
+    async fn subscription(
+        &self,
+        target: &Target,
+        request: SubscribeRequest<'_>,
+    ) -> Result<Box<dyn Subscription>, Failure> {
+        let operation = Operation::SubscribeToShard;
+        let begin = |encoding| {
+            let signing = (&self.keys, self.signing_time());
+            self.subscriptions
+                .subscribe(target, signing, request, encoding)
+        };
+        let is_decided = self.events.is_decided();
+        let preferred = match is_decided {
+            true => self.events.preferred(),
+            // Who reads pages in JSON only will hardly push CBOR.
+            false => self.dialect.preferred(),
+        };
+        if preferred == Encoding::Cbor {
+            match begin(Encoding::Cbor).await {
+                Ok((subscription, spoken)) => {
+                    self.events.decide(spoken, operation);
+                    return Ok(subscription);
+                }
+                Err(failure) if failure.remedy == Remedy::Encoding && !is_decided => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        let (subscription, _) = begin(Encoding::Json).await?;
+        self.events.decide(Encoding::Json, operation);
+        Ok(subscription)
     }
 
     fn read_page(&self, body: &Bytes) -> Result<RecordsPage, Error> {
@@ -470,8 +507,7 @@ impl KinesisApi for HttpClient {
         let mut tries = Tries::default();
         loop {
             let target = self.signer.target().await?;
-            let (time, connections) = (self.signing_time(), &self.subscriptions);
-            let failure = match connections.subscribe(&target, time, request).await {
+            let failure = match self.subscription(&target, request).await {
                 Ok(subscription) => return Ok(subscription),
                 Err(failure) => failure,
             };
@@ -488,6 +524,8 @@ impl KinesisApi for HttpClient {
     }
 }
 
+#[cfg(test)]
+mod events;
 #[cfg(test)]
 mod startup;
 #[cfg(test)]

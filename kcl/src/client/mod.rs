@@ -4,6 +4,9 @@ mod cbor;
 mod credentials;
 mod dialect;
 mod endpoint;
+#[cfg(feature = "_fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 pub mod http;
 pub(crate) mod json;
@@ -150,6 +153,12 @@ pub trait Subscription: Send + fmt::Debug {
     /// Nothing is lost.
     async fn begun(&mut self) -> usize;
     /// The next event; an error ends the subscription. `None` when it is over, as each is after five minutes.
+    ///
+    /// # Errors
+    /// `Unavailable`: the connection broke. `NotFound`: the stream, shard or consumer is gone. `Protocol`: what was pushed makes no sense.
+    ///
+    /// # Cancel safety
+    /// An event may be lost: start another subscription at what came last.
     async fn next(&mut self) -> Option<Result<SubscriptionEvent, Error>>;
 }
 
@@ -161,23 +170,42 @@ fn no_fan_out<T>() -> Result<T, Error> {
     ))
 }
 
-/// A Kinesis endpoint, as far as a worker needs it.
+/// A Kinesis endpoint, as far as a worker needs it: [`HttpClient`], or a client of one's own
+/// ([`WorkerBuilder::client`](crate::WorkerBuilder::client)).
+///
+/// # Errors
+/// A worker goes by the [kind](crate::ErrorKind) of an error, so every method gives these: `NotFound` if the stream, shard or consumer does not exist;
+/// `AccessDenied` if the caller may not do this; `Unavailable` for whatever passes (no connection, no answer in time, a busy endpoint); `Protocol` for an
+/// answer that makes no sense. What a method adds to them stands with it. Repeat what may pass only briefly: the worker does so for as long as it
+/// takes, and shows meanwhile what it waits for.
+///
+/// # Cancel safety
+/// A worker drops these futures at any time. One that changes something may have done so.
 #[async_trait]
 pub trait KinesisApi: Send + Sync + fmt::Debug + 'static {
     /// `DescribeStreamSummary`; `stream` is a name or an ARN.
     async fn describe_stream(&self, stream: &str) -> Result<StreamSummary, Error>;
-    /// ListShards, all pages.
+    /// ListShards, all pages: closed shards as well, as long as they have records.
     async fn list_shards(&self, stream: &str) -> Result<Vec<Shard>, Error>;
-    /// `GetShardIterator`.
+    /// `GetShardIterator`: a token for the first read from `start`, good for five minutes.
+    ///
+    /// # Errors
+    /// `Throttled`: it is asked for too often.
     async fn shard_iterator(
         &self,
         stream: &str,
         shard_id: &str,
         start: IteratorStart,
     ) -> Result<String, Error>;
-    /// GetRecords with at most `limit` records.
+    /// GetRecords with at most `limit` records, 1 to 10,000. An answer without records is no end; one without a next iterator is.
+    ///
+    /// # Errors
+    /// `Expired`: a new iterator is needed. `Throttled`: the shard is read too fast; the worker finds the pace, so do not repeat it here.
     async fn get_records(&self, iterator: &str, limit: u32) -> Result<RecordsPage, Error>;
-    /// `PutRecord`, repeated where that may help; so a record may be put twice when replies are lost.
+    /// `PutRecord`, repeated where that may help; so a record may be put twice when replies are lost. Workers put dead letters only.
+    ///
+    /// # Errors
+    /// `Throttled`: the shard is written too fast.
     async fn put_record(&self, record: PutRecord<'_>) -> Result<SequenceNumber, Error>;
     /// Registers a consumer with the stream of this ARN, or finds the one of this name that is registered.
     ///
@@ -200,7 +228,8 @@ pub trait KinesisApi: Send + Sync + fmt::Debug + 'static {
     /// `SubscribeToShard`.
     ///
     /// # Errors
-    /// As [`register_consumer`](KinesisApi::register_consumer).
+    /// As [`register_consumer`](KinesisApi::register_consumer). `Unavailable` also while an earlier subscription is in the way, which it is for
+    /// five seconds.
     async fn subscribe(
         &self,
         _request: SubscribeRequest<'_>,

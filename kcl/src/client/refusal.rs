@@ -236,7 +236,8 @@ fn arn_of(stream: Option<&str>, region: &str) -> String {
     }
 }
 
-fn error_answer(body: &[u8]) -> ErrorAnswer {
+/// What a failure says, in whichever encoding.
+pub(super) fn error_answer(body: &[u8]) -> ErrorAnswer {
     match encoding_of(body) {
         Encoding::Cbor => cbor::error_answer(body),
         Encoding::Json => serde_json::from_slice(body).unwrap_or_default(),

@@ -3,9 +3,11 @@
 //! What a subscription holds in memory is bounded by the window that the server may fill and by the one frame that is asked for. A connection
 //! has room for the windows of all its subscriptions, so one whose events nobody takes holds up no other (K10).
 
-use crate::client::json::{ErrorAnswer, RecordsAnswer, http_date_ms, kind_of};
-use crate::client::refusal::{Failure, Refused, Remedy, ahead_of, causes, unreached};
-use crate::client::sign::signature;
+use crate::client::cbor;
+use crate::client::dialect::encoding_of;
+use crate::client::json::{RecordsAnswer, http_date_ms, kind_of};
+use crate::client::refusal::{Failure, Refused, Remedy, ahead_of, causes, error_answer, unreached};
+use crate::client::sign::SigningKeys;
 use crate::client::target::Target;
 use crate::client::{
     IteratorStart, StreamConsumer, SubscribeRequest, Subscription, SubscriptionEvent,
@@ -16,6 +18,9 @@ use aws_smithy_eventstream::frame::read_message_from;
 use aws_smithy_types::event_stream::Message;
 use bytes::{Bytes, BytesMut};
 use millstream_wire::operation::TARGET_PREFIX;
+use millstream_wire::shapes::{
+    ShardIteratorType, StartingPosition, SubscribeToShardRequest, Timestamp,
+};
 use millstream_wire::{Encoding, ErrorCode, Operation};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,7 +48,6 @@ const FRAME_MAX_BYTES: usize = 24 * 1024 * 1024;
 const FRAME_MIN_BYTES: usize = 16;
 /// Bytes of a refusal's body that are read.
 const REFUSAL_MAX_BYTES: usize = 64 * 1024;
-const REQUEST_TYPE: &str = "application/x-amz-json-1.1";
 const ANSWER_TYPE: &str = "application/vnd.amazon.eventstream";
 
 /// Names a registered consumer.
@@ -110,41 +114,34 @@ impl RegisteredConsumer {
     }
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct SubscribeBody<'a> {
-    #[serde(rename = "ConsumerARN")]
-    consumer_arn: &'a str,
-    shard_id: &'a str,
-    starting_position: StartingPosition,
+/// The request for the events of a shard.
+fn body(request: SubscribeRequest<'_>) -> SubscribeToShardRequest {
+    SubscribeToShardRequest {
+        consumer_arn: Some(request.consumer_arn.to_owned()),
+        shard_id: Some(request.shard_id.to_owned()),
+        starting_position: Some(position(request.start)),
+        ..SubscribeToShardRequest::default()
+    }
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct StartingPosition {
-    #[serde(rename = "Type")]
-    kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sequence_number: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timestamp: Option<f64>,
-}
-
-impl StartingPosition {
-    fn at(start: IteratorStart) -> Self {
-        #[expect(clippy::cast_precision_loss, reason = "times are far below 2^53 ms")]
-        let seconds = |ms: u64| ms as f64 / 1000.0;
-        let (kind, sequence, timestamp) = match start {
-            IteratorStart::TrimHorizon => ("TRIM_HORIZON", None, None),
-            IteratorStart::AtTimestamp(ms) => ("AT_TIMESTAMP", None, Some(seconds(ms))),
-            IteratorStart::AtSequence(number) => ("AT_SEQUENCE_NUMBER", Some(number), None),
-            IteratorStart::AfterSequence(number) => ("AFTER_SEQUENCE_NUMBER", Some(number), None),
-        };
-        StartingPosition {
-            kind,
-            sequence_number: sequence.map(|number| number.to_string()),
-            timestamp,
+fn position(start: IteratorStart) -> StartingPosition {
+    let (kind, sequence, timestamp) = match start {
+        IteratorStart::TrimHorizon => (ShardIteratorType::TrimHorizon, None, None),
+        IteratorStart::AtTimestamp(ms) => {
+            let time = Timestamp::from_millis(ms);
+            (ShardIteratorType::AtTimestamp, None, Some(time))
         }
+        IteratorStart::AtSequence(number) => {
+            (ShardIteratorType::AtSequenceNumber, Some(number), None)
+        }
+        IteratorStart::AfterSequence(number) => {
+            (ShardIteratorType::AfterSequenceNumber, Some(number), None)
+        }
+    };
+    StartingPosition {
+        position_type: Some(kind),
+        sequence_number: sequence.map(|number| number.to_string()),
+        timestamp,
     }
 }
 
@@ -231,19 +228,24 @@ impl Connections {
         })
     }
 
-    /// Subscribes once.
+    /// Subscribes once, in this encoding; gives the one that the server answers in as well, which decides over each event.
     ///
     /// # Errors
     /// The server's refusal. `Unavailable`: it cannot be reached or does not answer in time.
     pub(super) async fn subscribe(
         &self,
         target: &Target,
-        time: SystemTime,
+        signing: (&SigningKeys, SystemTime),
         request: SubscribeRequest<'_>,
-    ) -> Result<Box<dyn Subscription>, Failure> {
+        encoding: Encoding,
+    ) -> Result<(Box<dyn Subscription>, Encoding), Failure> {
         let (http, place) = self.place().map_err(lasting)?;
+        let body = encoding.encode(&body(request)).map_err(|error| {
+            let message = "a request cannot be written";
+            lasting(Error::with_source(ErrorKind::Protocol, message, error))
+        })?;
         let begin = async {
-            let response = post(&http, target, time, request).await?;
+            let response = post(&http, target, signing, (encoding, &body)).await?;
             let mut subscription = HttpSubscription {
                 response,
                 received: BytesMut::new(),
@@ -251,8 +253,9 @@ impl Connections {
                 first: None,
                 _place: place,
             };
-            subscription.settle().await.map_err(lasting)?;
-            Ok(Box::new(subscription) as Box<dyn Subscription>)
+            let spoken = subscription.settle().await.map_err(unsettled)?;
+            let spoken = spoken.unwrap_or(encoding);
+            Ok((Box::new(subscription) as Box<dyn Subscription>, spoken))
         };
         let begun = tokio::time::timeout(self.request_timeout, begin).await;
         begun.unwrap_or_else(|_| {
@@ -267,26 +270,18 @@ impl Connections {
 async fn post(
     http: &reqwest::Client,
     target: &Target,
-    time: SystemTime,
-    request: SubscribeRequest<'_>,
+    (keys, time): (&SigningKeys, SystemTime),
+    (encoding, body): (Encoding, &[u8]),
 ) -> Result<reqwest::Response, Failure> {
-    let body = SubscribeBody {
-        consumer_arn: request.consumer_arn,
-        shard_id: request.shard_id,
-        starting_position: StartingPosition::at(request.start),
-    };
-    let body = serde_json::to_vec(&body).map_err(|error| {
-        let message = "a request cannot be written as JSON";
-        lasting(Error::with_source(ErrorKind::Protocol, message, error))
-    })?;
     let operation = Operation::SubscribeToShard;
     let name = format!("{TARGET_PREFIX}.{operation}");
     let headers = [
-        ("content-type", REQUEST_TYPE),
+        ("content-type", encoding.content_type()),
         ("x-amz-target", name.as_str()),
     ];
-    let signed = signature(target, &headers, &body, time).map_err(lasting)?;
-    let mut post = http.post(target.endpoint.clone()).body(body.clone());
+    let signed = keys.signature(target, &headers, body, time);
+    let signed = signed.map_err(lasting)?;
+    let mut post = http.post(target.endpoint.clone()).body(body.to_vec());
     for (name, value) in headers {
         post = post.header(name, value);
     }
@@ -312,7 +307,7 @@ async fn post(
             operation,
             status: status.as_u16(),
             body: &refusal,
-            request: (Encoding::Json, &body),
+            request: (encoding, body),
             clock_ahead_ms: date_ms.and_then(|date| ahead_of(time, date)),
         };
         return Err(refused.failure(target));
@@ -322,7 +317,16 @@ async fn post(
         return Ok(answer);
     }
     let message = format!("the answer to SubscribeToShard is {given:?}, expected {ANSWER_TYPE}");
-    Err(Failure::lasting(ErrorKind::Protocol, message))
+    Err(unsettled(Error::new(ErrorKind::Protocol, message)))
+}
+
+/// An answer that began and is no subscription: perhaps one to a request that was not understood.
+fn unsettled(error: Error) -> Failure {
+    let remedy = match error.kind() {
+        ErrorKind::Protocol => Remedy::Encoding,
+        _ => Remedy::Never,
+    };
+    Failure { error, remedy }
 }
 
 /// What no repetition of the request mends.
@@ -335,6 +339,20 @@ fn broken(error: reqwest::Error) -> Error {
     let message = "the connection of a subscription is broken";
     let deepest = causes(&error.without_url()).pop().unwrap_or_default();
     Error::with_source(ErrorKind::Unavailable, message, deepest)
+}
+
+/// A subscription of which this is the whole answer.
+#[cfg(feature = "_fuzzing")]
+pub(super) async fn of_answer(body: Vec<u8>) -> Result<Box<dyn Subscription>, Error> {
+    let mut subscription = HttpSubscription {
+        response: http::Response::new(body).into(),
+        received: BytesMut::new(),
+        over: None,
+        first: None,
+        _place: Arc::new(()),
+    };
+    subscription.settle().await?;
+    Ok(Box::new(subscription))
 }
 
 /// A subscription whose answer has begun.
@@ -351,12 +369,15 @@ struct HttpSubscription {
 }
 
 impl HttpSubscription {
-    /// Waits for the first frame, with which the server says that it has accepted the subscription.
-    async fn settle(&mut self) -> Result<(), Error> {
+    /// Waits for the first frame, with which the server says that it has accepted the subscription; gives the encoding that it writes, if that
+    /// can be told.
+    async fn settle(&mut self) -> Result<Option<Encoding>, Error> {
         loop {
             if let Some(frame) = self.take_frame()? {
-                self.first = decode(&frame)?;
-                return Ok(());
+                let message = open(&frame)?;
+                self.first = decode(&message)?;
+                let payload = message.payload();
+                return Ok((!payload.is_empty()).then(|| encoding_of(payload)));
             }
             if !self.more().await? {
                 let message = "a subscription ended before it began";
@@ -408,7 +429,7 @@ impl HttpSubscription {
     async fn event(&mut self) -> Result<Option<SubscriptionEvent>, Error> {
         loop {
             while let Some(frame) = self.take_frame()? {
-                if let Some(event) = decode(&frame)? {
+                if let Some(event) = decode(&open(&frame)?)? {
                     return Ok(Some(event));
                 }
             }
@@ -449,23 +470,34 @@ impl Subscription for HttpSubscription {
     }
 }
 
-/// The event in a frame, `None` if it is another kind of event; an exception is an error.
-fn decode(frame: &[u8]) -> Result<Option<SubscriptionEvent>, Error> {
-    let unreadable = |error: Box<dyn std::error::Error + Send + Sync>| {
-        let message = "an event of a subscription cannot be read";
-        Error::with_source(ErrorKind::Protocol, message, error)
-    };
-    let message = read_message_from(frame).map_err(|error| unreadable(error.into()))?;
+fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    let message = "an event of a subscription cannot be read";
+    Error::with_source(ErrorKind::Protocol, message, error)
+}
+
+/// The message in a frame.
+fn open(frame: &[u8]) -> Result<Message, Error> {
+    read_message_from(frame).map_err(unreadable)
+}
+
+/// The event that a message is, `None` if it is another kind of event; an exception is an error. Each says itself how it is encoded.
+fn decode(message: &Message) -> Result<Option<SubscriptionEvent>, Error> {
     match (
-        header(&message, ":message-type"),
-        header(&message, ":event-type"),
+        header(message, ":message-type"),
+        header(message, ":event-type"),
     ) {
         (Some("event"), Some("SubscribeToShardEvent")) => {
-            let answer: RecordsAnswer<'_> = serde_json::from_slice(message.payload())
-                .map_err(|error| unreadable(error.into()))?;
-            answer.event().map(Some)
+            let payload = message.payload();
+            match encoding_of(payload) {
+                Encoding::Cbor => cbor::event(payload).map(Some),
+                Encoding::Json => {
+                    let answer: RecordsAnswer<'_> =
+                        serde_json::from_slice(payload).map_err(unreadable)?;
+                    answer.event().map(Some)
+                }
+            }
         }
-        (Some("exception" | "error"), _) => Err(exception(&message)),
+        (Some("exception" | "error"), _) => Err(exception(message)),
         // The initial response, and whatever a newer server has to say besides.
         _ => Ok(None),
     }
@@ -480,7 +512,7 @@ fn exception(message: &Message) -> Error {
         None if name == "InternalFailureException" => ErrorKind::Unavailable,
         None => ErrorKind::Protocol,
     };
-    let told: ErrorAnswer = serde_json::from_slice(message.payload()).unwrap_or_default();
+    let told = error_answer(message.payload());
     let text = format!("a subscription was ended with {name}: {}", told.message);
     Error::new(kind, text)
 }

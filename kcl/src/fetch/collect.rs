@@ -1,18 +1,21 @@
 //! Gathers what makes a batch, above the [`Reader`]: page after page until the batch is full or its window is over.
 //!
 //! Invariant: what is gathered is handed on whole, in order, and once (K4, K6); until then nobody has been told of it, so a tenure that ends
-//! drops it. More than one page is gathered only with room in the budget of what is read ahead.
+//! drops it. More than one page is gathered only with room in the budget of what is read ahead. What may be an aggregate is taken apart once: here, to count it,
+//! and only as much as fills a batch, because in pieces it takes more memory than the budget knows of.
 
 use crate::client::Shard;
 use crate::clock::{self, Instant};
 use crate::error::Error;
 use crate::fetch::Page;
+use crate::fetch::expand::is_plain;
 use crate::fetch::reader::Reader;
 use crate::processor::Record;
 use crate::shard::served::Reading;
 use millstream_wire::aggregation::{Decoded, decode};
 use std::collections::VecDeque;
 use std::time::Duration;
+use std::vec::IntoIter;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// What a batch holds at most, and how long it waits for that.
@@ -39,19 +42,45 @@ impl Batching {
 /// What was read of one shard and not handed on yet.
 pub(crate) struct Collector {
     batching: Batching,
-    /// Records as they are stored, with the user records in each.
-    taken: VecDeque<(Record, usize)>,
+    /// Records as they are stored, and what is in each.
+    taken: VecDeque<Taken>,
     /// User records and bytes in `taken`.
     filled: Filled,
+    /// What was read after `taken`, not looked into yet: a batch is full without it.
+    rest: IntoIter<Record>,
     /// When the first of `taken` was read.
     since: Option<Instant>,
-    /// Room for pages in `taken`.
+    /// Room for pages in `taken` and `rest`.
     rooms: Vec<OwnedSemaphorePermit>,
     millis_behind_latest: u64,
-    /// Set when the last of `taken` is the end of the shard.
+    /// Set when the last of `taken` and `rest` is the end of the shard.
     end: Option<Vec<Shard>>,
     /// A failure that came after `taken`.
     failed: Option<Error>,
+}
+
+#[derive(Debug)]
+struct Taken {
+    record: Record,
+    /// Of what may be an aggregate.
+    decoded: Option<Decoded>,
+    /// How many records of its producer's user it is.
+    users: usize,
+}
+
+impl Taken {
+    fn of(record: Record) -> Self {
+        let decoded = (!is_plain(&record)).then(|| decode(record.data.clone()));
+        let users = match &decoded {
+            Some(Decoded::Aggregate(users)) => users.len().max(1),
+            Some(Decoded::Plain { .. }) | None => 1,
+        };
+        Taken {
+            record,
+            decoded,
+            users,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,10 +90,10 @@ struct Filled {
 }
 
 impl Filled {
-    fn with(self, record: &Record, users: usize) -> Filled {
+    fn with(self, taken: &Taken) -> Filled {
         Filled {
-            records: self.records.saturating_add(users),
-            bytes: self.bytes.saturating_add(record.payload_bytes()),
+            records: self.records.saturating_add(taken.users),
+            bytes: self.bytes.saturating_add(taken.record.payload_bytes()),
         }
     }
 }
@@ -75,6 +104,7 @@ impl Collector {
             batching,
             taken: VecDeque::new(),
             filled: Filled::default(),
+            rest: IntoIter::default(),
             since: None,
             rooms: Vec::new(),
             millis_behind_latest: 0,
@@ -96,7 +126,8 @@ impl Collector {
             return reader.next().await;
         }
         loop {
-            if self.is_due() {
+            self.count();
+            if self.is_full() || self.end.is_some() {
                 return Ok(self.hand_on());
             }
             let (read, room) = match self.since {
@@ -110,6 +141,8 @@ impl Collector {
                 }
             };
             match read {
+                // It says that reading works again.
+                Ok(page) if page.is_empty() && self.taken.is_empty() => return Ok(page),
                 Ok(page) => self.take_in(page, room),
                 Err(error) if self.taken.is_empty() => return Err(error),
                 Err(error) => {
@@ -125,62 +158,67 @@ impl Collector {
         self.failed = Some(error);
     }
 
-    fn is_due(&self) -> bool {
+    fn is_full(&self) -> bool {
         let Filled { records, bytes } = self.filled;
-        self.end.is_some() || records >= self.batching.most || bytes >= self.batching.most_bytes
+        records >= self.batching.most || bytes >= self.batching.most_bytes
     }
 
-    fn take_in(&mut self, page: Page, room: Option<OwnedSemaphorePermit>) {
-        for record in page.records {
-            let users = user_records(&record);
-            self.filled = self.filled.with(&record, users);
-            self.taken.push_back((record, users));
+    /// Looks into what was read, as far as a batch goes.
+    fn count(&mut self) {
+        while !self.is_full()
+            && let Some(record) = self.rest.next()
+        {
+            let taken = Taken::of(record);
+            self.filled = self.filled.with(&taken);
+            self.taken.push_back(taken);
         }
+    }
+
+    /// To be called when all that was read before is counted.
+    fn take_in(&mut self, page: Page, room: Option<OwnedSemaphorePermit>) {
+        debug_assert!(self.rest.as_slice().is_empty(), "K6");
+        self.rest = page.records.into_iter();
         self.millis_behind_latest = page.millis_behind_latest;
         self.end = page.end;
         self.rooms.extend(room);
-        if !self.taken.is_empty() {
+        if self.has_some() {
             self.since.get_or_insert_with(clock::now);
         }
+    }
+
+    fn has_some(&self) -> bool {
+        !self.taken.is_empty() || !self.rest.as_slice().is_empty()
     }
 
     /// Takes what fills a batch, or all of it. What is left begins a window of its own, which counts from when it was read: about now, because a batch is
     /// handed on as soon as a page fills it.
     fn hand_on(&mut self) -> Page {
-        let (mut records, mut held) = (Vec::new(), Filled::default());
+        let (mut records, mut decoded) = (Vec::new(), Vec::new());
+        let mut held = Filled::default();
         while held.records < self.batching.most
-            && let Some((record, users)) = self.taken.pop_front()
+            && let Some(taken) = self.taken.pop_front()
         {
-            let with = held.with(&record, users);
+            let with = held.with(&taken);
             if with.bytes > self.batching.most_bytes && !records.is_empty() {
-                self.taken.push_front((record, users));
+                self.taken.push_front(taken);
                 break;
             }
             held = with;
-            records.push(record);
+            records.push(taken.record);
+            decoded.extend(taken.decoded);
         }
         self.filled.records = self.filled.records.saturating_sub(held.records);
         self.filled.bytes = self.filled.bytes.saturating_sub(held.bytes);
         // From here on it is the batch in work, which the budget does not count.
         self.rooms.clear();
-        self.since = (!self.taken.is_empty()).then(clock::now);
+        let is_left = self.has_some();
+        self.since = is_left.then(clock::now);
         Page {
             records,
+            decoded,
             millis_behind_latest: self.millis_behind_latest,
-            end: if self.taken.is_empty() {
-                self.end.take()
-            } else {
-                None
-            },
+            end: if is_left { None } else { self.end.take() },
         }
-    }
-}
-
-/// How many records of its producer's user a stored record is.
-fn user_records(record: &Record) -> usize {
-    match decode(record.data.clone()) {
-        Decoded::Plain { .. } => 1,
-        Decoded::Aggregate(users) => users.len().max(1),
     }
 }
 

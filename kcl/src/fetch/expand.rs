@@ -44,6 +44,8 @@ pub(crate) struct Findings {
 #[derive(Debug)]
 pub(crate) struct Batches {
     stored: IntoIter<Record>,
+    /// What the first of those are that may be aggregates, where that is known.
+    decoded: IntoIter<Decoded>,
     /// The rest of the aggregate that was taken apart last.
     open: IntoIter<Record>,
     /// What did not fit into the batch given last.
@@ -55,10 +57,12 @@ pub(crate) struct Batches {
 }
 
 impl Batches {
-    pub(crate) fn new(stored: Vec<Record>, selection: Selection) -> Self {
+    /// The batches of a page; `decoded` is what the first of its records are that may be aggregates.
+    pub(crate) fn of(stored: Vec<Record>, decoded: Vec<Decoded>, selection: Selection) -> Self {
         let end = stored.last().map(Record::position);
         Batches {
             stored: stored.into_iter(),
+            decoded: decoded.into_iter(),
             open: IntoIter::default(),
             held: None,
             selection,
@@ -96,13 +100,15 @@ impl Batches {
                 return Some(record);
             }
             let stored = self.stored.next()?;
+            let is_plain = is_plain(&stored);
+            let decoded = if is_plain { None } else { self.decoded.next() };
             if stored.position() <= self.selection.done {
                 continue;
             }
-            if is_plain(&stored) {
+            if is_plain {
                 return Some(stored);
             }
-            match decode(stored.data.clone()) {
+            match decoded.unwrap_or_else(|| decode(stored.data.clone())) {
                 Decoded::Plain { flaw, .. } => {
                     if let (Some(flaw), None) = (flaw, &self.findings.unsound) {
                         self.findings.unsound = Some((stored.sequence_number, flaw));
@@ -150,7 +156,7 @@ impl Batches {
 }
 
 /// Whether it cannot be an aggregate, by its first bytes.
-fn is_plain(stored: &Record) -> bool {
+pub(crate) fn is_plain(stored: &Record) -> bool {
     !stored.data.starts_with(&MAGIC)
 }
 

@@ -198,10 +198,7 @@ impl FanOut {
                         if !ends {
                             self.open = Some(open);
                         }
-                        match page {
-                            Some(page) => Polled::Page(page, Duration::ZERO),
-                            None => Polled::Nothing(Duration::ZERO),
-                        }
+                        Polled::Page(page, Duration::ZERO)
                     }
                     Err(error) => self.over(&open, Some(error)),
                 }

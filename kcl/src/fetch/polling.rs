@@ -46,9 +46,9 @@ pub(crate) struct Poller {
 /// What one request brought.
 #[derive(Debug)]
 pub(crate) enum Polled {
-    /// Records, or the end of the shard; what comes after is to be read after the pause.
+    /// A sound answer: records, or the end of the shard, or neither; what comes after is to be read after the pause.
     Page(Page, Duration),
-    /// Nothing: read again after the pause.
+    /// No answer: read again after the pause.
     Nothing(Duration),
     /// A failure: read again after the pause.
     Failed(Error, Duration),
@@ -146,7 +146,7 @@ impl Poller {
     }
 
     /// Takes in what a subscription pushed from this place on. Records that were read before are dropped.
-    pub(crate) fn take_pushed(&mut self, event: SubscriptionEvent) -> Result<Option<Page>, Error> {
+    pub(crate) fn take_pushed(&mut self, event: SubscriptionEvent) -> Result<Page, Error> {
         let SubscriptionEvent {
             mut records,
             continuation,
@@ -161,12 +161,7 @@ impl Poller {
         self.iterator = None;
         self.failures = 0;
         let end = continuation.is_none().then(|| self.true_children(children));
-        let is_page = !records.is_empty() || end.is_some();
-        Ok(is_page.then_some(Page {
-            records,
-            millis_behind_latest,
-            end,
-        }))
+        Ok(Page::read(records, millis_behind_latest, end))
     }
 
     fn take_in(&mut self, page: RecordsPage) -> Polled {
@@ -187,15 +182,13 @@ impl Poller {
             _ => Duration::ZERO,
         };
         let pause = pause.max(self.pace.pause(self.settings.poll_interval));
-        if page.records.is_empty() && end.is_none() {
-            return Polled::Nothing(pause.max(EMPTY_PAGE_PAUSE.min(self.settings.poll_interval)));
-        }
-        let page = Page {
-            records: page.records,
-            millis_behind_latest: page.millis_behind_latest,
-            end,
+        let page = Page::read(page.records, page.millis_behind_latest, end);
+        let least = if page.is_empty() {
+            EMPTY_PAGE_PAUSE.min(self.settings.poll_interval)
+        } else {
+            Duration::ZERO
         };
-        Polled::Page(page, pause)
+        Polled::Page(page, pause.max(least))
     }
 
     /// The children a page names, if they name this shard as their parent; else none: the listing will tell. One that was leased without its

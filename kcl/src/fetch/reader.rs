@@ -23,6 +23,8 @@ pub(crate) struct Reader {
     room: Option<OwnedSemaphorePermit>,
     /// Not to be read before this.
     resume_at: Instant,
+    /// The last that was told is a failure.
+    failed: bool,
 }
 
 enum State {
@@ -40,10 +42,12 @@ impl Reader {
             budget,
             room: None,
             resume_at: crate::clock::now(),
+            failed: false,
         }
     }
 
-    /// The next page with records or the end of the shard; or a failure, after which reading goes on.
+    /// The next page with records or the end of the shard; or a failure, after which reading goes on. The first page after a failure is handed out even
+    /// if it is empty: the failure is over.
     ///
     /// # Cancel safety
     /// Nothing is lost: a request under way is taken up by the next call.
@@ -139,7 +143,8 @@ impl Reader {
 
     fn take_in(&mut self, source: Source, polled: Polled) {
         match polled {
-            Polled::Page(page, pause) => {
+            Polled::Page(page, pause) if !page.is_empty() || self.failed => {
+                self.failed = false;
                 self.resume_at = crate::clock::now() + pause;
                 let size = page.size_bytes();
                 if let Some(room) = &mut self.room {
@@ -147,12 +152,13 @@ impl Reader {
                 }
                 self.state = State::Ready(source, Ok(page));
             }
-            Polled::Nothing(pause) => {
+            Polled::Page(_, pause) | Polled::Nothing(pause) => {
                 self.room = None;
                 self.resume_at = crate::clock::now() + pause;
                 self.state = State::Idle(source);
             }
             Polled::Failed(error, pause) => {
+                self.failed = true;
                 self.room = None;
                 self.resume_at = crate::clock::now() + pause;
                 self.state = State::Ready(source, Err(error));

@@ -157,6 +157,13 @@ pub struct Snapshot {
 /// happened and can be repeated.
 ///
 /// `application` is the application name: one store serves many applications.
+///
+/// # Errors
+/// Beside those that stand with a method: `Unavailable` if the store is busy or out of reach, `Store` if it cannot be used (a schema that is newer, a
+/// damaged row, no permission to write).
+///
+/// # Cancel safety
+/// A call whose future is dropped may or may not have happened, wholly or not at all, and can be repeated.
 #[async_trait]
 pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
     /// Registers a worker. Whatever an earlier run under this id still holds is released (K1: with new counters),

@@ -180,6 +180,9 @@ impl Operations {
     /// `InUse`: workers live, or may live. `NotFound`: no such stream or shard, or the application has no leases of it. `Configuration`: the position
     /// makes no sense, or several streams are meant. `Store`: a damaged row. Then nothing was changed. `Unavailable`: try again; after a reply that
     /// was lost it may have been done.
+    ///
+    /// # Cancel safety
+    /// Dropped, it was done wholly or not at all; [`history`](Operations::history) tells.
     pub async fn reset(&self, request: &ResetRequest) -> Result<ResetReport, Error> {
         let condition = self.condition(request).await?;
         let mut attempt = 1;
@@ -221,6 +224,9 @@ impl Operations {
     /// # Errors
     /// `InUse`: that application has leases already. `Configuration`: a sequence number was given, which is of one shard. Others as for
     /// [`Operations::reset`].
+    ///
+    /// # Cancel safety
+    /// As for [`Operations::reset`].
     pub async fn replay(
         &self,
         application: &str,

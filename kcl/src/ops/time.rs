@@ -3,6 +3,8 @@
 use crate::error::{Error, ErrorKind};
 
 const DAY_MS: u64 = 86_400_000;
+/// Where the year 10000 begins, which RFC 3339 cannot write.
+const YEARS_END_MS: u64 = 253_402_300_800_000;
 
 /// A time in UTC, to the millisecond: `2026-01-31T08:00:00.250Z`, without the fraction where there is none.
 pub fn rfc3339(ms: u64) -> String {
@@ -109,7 +111,8 @@ fn calendar(text: &str) -> Option<u64> {
     let days = (shifted * 365 + shifted / 4 - shifted / 100 + shifted / 400 + day_of_year)
         .checked_sub(719_468)?;
     let of_day = (hour * 60 + minute) * 60_000 + second * 1000 + thousandths(fraction)?;
-    (days * DAY_MS + of_day).checked_add_signed(-offset_ms)
+    let ms = (days * DAY_MS + of_day).checked_add_signed(-offset_ms)?;
+    (ms < YEARS_END_MS).then_some(ms)
 }
 
 /// Milliseconds east of UTC of `+01:00`.
@@ -166,6 +169,8 @@ mod tests {
             "2026-01-31T08:00:00+25:00",
             "é",
             "2026-01-31T08:00:00:00Z",
+            "9999-12-31T23:59:60Z",
+            "9999-12-31T23:59:59-00:01",
             "2026-01-3éT08:00:00Z",
             "49680697608967129591508926601648723160777352848024272914",
         ] {

@@ -69,7 +69,7 @@ impl Ahead {
     pub(super) fn of(page: Page, selection: Selection) -> Self {
         Ahead {
             returned: None,
-            batches: Some(Batches::new(page.records, selection)),
+            batches: Some(Batches::of(page.records, page.decoded, selection)),
             millis_behind_latest: page.millis_behind_latest,
             end: page.end,
         }

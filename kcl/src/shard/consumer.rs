@@ -368,12 +368,7 @@ impl<P: RecordProcessor> Consumer<P> {
                     if error.kind() == ErrorKind::NotFound {
                         self.stream.sync.notify_one();
                         if let Some(children) = self.outlived().await? {
-                            let end = Some(children);
-                            return Ok(Page {
-                                records: Vec::new(),
-                                millis_behind_latest: 0,
-                                end,
-                            });
+                            return Ok(Page::read(Vec::new(), 0, Some(children)));
                         }
                     }
                 }

@@ -188,6 +188,9 @@ impl WorkerBuilder {
     /// # Errors
     /// `Configuration`: a setting is missing or out of range, or a stream is given twice. `NotFound`: there is no such stream. `Unavailable`: the
     /// endpoint cannot be reached. `AccessDenied`: it refuses the credentials.
+    ///
+    /// # Cancel safety
+    /// Nothing was begun, but a consumer may have been registered.
     pub async fn build<F: RecordProcessorFactory>(self, factory: F) -> Result<Worker<F>, Error> {
         let WorkerBuilder {
             config,

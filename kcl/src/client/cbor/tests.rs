@@ -8,7 +8,9 @@
 use super::*;
 use crate::client::json::RecordsAnswer;
 use millstream_wire::Encoding;
-use millstream_wire::shapes::{ChildShard, GetRecordsResponse, KeyRange, Timestamp};
+use millstream_wire::shapes::{
+    ChildShard, GetRecordsResponse, KeyRange, SubscribeToShardEvent, Timestamp,
+};
 use minicbor::Encoder;
 use proptest::prelude::*;
 
@@ -75,7 +77,37 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn pushed()(
+        page in response(),
+        continuation in prop::option::of(0_u64..),
+    ) -> SubscribeToShardEvent {
+        SubscribeToShardEvent {
+            records: page.records,
+            continuation_sequence_number: continuation.map(|number| number.to_string()),
+            millis_behind_latest: page.millis_behind_latest.unwrap_or_default(),
+            child_shards: page.child_shards,
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn both_encodings_of_an_event_are_the_same(pushed in pushed()) {
+        let text = Encoding::Json.encode(&pushed).unwrap();
+        let answer: RecordsAnswer<'_> = serde_json::from_slice(&text).unwrap();
+        let text = answer.event().unwrap();
+        let body = Bytes::from(Encoding::Cbor.encode(&pushed).unwrap());
+        let binary = event(&body).unwrap();
+        let parts = |event: SubscriptionEvent| {
+            (event.records, event.continuation, event.millis_behind_latest, event.children)
+        };
+        prop_assert_eq!(parts(binary), parts(text));
+        for cut in 0..body.len() {
+            prop_assert!(event(&body.slice(..cut)).is_err(), "cut at {}", cut);
+        }
+    }
+
     #[test]
     fn both_encodings_of_an_answer_are_the_same_page(response in response()) {
         let (binary, text) = (cbor(&response), json(&response));
@@ -84,7 +116,8 @@ proptest! {
 
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = records_page(&Bytes::from(bytes));
+        let bytes = Bytes::from(bytes);
+        let _ = (records_page(&bytes), event(&bytes));
     }
 
     /// Goal: an answer that was damaged anywhere is an error or another page, and never worse. Method: bytes are replaced, or the end is cut off.
@@ -101,7 +134,8 @@ proptest! {
             let place = place.index(body.len());
             body[place] = byte;
         }
-        let _ = records_page(&Bytes::from(body));
+        let body = Bytes::from(body);
+        let _ = (records_page(&body), event(&body));
     }
 }
 

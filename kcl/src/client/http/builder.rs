@@ -80,7 +80,9 @@ impl HttpClient {
             signer,
             retry: RetryPolicy::default(),
             dialect: super::Dialect::default(),
+            events: super::Dialect::default(),
             gates: super::Gates::default(),
+            keys: super::SigningKeys::default(),
             clock_ahead_ms: super::AtomicI64::new(0),
         }
     }

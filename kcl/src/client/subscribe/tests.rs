@@ -3,11 +3,12 @@
 use super::*;
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue};
+use millstream_wire::shapes::SubscribeToShardEvent;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
-fn frame(headers: &[(&'static str, &'static str)], payload: &str) -> Vec<u8> {
-    let mut message = Message::new(payload.as_bytes().to_vec());
+fn frame(headers: &[(&'static str, &'static str)], payload: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut message = Message::new(payload.as_ref().to_vec());
     for (name, value) in headers {
         let value = HeaderValue::String((*value).into());
         message = message.add_header(Header::new(*name, value));
@@ -25,7 +26,7 @@ fn initial() -> Vec<u8> {
     frame(&headers, "{}")
 }
 
-fn event(payload: &str) -> Vec<u8> {
+fn event(payload: impl AsRef<[u8]>) -> Vec<u8> {
     let headers = [
         (":message-type", "event"),
         (":event-type", "SubscribeToShardEvent"),
@@ -65,6 +66,51 @@ async fn events_are_read_in_order_and_the_end_is_no_error() {
     assert!(subscription.next().await.is_none());
 }
 
+/// Goal: a server's encoding is known from its first frame, and each event is read in its own.
+#[tokio::test(start_paused = true)]
+async fn events_are_read_in_the_encoding_that_they_come_in() {
+    let pushed = SubscribeToShardEvent {
+        records: vec![millstream_wire::shapes::Record {
+            sequence_number: "5".parse().unwrap(),
+            approximate_arrival_timestamp: Some(Timestamp::from_millis(1_700_000_000_123)),
+            data: Bytes::from_static(b"hello"),
+            partition_key: "k".to_owned(),
+            encryption_type: None,
+        }],
+        continuation_sequence_number: Some("6".to_owned()),
+        millis_behind_latest: 7,
+        child_shards: None,
+    };
+    let accepted = |payload: &[u8]| {
+        let headers = [
+            (":message-type", "event"),
+            (":event-type", "initial-response"),
+        ];
+        frame(&headers, payload)
+    };
+    let table = [
+        (accepted(b"{}"), Some(Encoding::Json)),
+        (accepted(b"\xa0"), Some(Encoding::Cbor)),
+        (accepted(b"\xbf\xff"), Some(Encoding::Cbor)),
+        (accepted(b""), None),
+    ];
+    for (initial, spoken) in table {
+        let both = [Encoding::Cbor, Encoding::Json];
+        let events = both.map(|encoding| event(encoding.encode(&pushed).unwrap()));
+        let body = [initial, events.concat()].concat();
+        let mut subscription = subscription(body);
+        assert_eq!(subscription.settle().await.unwrap(), spoken);
+        for _ in both {
+            let event = subscription.next().await.unwrap().unwrap();
+            assert_eq!(&event.records[0].data[..], b"hello");
+            assert_eq!(event.records[0].arrival_ms, 1_700_000_000_123);
+            assert_eq!(event.continuation, Some("6".parse().unwrap()));
+            assert_eq!(event.millis_behind_latest, 7);
+        }
+        assert!(subscription.next().await.is_none());
+    }
+}
+
 /// Goal: no event is left out where a server sends one before it says that it has accepted.
 #[tokio::test(start_paused = true)]
 async fn an_event_before_the_initial_response_counts() {
@@ -86,13 +132,18 @@ async fn exceptions_are_errors_of_their_kind() {
     ];
     for (name, kind) in table {
         let headers = [(":message-type", "exception"), (":exception-type", name)];
-        let body = [initial(), frame(&headers, r#"{"message":"for a reason"}"#)].concat();
-        let mut subscription = subscription(body);
-        subscription.settle().await.unwrap();
-        let error = subscription.next().await.unwrap().unwrap_err();
-        assert_eq!(error.kind(), kind);
-        let told = format!("a subscription was ended with {name}: for a reason");
-        assert_eq!(error.to_string(), told);
+        let payloads = [
+            &br#"{"message":"for a reason"}"#[..],
+            b"\xbf\x67message\x6cfor a reason\xff",
+        ];
+        for payload in payloads {
+            let mut subscription = subscription([initial(), frame(&headers, payload)].concat());
+            subscription.settle().await.unwrap();
+            let error = subscription.next().await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), kind);
+            let told = format!("a subscription was ended with {name}: for a reason");
+            assert_eq!(error.to_string(), told);
+        }
     }
 }
 
@@ -177,19 +228,32 @@ fn subscriptions_are_spread_over_connections() {
 
 #[test]
 fn requests_say_what_the_api_expects() {
-    let json = |start| serde_json::to_string(&StartingPosition::at(start)).unwrap();
+    let start = |encoding: Encoding, start| {
+        let request = SubscribeRequest {
+            consumer_arn: "c",
+            shard_id: "s",
+            start,
+        };
+        encoding.encode(&body(request)).unwrap()
+    };
+    let json = |place| String::from_utf8(start(Encoding::Json, place)).unwrap();
+    let rest = r#"{"ConsumerARN":"c","ShardId":"s","StartingPosition":"#;
     assert_eq!(
         json(IteratorStart::TrimHorizon),
-        r#"{"Type":"TRIM_HORIZON"}"#
+        format!(r#"{rest}{{"Type":"TRIM_HORIZON"}}}}"#)
     );
     assert_eq!(
         json(IteratorStart::AtTimestamp(1_500)),
-        r#"{"Type":"AT_TIMESTAMP","Timestamp":1.5}"#
+        format!(r#"{rest}{{"Type":"AT_TIMESTAMP","Timestamp":1.5}}}}"#)
     );
     let five = "5".parse().unwrap();
     assert_eq!(
         json(IteratorStart::AfterSequence(five)),
-        r#"{"Type":"AFTER_SEQUENCE_NUMBER","SequenceNumber":"5"}"#
+        format!(r#"{rest}{{"Type":"AFTER_SEQUENCE_NUMBER","SequenceNumber":"5"}}}}"#)
+    );
+    assert_eq!(
+        start(Encoding::Cbor, IteratorStart::AtTimestamp(1_500)),
+        b"\xbf\x6bConsumerARN\x61c\x67ShardId\x61s\x70StartingPosition\xbf\x64Type\x6cAT_TIMESTAMP\x69Timestamp\xc1\x19\x05\xdc\xff\xff"
     );
     let named = serde_json::to_string(&ConsumerRequest::named("s", "n")).unwrap();
     assert_eq!(named, r#"{"StreamARN":"s","ConsumerName":"n"}"#);

@@ -6,6 +6,7 @@ use crate::client::KinesisApi;
 use crate::config::PAGE_RESERVATION_BYTES;
 use crate::error::ErrorKind;
 use crate::fake::{FakeKinesis, shard_id};
+use crate::fetch::expand::{Batches, Selection};
 use crate::fetch::polling::{PollSettings, Poller};
 use bytes::Bytes;
 use millstream_wire::aggregation::{UserRecord, encode};
@@ -133,10 +134,58 @@ async fn packed_records_fill_a_batch() {
         stage.kinesis.put_data(0, encode(&vec![user.clone(); 10]));
     }
     for _ in 0..2 {
-        let (stored, took) = stage.records().await;
-        assert_eq!(stored, 2);
+        let (page, took) = stage.next().await;
+        let page = page.unwrap();
+        assert_eq!(page.records.len(), 2);
         assert!(took < WINDOW / 10, "{took:?}");
+        let selection = Selection {
+            done: Position::TrimHorizon,
+            own: None,
+            most: 100,
+            most_bytes: usize::MAX,
+        };
+        let mut batches = Batches::of(page.records, page.decoded, selection);
+        assert_eq!(batches.next().unwrap().records.len(), 20);
     }
+}
+
+/// Goal: an aggregate is taken apart once, and no sooner than its batch is gathered. Method: a page of many; what was looked into comes with the
+/// batch, what comes after it lies as it was read.
+#[tokio::test(start_paused = true)]
+async fn an_aggregate_is_taken_apart_once_and_for_its_batch_only() {
+    let user = UserRecord {
+        partition_key: "user".into(),
+        explicit_hash_key: None,
+        data: Bytes::from_static(b"data"),
+    };
+    let mut stage = Stage::new(25, usize::MAX);
+    stage.kinesis.put(0, "plain");
+    for _ in 0..50 {
+        stage.kinesis.put_data(0, encode(&vec![user.clone(); 10]));
+    }
+    let mut aggregates = 0;
+    while aggregates < 50 {
+        let page = stage.next().await.0.unwrap();
+        let count = page.records.iter().filter(|record| !is_plain(record));
+        let count = count.count();
+        aggregates += count;
+        assert_eq!(page.decoded.len(), count);
+        let ahead = stage.collector.taken.len();
+        assert!(ahead <= 1, "{ahead} taken apart beyond the batch");
+    }
+}
+
+/// Goal: after a failure the first sound read is told though it brought nothing, and only that one.
+#[tokio::test(start_paused = true)]
+async fn k10_an_empty_read_ends_a_failure() {
+    let mut stage = Stage::new(100, usize::MAX);
+    stage.kinesis.fail(&[ErrorKind::Protocol]);
+    assert!(stage.next().await.0.is_err());
+    let (page, took) = stage.next().await;
+    assert!(page.unwrap().is_empty());
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let idle = stage.collector.next(&mut stage.reader);
+    assert!(timeout(WINDOW, idle).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -52,6 +52,11 @@ fn inside(number: u64, sub_sequence: u64) -> Position {
     }
 }
 
+/// The batches of a page that nobody has looked into.
+fn batches(page: Vec<Record>, selection: Selection) -> Batches {
+    Batches::of(page, Vec::new(), selection)
+}
+
 fn places(records: &[Record]) -> Vec<(SequenceNumber, u64)> {
     records
         .iter()
@@ -65,7 +70,7 @@ fn an_aggregate_becomes_its_user_records() {
         plain(1),
         aggregate(2, &[user("a", Some("5")), user("b", None)]),
     ];
-    let batches: Vec<_> = Batches::new(page, all(Position::TrimHorizon)).collect();
+    let batches: Vec<_> = batches(page, all(Position::TrimHorizon)).collect();
     assert_eq!(batches.len(), 1);
     assert_eq!(batches[0].end, Position::after(sequence(2)));
     let [first, a, b] = &batches[0].records[..] else {
@@ -128,7 +133,7 @@ fn k4_k5_delivery_begins_right_after_what_is_done() {
             .iter()
             .map(|(number, sub)| (sequence(*number), *sub))
             .collect();
-        let records: Vec<_> = Batches::new(page(), all(done))
+        let records: Vec<_> = batches(page(), all(done))
             .flat_map(|batch| batch.records)
             .collect();
         assert_eq!(places(&records), expected, "{done}");
@@ -139,7 +144,7 @@ fn k4_k5_delivery_begins_right_after_what_is_done() {
 #[test]
 fn k4_k5_the_rest_of_a_batch_begins_right_after_what_is_stored() {
     let page = vec![aggregate(1, &["a", "b", "c"].map(|data| user(data, None)))];
-    let records = Batches::new(page, all(Position::TrimHorizon))
+    let records = batches(page, all(Position::TrimHorizon))
         .flat_map(|batch| batch.records)
         .collect();
     let batch = RecordBatch {
@@ -174,7 +179,7 @@ fn user_records_of_other_shards_are_dropped_one_by_one() {
         own: Some(own(0..=9)),
         ..all(Position::TrimHorizon)
     };
-    let mut batches = Batches::new(page, selection);
+    let mut batches = batches(page, selection);
     let batch = batches.next().unwrap();
     assert_eq!(
         places(&batch.records),
@@ -202,7 +207,7 @@ fn a_partition_key_decides_where_there_is_no_explicit_hash_key() {
             own: Some(own(range)),
             ..all(Position::TrimHorizon)
         };
-        let records: Vec<_> = Batches::new(page(), selection)
+        let records: Vec<_> = batches(page(), selection)
             .flat_map(|batch| batch.records)
             .collect();
         let expected: Vec<_> = expected
@@ -224,7 +229,7 @@ fn a_page_of_which_all_is_dropped_ends_after_it() {
         own: Some(own(0..=9)),
         ..all(Position::TrimHorizon)
     };
-    let batches: Vec<_> = Batches::new(page, selection).collect();
+    let batches: Vec<_> = batches(page, selection).collect();
     let end = Position::after(sequence(2));
     let records = Vec::new();
     assert_eq!(batches, [Batch { records, end }]);
@@ -239,7 +244,7 @@ fn k5_what_was_done_stays_done_when_records_after_it_are_dropped_now() {
         own: Some(own(0..=9)),
         ..all(inside(1, 0))
     };
-    let batches: Vec<_> = Batches::new(vec![aggregate(1, &users)], selection).collect();
+    let batches: Vec<_> = batches(vec![aggregate(1, &users)], selection).collect();
     let end = Position::after(sequence(1));
     let records = Vec::new();
     assert_eq!(batches, [Batch { records, end }]);
@@ -251,7 +256,7 @@ fn an_unsound_aggregate_is_delivered_as_it_is_and_noted_once() {
     let page = (1..=2)
         .map(|number| Record::stored(sequence(number), "key", unsound.clone(), 7))
         .collect();
-    let mut batches = Batches::new(page, all(Position::TrimHorizon));
+    let mut batches = batches(page, all(Position::TrimHorizon));
     let records = batches.next().unwrap().records;
     assert_eq!(places(&records), [(sequence(1), 0), (sequence(2), 0)]);
     assert!(records.iter().all(|record| record.data == unsound));
@@ -305,7 +310,7 @@ proptest! {
         let mut delivered = Vec::new();
         let mut before = done;
         let mut last = None;
-        for Batch { records, end } in Batches::new(page_of(&shape), selection) {
+        for Batch { records, end } in batches(page_of(&shape), selection) {
             prop_assert!(records.len() <= most);
             let bytes: usize = records.iter().map(Record::payload_bytes).sum();
             prop_assert!(bytes <= most_bytes || records.len() == 1, "{} bytes", bytes);
@@ -324,4 +329,25 @@ proptest! {
             None => prop_assert!(shape.is_empty() || done == Position::after(sequence(page_end))),
         }
     }
+}
+
+/// Goal: what was decoded before is not decoded again, and stays with its record when others are done or plain. Method: what is given as
+/// decoded differs from what the data say.
+#[test]
+fn what_is_decoded_already_is_taken_as_it_is() {
+    let stored = [user("stored", None)];
+    let page = vec![
+        aggregate(1, &stored),
+        plain(2),
+        aggregate(3, &stored),
+        aggregate(4, &stored),
+    ];
+    let decoded = ["first", "second"].map(|text| Decoded::Aggregate(vec![user(text, None)]));
+    let selection = all(Position::after(sequence(1)));
+    let batches = Batches::of(page, decoded.to_vec(), selection);
+    let data: Vec<_> = batches
+        .flat_map(|batch| batch.records)
+        .map(|record| record.data)
+        .collect();
+    assert_eq!(data, ["plain", "second", "stored"]);
 }

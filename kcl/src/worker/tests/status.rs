@@ -83,3 +83,26 @@ async fn k10_a_shard_that_cannot_be_read_says_why() {
     worker.task.await.unwrap().unwrap();
     assert_eq!(handle.shards(), []);
 }
+
+/// Goal: a failure that is over is told no more, also of a shard without records. Method: some reads fail, the next ones find nothing.
+#[tokio::test(start_paused = true)]
+async fn k10_a_read_that_succeeds_ends_the_failure_though_it_is_empty() {
+    let (kinesis, journal) = (FakeKinesis::new(1), Journal::default());
+    let worker = start(&kinesis, MemoryLeaseStore::new(), &journal, "w").await;
+    tokio::time::sleep(SECOND).await;
+    let mut told = vec![of(&worker, 0).activity];
+    kinesis.fail(&[ErrorKind::AccessDenied; 3]);
+    for _ in 0..100 {
+        tokio::time::sleep(SECOND / 50).await;
+        let activity = of(&worker, 0).activity;
+        if told.last() != Some(&activity) {
+            told.push(activity);
+        }
+    }
+    let [Activity::Reading, failed @ .., Activity::Reading] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!(failed.len(), 3, "{told:?}");
+    assert!(journal.deliveries().is_empty());
+    worker.task.abort();
+}
