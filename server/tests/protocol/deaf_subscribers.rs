@@ -78,9 +78,9 @@ async fn take_all(front: &Front, consumer: &str) -> (Http2, Vec<u8>) {
 #[tokio::test]
 async fn s9_subscribers_that_take_nothing_slow_nobody_down() {
     let (server, consumer) = fixture().await;
-    // Eight events of a megabyte fit, and another two megabytes beside six.
+    // Eight events of a megabyte fit, and what a ninth takes while it is made fits beside six.
     let front = front(&server, |config| {
-        config.max_response_bytes = 8 << 20;
+        config.max_response_bytes = 9 << 20;
         config.write_stall_timeout = Duration::from_secs(1);
     });
     let (front, address) = (front.await, server.local_addr());
