@@ -1,5 +1,12 @@
 //! The check mode against a sound server, and against servers that lose, repeat or damage one record: it must tell them apart.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by failing"
+)]
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};

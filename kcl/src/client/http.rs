@@ -311,10 +311,11 @@ impl HttpClient {
                 .subscribe(target, signing, request, encoding)
         };
         let is_decided = self.events.is_decided();
-        let preferred = match is_decided {
-            true => self.events.preferred(),
+        let preferred = if is_decided {
+            self.events.preferred()
+        } else {
             // Who reads pages in JSON only will hardly push CBOR.
-            false => self.dialect.preferred(),
+            self.dialect.preferred()
         };
         if preferred == Encoding::Cbor {
             match begin(Encoding::Cbor).await {

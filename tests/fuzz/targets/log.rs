@@ -4,10 +4,10 @@
 
 use super::requests::Service;
 use crate::engine::{Target, shape};
-use millstream_server::Durability;
 use millstream_server::clock::ManualClock;
 use millstream_server::engine::catalog::Catalog;
 use millstream_server::log::{Log, LogConfig, LogShard, MemoryDisk, ReadLimit};
+use millstream_server::{Compression, Durability};
 use millstream_wire::{Encoding, Operation};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -21,11 +21,15 @@ const SHARDS: u64 = 8;
 
 const CONFIG: LogConfig = LogConfig {
     segment_bytes: 8 << 10,
+    segment_runs: 1 << 10,
     durability: Durability::None,
     queue_bytes: 1 << 20,
     tail_cache_bytes: 1 << 16,
     footer_cache_bytes: 1 << 16,
+    block_cache_bytes: 1 << 16,
     read_bytes: 1 << 20,
+    compression: Compression::Zstd,
+    rewrite_bytes_per_second: 0,
 };
 
 pub(crate) struct Files {

@@ -2,7 +2,7 @@
 //! records and a consumer. What is served may change the service; after a while it is made anew.
 
 use crate::engine::{Target, outcome, shape};
-use millstream_server::api::{Answer, Api, Call, Caller, Dispatch, Latency};
+use millstream_server::api::{Answer, Api, Call, Caller, Dispatch, Latency, RequestId};
 use millstream_server::clock::ManualClock;
 use millstream_server::engine::catalog::Catalog;
 use millstream_server::engine::{Engine, Settings};
@@ -85,7 +85,7 @@ impl Service {
                 account: "000000000000".parse().unwrap(),
                 region: "us-east-1".parse().unwrap(),
             },
-            request_id: String::new(),
+            request_id: RequestId::random(),
         };
         let answer = self.runtime.block_on(self.api.dispatch(call))?;
         Ok(match answer {

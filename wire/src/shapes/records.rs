@@ -27,10 +27,6 @@ pub struct RecordView<'r> {
     pub encryption_type: Option<&'static str>,
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde gives a reference to the member"
-)]
 fn blob<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
     value::blob::write(bytes, serializer)
 }
