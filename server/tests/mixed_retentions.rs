@@ -1,8 +1,14 @@
 //! What the log takes on disk while its shards keep their records for different times, and what replaying one of many
 //! shards reads. With the sizes of the product, on a disk in memory that counts, and on a real one.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "in helpers of tests, too; the ratios that were found are printed"
+)]
+
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -77,7 +83,11 @@ impl Content {
                 let mut text = String::new();
                 while text.len() < bytes {
                     let (id, level) = (random.u32(0..1_000_000), random.u8(0..4));
-                    text += &format!("{{\"id\":{id},\"level\":{level},\"state\":\"delivered\"}}\n");
+                    writeln!(
+                        text,
+                        "{{\"id\":{id},\"level\":{level},\"state\":\"delivered\"}}"
+                    )
+                    .unwrap();
                 }
                 text.truncate(bytes);
                 text.into_bytes()
