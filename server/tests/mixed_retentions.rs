@@ -273,7 +273,7 @@ async fn s7_a_real_directory_stays_near_what_is_retained() {
     let disk = Arc::new(RealDisk::open(directory.path()).unwrap());
     let path = directory.path().to_owned();
     let used_bytes = move || [files_bytes(&path); 2];
-    // Half a day: every sweep syncs files.
+    // Less than a day: every sweep syncs files.
     stays_bounded(disk, used_bytes, Content::Noise, 200).await;
 }
 

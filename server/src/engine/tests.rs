@@ -361,7 +361,10 @@ async fn latest_sees_what_comes_after_it_and_at_timestamp_what_came_since() {
     put_one(&engine, "a", b"2").await;
     let page = engine.records(&latest, 10).await.unwrap();
     assert_eq!(
-        page.records.iter().map(|r| r.data()).collect::<Vec<_>>(),
+        page.records
+            .iter()
+            .map(super::read::ReadRecord::data)
+            .collect::<Vec<_>>(),
         [b"2"]
     );
     let since = Start::AtTimestamp(NOW_MS + 1);

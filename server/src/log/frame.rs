@@ -338,7 +338,7 @@ mod tests {
     fn s6_a_commit_takes_no_more_memory_than_its_bytes() {
         let mut frames = Frames::with_capacity(100_000);
         frames.push(Kind::Records, |buffer| {
-            buffer.extend_from_slice(&[7; 5_000])
+            buffer.extend_from_slice(&[7; 5_000]);
         });
         let place = Place {
             segment: 1,
