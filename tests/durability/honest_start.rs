@@ -220,7 +220,7 @@ async fn s8_a_newer_format_is_refused() {
     server.kill9().await;
     let format = server.data().join("FORMAT");
     let known = fs::read(&format).unwrap();
-    for newer in ["millstream-log 2\n", "millstream-log 1.5 beta\n"] {
+    for newer in ["millstream-log 3\n", "millstream-log 1.5 beta\n"] {
         fs::write(&format, newer).unwrap();
         let before = contents(server.data());
         let ended = server.restart_refused().await;
