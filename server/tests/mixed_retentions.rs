@@ -1,5 +1,6 @@
 //! What the log takes on disk while its shards keep their records for different times, and what replaying one of many
-//! shards reads. With the sizes of the product, on a disk in memory that counts, and on a real one.
+//! shards reads. With the blocks of the product, on a disk in memory that counts, and on a real one; segments are smaller
+//! where only shares of them matter.
 
 #![allow(
     clippy::unwrap_used,
