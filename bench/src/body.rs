@@ -4,6 +4,7 @@ use crate::client::Encoding;
 use bytes::Bytes;
 use minicbor::Encoder;
 use minicbor::encode::{Error, Write};
+use serde_json::json;
 use std::convert::Infallible;
 
 /// A record to put.
@@ -58,7 +59,7 @@ pub fn put(encoding: Encoding, stream: &str, entries: &[Entry]) -> Bytes {
 /// The body of `GetRecords`.
 pub fn get_records(encoding: Encoding, iterator: &str) -> Bytes {
     match encoding {
-        Encoding::Json => Bytes::from(format!(r#"{{"ShardIterator":"{iterator}"}}"#)),
+        Encoding::Json => Bytes::from(json!({ "ShardIterator": iterator }).to_string()),
         Encoding::Cbor => {
             let mut encoder = Encoder::new(Vec::new());
             let _: Result<(), Error<Infallible>> = (|| {

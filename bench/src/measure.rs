@@ -60,11 +60,10 @@ struct Done {
 impl Recorder {
     /// Counts what happens in the window.
     pub fn new(window: Window) -> io::Result<Recorder> {
-        let latencies = Histogram::new_with_bounds(LATENCY_MIN_NS, LATENCY_MAX_NS, 3);
         let done = Done {
             records: 0,
             data_bytes: 0,
-            latencies: latencies.map_err(io::Error::other)?,
+            latencies: latencies()?,
         };
         Ok(Recorder {
             window,
@@ -110,6 +109,12 @@ impl Recorder {
             }),
         }
     }
+}
+
+/// Room for latencies in nanoseconds, three digits of each.
+pub fn latencies() -> io::Result<Histogram<u64>> {
+    let latencies = Histogram::new_with_bounds(LATENCY_MIN_NS, LATENCY_MAX_NS, 3);
+    latencies.map_err(io::Error::other)
 }
 
 /// What one request moved.

@@ -1,9 +1,8 @@
 //! `raw-disk`: what one write and its sync take, on the file system that a server's data are on. No answer can be durable sooner.
 
 use crate::ceiling::laid_out;
-use crate::measure::Latency;
+use crate::measure::{self, Latency};
 use crate::{Failure, report};
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -65,7 +64,7 @@ pub fn measure(directory: &Path, bytes: u32, length: Duration) -> Result<Raw, Fa
     std::fs::remove_file(&path)?;
     let mut data = vec![0; usize::try_from(bytes)?];
     fastrand::fill(&mut data);
-    let mut latencies = Histogram::<u64>::new(3)?;
+    let mut latencies = measure::latencies()?;
     let began = Instant::now();
     let mut left = 0;
     while began.elapsed() < length {
@@ -83,4 +82,17 @@ pub fn measure(directory: &Path, bytes: u32, length: Duration) -> Result<Raw, Fa
         bytes,
         latency: Latency::of(&latencies),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_and_its_sync_take_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let raw = measure(directory.path(), 4096, Duration::from_millis(20)).unwrap();
+        assert!(raw.latency.p50_us >= 1.0, "{raw:?}");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
 }

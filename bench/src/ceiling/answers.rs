@@ -236,7 +236,7 @@ mod tests {
             let full = bytes(answers.get_records(encoding, 2));
             let read = page::read(&full, encoding).unwrap();
             assert_eq!(read.records.len(), scan::records(&full));
-            assert_eq!(read.records.len(), PAGE_MAX_BYTES / (1024 + 20));
+            assert_eq!(read.records.len(), PAGE_MAX_RECORDS);
             assert_eq!(read.next_shard_iterator.as_deref(), Some("1"));
             assert_eq!(read.millis_behind_latest, Some(1));
             let last = page::read(&bytes(answers.get_records(encoding, 1)), encoding).unwrap();

@@ -2,13 +2,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tokio::sync::{Semaphore, oneshot};
 
 /// The file; writing goes around in it.
-pub(crate) const FILE_BYTES: u64 = 256 << 20;
+pub(super) const FILE_BYTES: u64 = 256 << 20;
 /// Most that may wait to be written.
 const WAITING_BYTES: usize = 64 << 20;
 /// Pieces of one write, as many as Linux takes.
@@ -30,13 +30,12 @@ struct Shared {
     wake: Condvar,
 }
 
-/// The thread and its file, which is removed at the end.
+/// The thread and its file.
 #[derive(Debug)]
 pub(super) struct Durable {
     shared: Arc<Shared>,
-    budget: Arc<Semaphore>,
+    budget: Semaphore,
     thread: Option<JoinHandle<()>>,
-    path: PathBuf,
 }
 
 impl Drop for Durable {
@@ -53,23 +52,19 @@ impl Drop for Durable {
             // It cannot panic, and nobody would hear of it.
             let _ = thread.join();
         }
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 
 impl Durable {
-    pub(super) fn start(directory: &Path) -> io::Result<Durable> {
-        std::fs::create_dir_all(directory)?;
-        let path = directory.join(format!("ceiling-{}.log", std::process::id()));
-        let file = laid_out(&path, FILE_BYTES)?;
+    /// Writes into a file that is laid out.
+    pub(super) fn start(file: File) -> io::Result<Durable> {
         let shared = Arc::<Shared>::default();
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("commit".to_owned());
         Ok(Durable {
             shared,
-            budget: Arc::new(Semaphore::new(WAITING_BYTES)),
+            budget: Semaphore::new(WAITING_BYTES),
             thread: Some(thread.spawn(move || for_thread.run(file))?),
-            path,
         })
     }
 
@@ -175,18 +170,14 @@ mod tests {
     #[tokio::test]
     async fn what_is_answered_is_in_the_file() {
         let directory = tempfile::tempdir().unwrap();
-        let durable = Durable::start(directory.path()).unwrap();
+        let path = directory.path().join("log");
+        let durable = Durable::start(laid_out(&path, 1 << 20).unwrap()).unwrap();
         for n in 0..20u8 {
             durable.commit(vec![n; 1000]).await.unwrap();
-        }
-        let file = std::fs::read(&durable.path).unwrap();
-        assert_eq!(file.len() as u64, FILE_BYTES);
-        for n in 0..20u8 {
+            let file = std::fs::read(&path).unwrap();
             let at = usize::from(n) * 1000;
             assert_eq!(file[at..at + 1000], vec![n; 1000]);
+            assert_eq!(file.len(), 1 << 20);
         }
-        let path = durable.path.clone();
-        drop(durable);
-        assert!(!path.exists());
     }
 }

@@ -14,7 +14,7 @@ pub(crate) use durable::laid_out;
 use answers::{Answers, Pieces};
 use bytes::Bytes;
 use clap::ValueEnum;
-use durable::Durable;
+use durable::{Durable, FILE_BYTES};
 use entries::decode;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Request, Response, StatusCode};
@@ -24,9 +24,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
+use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::net::TcpListener;
@@ -59,7 +60,7 @@ pub struct Arguments {
     /// Where to listen, on 127.0.0.1; 0 takes any free port. The `Ready` line says which.
     #[arg(long, default_value_t = 4567)]
     port: u16,
-    /// Where `durable` writes a file of 256 MiB, which is removed at the end.
+    /// Where `durable` writes a file of 256 MiB, which has no name.
     #[arg(long, default_value = ".")]
     directory: PathBuf,
     /// Threads that serve.
@@ -76,7 +77,7 @@ pub struct Arguments {
 /// Serves until the process is ended.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let durable = match arguments.mode {
-        Mode::Durable => Some(Durable::start(&arguments.directory)?),
+        Mode::Durable => Some(Durable::start(own_file(&arguments.directory)?)?),
         Mode::None | Mode::Parse | Mode::Get => None,
     };
     let record_bytes = usize::try_from(arguments.record_bytes)?;
@@ -89,6 +90,15 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = runtime(arguments.threads)?;
     runtime.block_on(serve(Arc::new(ceiling), arguments.port))?;
     Ok(())
+}
+
+/// The file that `durable` writes; it has no name, so that nothing is left of it however the process ends.
+fn own_file(directory: &Path) -> io::Result<File> {
+    std::fs::create_dir_all(directory)?;
+    let path = directory.join(format!("ceiling-{}.log", std::process::id()));
+    let file = laid_out(&path, FILE_BYTES)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
 }
 
 struct Ceiling {

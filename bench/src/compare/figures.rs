@@ -61,9 +61,9 @@ impl Figure {
                 self != Figure::GetSealed
             }
             // Neither has SubscribeToShard.
-            System::Kinesalite | System::Moto => {
-                !matches!(self, Figure::GetSealed | Figure::FanOut)
-            }
+            System::Kinesalite => !matches!(self, Figure::GetSealed | Figure::FanOut),
+            // Nor does moto speak CBOR.
+            System::Moto => !matches!(self, Figure::GetSealed | Figure::FanOut | Figure::BatchCbor),
         }
     }
 
@@ -157,6 +157,7 @@ impl Loading {
         }
         let outcome: Outcome = serde_json::from_slice(&output.stdout)?;
         let round = outcome.rounds.first().copied();
-        round.ok_or_else(|| "a load without a round".into())
+        let round = round.filter(|round| round.requests > 0);
+        round.ok_or_else(|| "nothing was answered in the time that counts".into())
     }
 }

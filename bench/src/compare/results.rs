@@ -78,6 +78,12 @@ impl Results {
         self.failures.get(&(system, figure)).map(String::as_str)
     }
 
+    /// All that failed.
+    pub(super) fn failures(&self) -> impl Iterator<Item = (System, Figure, &str)> {
+        let failures = self.failures.iter();
+        failures.map(|((system, figure), failure)| (*system, *figure, failure.as_str()))
+    }
+
     /// A value of a system's starts.
     pub(super) fn start(&self, system: System, value: impl Fn(&Start) -> f64) -> Option<Spread> {
         let starts = self.starts.get(&system).into_iter().flatten();

@@ -189,7 +189,10 @@ impl Running {
             .prefix("data-")
             .tempdir_in(directory)?;
         let port = free_port()?;
-        let mut command = system.command(programs, port, directory.path())?;
+        // Nothing else lies where a system keeps its data.
+        let data = directory.path().join("data");
+        std::fs::create_dir(&data)?;
+        let mut command = system.command(programs, port, &data)?;
         let log = File::create(directory.path().join("output"))?;
         command
             .stdin(Stdio::null())

@@ -162,6 +162,13 @@ fn notes(results: &Results, systems: &[System], text: &mut String) {
             let _ = writeln!(text, "- {}: {settings}.", system.name());
         }
     }
+    for (system, figure, failure) in results.failures() {
+        // A note is one line.
+        let failure: String = failure.chars().take(200).collect();
+        let failure = failure.replace(['|', '\n'], " ");
+        let name = system.name();
+        let _ = writeln!(text, "- {name}, {figure:?}, failed: {failure}");
+    }
     for system in systems {
         if rate(*system) < 1000 && results.spread(*system, Figure::FanOut, |_| 0.0).is_some() {
             let (name, rate) = (system.name(), rate(*system));
@@ -206,15 +213,10 @@ fn fan_out_cell(results: &Results, system: System) -> String {
     }
 }
 
+/// Why is told below the tables.
 fn failed(results: &Results, system: System, figure: Figure) -> String {
-    match results.failure(system, figure) {
-        None => dash(),
-        Some(failure) => {
-            let failure: String = failure.chars().take(60).collect();
-            // A cell is one line without bars.
-            format!("failed: {}", failure.replace(['|', '\n'], " "))
-        }
-    }
+    let failure = results.failure(system, figure);
+    failure.map_or_else(dash, |_| "failed".to_owned())
 }
 
 /// Median, and the least and the most where they differ.
@@ -320,10 +322,9 @@ mod tests {
             text.contains("| **Millstream** | - | 62.5 (50.0-75.0) | - |"),
             "{text}"
         );
-        assert!(
-            text.contains("| moto | - | failed: it   fell over | - | - |"),
-            "{text}"
-        );
+        assert!(text.contains("| moto | - | failed | - | - |"), "{text}");
+        let why = "- moto, Put16, failed: it   fell over\n";
+        assert!(text.contains(why), "{text}");
         assert!(!text.contains("ceiling `get`"), "{text}");
     }
 }

@@ -71,7 +71,7 @@ impl Gets {
             let at_tip = page.millis_behind_latest.unwrap_or(0) == 0;
             return Ok((page.records.len(), page.next_shard_iterator, at_tip));
         }
-        let next = scan::text(answer, encoding, "NextShardIterator").map(str::to_owned);
+        let next = scan::text(answer, encoding, "NextShardIterator");
         let behind = scan::number(answer, encoding, "MillisBehindLatest");
         Ok((scan::records(answer), next, behind.unwrap_or(0) == 0))
     }

@@ -232,8 +232,11 @@ impl Subscription {
                 match frames.decode_frame(&mut input).map_err(io::Error::other)? {
                     DecodedFrame::Incomplete => break,
                     DecodedFrame::Complete(message) => {
-                        // What is no event with records, such as the initial response, has none.
-                        let event = page::read(message.payload(), Encoding::Json)?;
+                        // The initial response is no event; some servers leave it empty.
+                        let event = match message.payload().as_ref() {
+                            b"" => Page::default(),
+                            payload => page::read(payload, Encoding::Json)?,
+                        };
                         if !sink.received(&event)? {
                             return Ok(());
                         }
