@@ -5,6 +5,7 @@ pub mod ceiling;
 pub mod client;
 pub mod clock;
 pub mod compare;
+pub mod growth;
 pub mod load;
 pub mod measure;
 pub mod pace;

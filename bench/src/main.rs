@@ -1,7 +1,7 @@
 //! `millstream-bench`: one command for each thing that is measured. Each is a module of the library with arguments and a `run`.
 
 use clap::{Parser, Subcommand};
-use millstream_bench::{Failure, ceiling, compare, raw_disk, report, workload};
+use millstream_bench::{Failure, ceiling, compare, growth, raw_disk, report, workload};
 use std::process::ExitCode;
 
 /// Measures Kinesis endpoints.
@@ -21,6 +21,8 @@ enum Command {
     RawDisk(raw_disk::Arguments),
     /// Loads Millstream, ceilings and peers in turn, and prints the tables.
     Compare(compare::Arguments),
+    /// Measures what the server costs as it holds more records, shards and connections.
+    Growth(growth::Arguments),
     /// Fails if Millstream reaches much less of its ceilings than is on record.
     RatioCheck(compare::ratio_check::Arguments),
 }
@@ -32,6 +34,7 @@ impl Command {
             Command::Ceiling(arguments) => ceiling::run(&arguments),
             Command::RawDisk(arguments) => raw_disk::run(&arguments),
             Command::Compare(arguments) => compare::run(&arguments),
+            Command::Growth(arguments) => growth::run(&arguments),
             Command::RatioCheck(arguments) => compare::ratio_check::run(&arguments),
         }
     }

@@ -13,9 +13,11 @@ use crate::memory::Plan;
 use crate::tls::{self, Identity, TlsError};
 use millstream_wire::StreamArn;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -100,12 +102,6 @@ impl Server {
         };
         let plan = Plan::of(config.memory, open_files());
         let log = open_log(&config, &plan, Arc::clone(&clock)).await?;
-        let Identity {
-            config: tls,
-            certificate_pem,
-        } = given
-            .map_or_else(|| own_identity(&config), Ok)
-            .map_err(StartError::KeptTls)?;
         let settings = engine::Settings {
             limits: config.limits,
             state_delay_ms: config.state_delay_ms,
@@ -116,6 +112,8 @@ impl Server {
         create_streams(&engine, &config).await?;
 
         let stop = CancellationToken::new();
+        let own = given.is_none().then(|| OwnIdentity::of(&config));
+        let (late, tls) = watch::channel(None);
         let http_config = http::HttpConfig {
             tls: Some(tls),
             ..plan.http(http::HttpConfig::new(config.account, config.region))
@@ -132,13 +130,25 @@ impl Server {
             tokio::spawn(sweep(engine.clone(), stop.clone())),
             tokio::spawn(rewrite(engine.clone(), stop.clone())),
         ];
-        Ok(Server {
+        let mut server = Server {
             address,
             engine,
-            certificate_pem,
+            certificate_pem: String::new(),
             stop,
             tasks,
-        })
+        };
+        // Others are served meanwhile: making a key takes longer than all else that a first start does.
+        match identity(given, own).await {
+            Ok(identity) => {
+                server.certificate_pem = identity.certificate_pem;
+                late.send_replace(Some(identity.config));
+                Ok(server)
+            }
+            Err(error) => {
+                server.shutdown().await;
+                Err(StartError::KeptTls(error))
+            }
+        }
     }
 
     /// Where it listens.
@@ -182,8 +192,48 @@ impl Drop for Server {
     }
 }
 
-/// The server's own certificate, for the names a client may reach it by.
-fn own_identity(config: &Config) -> Result<Identity, TlsError> {
+/// The given identity, or the server's own.
+async fn identity(given: Option<Identity>, own: Option<OwnIdentity>) -> Result<Identity, TlsError> {
+    match (given, own) {
+        (Some(given), _) => Ok(given),
+        (None, own) => {
+            let own = own.unwrap_or_default();
+            let made = tokio::task::spawn_blocking(move || own.make()).await;
+            made.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        }
+    }
+}
+
+/// The server's own certificate: for the names a client may reach it by, and where it is kept.
+#[derive(Debug, Default)]
+struct OwnIdentity {
+    names: Vec<String>,
+    kept_in: Option<PathBuf>,
+}
+
+impl OwnIdentity {
+    fn of(config: &Config) -> OwnIdentity {
+        OwnIdentity {
+            names: own_names(config),
+            kept_in: match &config.data {
+                DataLocation::Ephemeral => None,
+                DataLocation::Directory(path) => Some(path.clone()),
+            },
+        }
+    }
+
+    fn make(self) -> Result<Identity, TlsError> {
+        let Some(path) = self.kept_in else {
+            return Identity::for_this_run(&self.names);
+        };
+        let identity = Identity::kept_in(&path, &self.names)?;
+        let certificate = path.join(tls::CERTIFICATE_FILE);
+        tracing::info!(certificate = %certificate.display(), "TLS is served on the same port");
+        Ok(identity)
+    }
+}
+
+fn own_names(config: &Config) -> Vec<String> {
     let mut names = vec![
         "localhost".to_owned(),
         "*.localhost".to_owned(),
@@ -198,15 +248,7 @@ fn own_identity(config: &Config) -> Result<Identity, TlsError> {
     if !config.host.is_loopback() && !config.host.is_unspecified() {
         names.push(config.host.to_string());
     }
-    match &config.data {
-        DataLocation::Ephemeral => Identity::for_this_run(&names),
-        DataLocation::Directory(path) => {
-            let identity = Identity::kept_in(path, &names)?;
-            let certificate = path.join(tls::CERTIFICATE_FILE);
-            tracing::info!(certificate = %certificate.display(), "TLS is served on the same port");
-            Ok(identity)
-        }
-    }
+    names
 }
 
 /// How many files the process may have open at a time.

@@ -11,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +21,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 
+use super::LateTls;
 use super::alarm::Alarmed;
 use super::peer::Peer;
 use super::places::Held;
@@ -85,13 +86,19 @@ async fn serve_tls<D: Dispatch>(
     stream: WriteStall<Peer>,
     peer: Peer,
     shared: Arc<Shared<D>>,
-    (mut held, tls): (Held, Arc<ServerConfig>),
+    (mut held, mut tls): (Held, LateTls),
 ) {
     if !held.add_tls().await {
         tracing::debug!("a TLS connection found no place");
         return;
     }
-    let handshake = Box::pin(TlsAcceptor::from(tls).accept(stream));
+    let handshake = Box::pin(async move {
+        // Without a sender, what is not there yet will not come.
+        let config = tls.wait_for(Option::is_some).await;
+        let config = config.ok().and_then(|config| config.clone());
+        let config = config.ok_or(ErrorKind::NotConnected)?;
+        TlsAcceptor::from(config).accept(stream).await
+    });
     let handshake = timeout(shared.config.tls_handshake_timeout, handshake);
     let done = tokio::select! {
         done = handshake => done,

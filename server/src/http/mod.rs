@@ -24,10 +24,15 @@ mod unwritten;
 use millstream_wire::{AccountId, Region};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_rustls::rustls;
 
 pub use listener::serve;
 pub(crate) use places::{REST_BYTES, WORK_BYTES};
+
+/// What clients that speak TLS are shown. Making a key takes longer than all else that a first start does, so it may come when the
+/// first clients are served already; those that speak TLS wait for it.
+pub type LateTls = watch::Receiver<Option<Arc<rustls::ServerConfig>>>;
 
 /// What the HTTP layer is given of the configuration.
 #[derive(Debug, Clone)]
@@ -52,7 +57,7 @@ pub struct HttpConfig {
     /// How long a request waits for its share of these bytes.
     pub admission_wait: Duration,
     /// What clients that speak TLS are shown; without it there is no TLS.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<LateTls>,
     /// How long a TLS handshake may take.
     pub tls_handshake_timeout: Duration,
     /// How long a connection may take to send a request's head, idle time included, and how long

@@ -457,10 +457,11 @@ async fn s9_nesting_however_deep_is_refused() {
 #[tokio::test]
 async fn s9_a_tls_handshake_has_its_time() {
     let names = ["localhost".to_owned()];
+    let identity = crate::tls::Identity::for_this_run(&names).unwrap();
     let server = start_with(
         fake,
         HttpConfig {
-            tls: Some(crate::tls::Identity::for_this_run(&names).unwrap().config),
+            tls: Some(tokio::sync::watch::Sender::new(Some(identity.config)).subscribe()),
             tls_handshake_timeout: Duration::from_millis(100),
             ..config()
         },

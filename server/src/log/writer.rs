@@ -32,6 +32,8 @@ pub(crate) struct Committer<M> {
     published: Arc<Published<M>>,
     queue: Arc<Queue<M>>,
     spare: Spare,
+    /// A first spare was asked for; each is followed by the next.
+    spare_wanted: bool,
     durability: Durability,
     commit_bytes: usize,
     segment_runs: usize,
@@ -90,6 +92,7 @@ impl<M: Metadata> Committer<M> {
             published,
             queue,
             spare,
+            spare_wanted: false,
             durability: config.durability,
             commit_bytes: COMMIT_BYTES.min(quarter),
             segment_runs: config.segment_runs,
@@ -134,8 +137,6 @@ impl<M: Metadata> Committer<M> {
         self.write(frames)?;
         self.sync()?;
         self.epoch = epoch;
-        // Only now: the disk has nothing else to do until the log is open.
-        self.spare.want();
         Ok(())
     }
 
@@ -222,6 +223,11 @@ impl<M: Metadata> Committer<M> {
         let mut plan = planner.finish();
         if bug.acks_before_sync() {
             plan.answers.drain(..).for_each(|answer| answer.send(None));
+        }
+        if !self.spare_wanted {
+            // Not before there is something to write: a start has better things to do.
+            self.spare.want();
+            self.spare_wanted = true;
         }
         let frames = std::mem::take(&mut plan.frames);
         let written = if frames.is_empty() {

@@ -1,0 +1,126 @@
+//! `growth`: what the server costs as it holds more: records, shards, connections. Starts the real `millstream` binary, each time
+//! as a process of its own with a data directory of its own, and prints a table of targets and what was reached.
+//!
+//! Where two states are compared, both servers run and are loaded in turns, so that a machine that drifts is as kind to one as to
+//! the other.
+
+mod connections;
+mod mixed;
+mod puts;
+mod server;
+mod starts;
+mod table;
+
+use crate::{Failure, report};
+use clap::ValueEnum;
+use server::Setup;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+use table::Row;
+
+/// What is measured, and how thoroughly.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The server.
+    #[arg(long, default_value = "target/release/millstream")]
+    millstream: PathBuf,
+    /// Where data directories are made, and removed; best on the disk that the server would use.
+    #[arg(long, default_value = ".")]
+    directory: PathBuf,
+    /// What to measure; everything unless given.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Seconds of each load.
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// Rounds in which states that are compared take turns.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Memory the server is given, as its `--memory`.
+    #[arg(long, default_value = "512MiB")]
+    memory: String,
+    /// A tenth of everything and one second each: whether it works, not what it costs.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// A part of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Puts into an empty log, and into one with ten million records.
+    Retained,
+    /// Puts into 10, 1,000 and 10,000 shards.
+    Shards,
+    /// From the start of the process to the first answer.
+    Starts,
+    /// Connections that are open and have nothing to do.
+    Connections,
+    /// Memory under puts, reads and subscriptions at once.
+    Load,
+}
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    records: usize,
+    shards: [u32; 3],
+    connections: usize,
+    duration: Duration,
+    rounds: usize,
+}
+
+impl Size {
+    fn of(arguments: &Arguments) -> Size {
+        let (part, duration) = if arguments.quick {
+            (10, Duration::from_secs(1))
+        } else {
+            (1, Duration::from_secs(arguments.seconds))
+        };
+        Size {
+            records: 10_000_000 / part,
+            shards: [10, 1_000, 10_000]
+                .map(|shards| (shards / u32::try_from(part).unwrap_or(1)).max(2)),
+            connections: 10_000 / part,
+            duration,
+            rounds: if arguments.quick { 1 } else { arguments.rounds },
+        }
+    }
+}
+
+/// Measures and prints the table.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let size = Size::of(arguments);
+    let setup = Setup {
+        binary: arguments.millstream.clone(),
+        directory: arguments.directory.clone(),
+        memory: arguments.memory.clone(),
+    };
+    let two = NonZeroUsize::new(2).unwrap_or(NonZeroUsize::MIN);
+    let rows = crate::runtime(two)?.block_on(measure(&setup, size, &arguments.only))?;
+    for line in table::markdown(&rows) {
+        report::say(&line);
+    }
+    Ok(())
+}
+
+async fn measure(setup: &Setup, size: Size, only: &[Part]) -> Result<Vec<Row>, Failure> {
+    let wants = |part| only.is_empty() || only.contains(&part);
+    let mut rows = Vec::new();
+    if wants(Part::Starts) {
+        rows.extend(starts::run(setup, size).await?);
+    }
+    if wants(Part::Retained) {
+        rows.extend(puts::retained(setup, size).await?);
+    }
+    if wants(Part::Shards) {
+        rows.extend(puts::shards(setup, size).await?);
+    }
+    if wants(Part::Connections) {
+        rows.extend(connections::run(setup, size).await?);
+    }
+    if wants(Part::Load) {
+        rows.extend(mixed::run(setup, size).await?);
+    }
+    Ok(rows)
+}
