@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// Requests allocate and free some dozens of small pieces on several threads; docs/0009-performance.md has the comparison.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     millstream_cli::main()

@@ -73,7 +73,7 @@ const EVERY_VARIABLE: [(&str, &str); 17] = [
 
 #[test]
 fn every_source_reads_every_setting() {
-    let line = "--host ::1 --port 1 --data-dir /d --durability interval=20 --compression none --limits off \
+    let line = "--host ::1 --port 1 --data-dir /d --durability interval=20 --compression none --limits off --memory 2GiB \
         --streams a:1,b:2 --state-delay 5 --error-probability 0.5 --latency 5-10 --region eu-west-1 --account 123456789012 \
         --allow-public --tls-cert /c.pem --tls-key /k.pem --log-format json";
     let file = r#"
@@ -83,6 +83,7 @@ fn every_source_reads_every_setting() {
         durability = "interval=20"
         compression = "none"
         limits = "off"
+        memory = "2GiB"
         streams = "a:1,b:2"
         state-delay = 5
         error-probability = 0.5
