@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -87,8 +87,10 @@ fn count_panics() {
     });
 }
 
-/// Runs a campaign.
+/// Runs a campaign. One at a time in a process: whose a panic of another thread is cannot be told.
 pub(crate) fn run(target: &mut dyn Target, limits: Limits, seed: u64) -> Result<Report, Crash> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     count_panics();
     let mut random = fastrand::Rng::with_seed(seed);
     let mut corpus = target.seeds();
