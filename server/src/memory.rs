@@ -92,15 +92,15 @@ const REWRITING: Share = share(8, 0);
 const RUNS: Share = share(6, 8);
 const READS: Share = share(21, 14);
 const PAGES: Share = share(6, 7);
-const REQUESTS: Share = share(18, 12);
+const REQUESTS: Share = share(20, 12);
 const ANSWERS: Share = share(22, 20);
 const CONNECTIONS: Share = share(8, 15);
 /// What allocators keep between the pieces they gave out, as a part of the whole.
 const SLACK: u64 = 8;
 /// Files that are not connections: segments, their footers in the cache, and what comes up.
 const FILES: u64 = 512;
-/// What small answers have on top of what there is for all is an eighth of it.
-const SMALL_ANSWERS: u64 = 8;
+/// What small bodies, and small answers, have on top of what there is for all is an eighth of it.
+const SMALL: u64 = 8;
 
 /// What connections at work have of what there is for connections.
 const AT_WORK_PERCENT: u64 = 40;
@@ -156,8 +156,8 @@ impl Plan {
             segment_runs: bytes(count(of(RUNS), RUN_COST_BYTES)),
             read_bytes: bytes(of(READS)),
             page_bytes: bytes(of(PAGES)).max(PAGE_MAX_BYTES),
-            request_bytes: bytes(of(REQUESTS)),
-            response_bytes: bytes(of(ANSWERS) / (SMALL_ANSWERS + 1) * SMALL_ANSWERS),
+            request_bytes: bytes(of(REQUESTS) / (SMALL + 1) * SMALL),
+            response_bytes: bytes(of(ANSWERS) / (SMALL + 1) * SMALL),
             connections: bytes(connections),
             connections_at_work: bytes(count(at_work, WORK_BYTES)),
         }
@@ -203,7 +203,7 @@ mod tests {
             plan.segment_runs * RUN_COST_BYTES,
             plan.read_bytes,
             plan.page_bytes,
-            plan.request_bytes,
+            plan.request_bytes + plan.request_bytes / 8,
             plan.response_bytes + plan.response_bytes / 8,
             plan.connections * REST_BYTES,
             plan.connections_at_work * WORK_BYTES,

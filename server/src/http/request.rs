@@ -27,6 +27,9 @@ use super::{HttpConfig, admin, auth};
 use crate::api::{self, Call, Caller, Dispatch, Unencoded};
 use crate::error::ApiError;
 
+/// The largest body that counts as small, and what small ones have for themselves as a part of what there is for all.
+const SMALL_BYTES: usize = 16 * 1024;
+const SMALL_SHARE: usize = 8;
 /// How long a refused body is still read.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,8 @@ pub(super) struct Shared<D> {
     pub(super) config: HttpConfig,
     pub(super) answers: Arc<AnswerBudget>,
     request_bytes: Arc<Semaphore>,
+    /// For small bodies, on top: those who send large ones do not keep others from putting a record.
+    small_request_bytes: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
@@ -52,6 +57,7 @@ impl<D: Dispatch> Shared<D> {
             dispatch,
             answers: Arc::new(AnswerBudget::new(config.max_response_bytes)),
             request_bytes: Arc::new(Semaphore::new(request_bytes.min(Semaphore::MAX_PERMITS))),
+            small_request_bytes: Arc::new(Semaphore::new(request_bytes / SMALL_SHARE)),
             shutdown,
             config,
         }
@@ -116,7 +122,8 @@ impl<D: Dispatch> Shared<D> {
         }
         let count = HttpConfig::request_bytes(expected);
         let count = u32::try_from(count).map_err(|_| Unread::Overloaded)?;
-        let permit = self.admitted(count).await.ok_or(Unread::Overloaded)?;
+        let permit = self.admitted(expected, count).await;
+        let permit = permit.ok_or(Unread::Overloaded)?;
         let read = async {
             let mut bytes = Vec::with_capacity(exact.unwrap_or_default());
             while let Some(frame) = body.frame().await {
@@ -145,7 +152,12 @@ impl<D: Dispatch> Shared<D> {
     }
 
     /// A share of the budget of bodies, soon or not at all.
-    async fn admitted(&self, count: u32) -> Option<OwnedSemaphorePermit> {
+    async fn admitted(&self, body_bytes: usize, count: u32) -> Option<OwnedSemaphorePermit> {
+        if body_bytes <= SMALL_BYTES
+            && let Ok(permit) = Arc::clone(&self.small_request_bytes).try_acquire_many_owned(count)
+        {
+            return Some(permit);
+        }
         if let Ok(permit) = Arc::clone(&self.request_bytes).try_acquire_many_owned(count) {
             return Some(permit);
         }

@@ -514,12 +514,14 @@ async fn http_2_is_served_by_prior_knowledge_on_the_same_port() {
 #[tokio::test]
 async fn s6_bodies_beyond_the_budget_are_answered_within_its_wait() {
     let tight = HttpConfig {
-        max_body_bytes: 1000,
-        max_request_bytes: 1000,
+        max_body_bytes: 20_000,
+        max_request_bytes: 20_000,
         ..config()
     };
     let server = start_with(fake, tight).await;
     let headers = [JSON, LIST, AUTHORIZED].concat();
+    // Small bodies have a share of their own.
+    let large = format!("{{{}}}", " ".repeat(17_000));
     // A chunked body counts as the longest there may be, and this one never ends.
     let mut slow = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
@@ -528,7 +530,7 @@ async fn s6_bodies_beyond_the_budget_are_answered_within_its_wait() {
     slow.write_all(head.as_bytes()).await.unwrap();
     // The budget is taken once the server has read that far; until then requests are served.
     let refused = loop {
-        let reply = send(&server, &post(&headers, "{}")).await;
+        let reply = send(&server, &post(&headers, &large)).await;
         if reply.status != 200 {
             break reply;
         }
