@@ -1,3 +1,5 @@
+//! Connections at rest and at work, over real sockets.
+
 use crate::http::tests::{
     AUTHORIZED, JSON, LIST, Server, config, fake, post, read_reply, start_with,
 };
