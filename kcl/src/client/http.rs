@@ -14,7 +14,6 @@ use crate::client::json::{
 };
 use crate::client::refusal::{Failure, Refused, Remedy, ahead_of, unreached};
 use crate::client::retry::RetryPolicy;
-use crate::client::room::Room;
 use crate::client::sign::SigningKeys;
 use crate::client::subscribe::{
     Connections, ConsumerRequest, DescribedConsumer, RegisteredConsumer,
@@ -35,7 +34,6 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// Bytes of an answer at most: 10 MiB of data in base64, and 10,000 records' other members with room to spare.
 const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -58,7 +56,6 @@ pub struct HttpClient {
     events: Dialect,
     gates: Gates,
     keys: SigningKeys,
-    room: Room,
     /// How far the endpoint's clock is ahead of this machine's where it refused a signature for that, milliseconds.
     clock_ahead_ms: AtomicI64,
 }
@@ -66,8 +63,6 @@ pub struct HttpClient {
 /// A successful answer.
 struct Answer {
     body: Bytes,
-    /// Held until the body is taken apart.
-    _room: Option<OwnedSemaphorePermit>,
     /// The server's clock, milliseconds since 1970.
     date_ms: Option<u64>,
 }
@@ -245,14 +240,10 @@ impl HttpClient {
         let date_ms = date
             .and_then(|value| value.to_str().ok())
             .and_then(http_date_ms);
-        let announced = response.content_length().unwrap_or(0);
-        let announced = usize::try_from(announced).unwrap_or(usize::MAX);
-        let room = self.room.enter(announced).await;
-        let answer = collect(&mut response, announced, target, operation).await?;
+        let answer = collect(&mut response, target, operation).await?;
         if status.is_success() {
             return Ok(Answer {
                 body: answer,
-                _room: room,
                 date_ms,
             });
         }
@@ -302,8 +293,7 @@ impl HttpClient {
         }
         let body = json(request)?;
         let sent = self.exchange(operation, Encoding::Json, body).await;
-        let answer = sent.map_err(|failure| failure.error)?;
-        let page = self.read_page(&answer.body)?;
+        let page = self.read_page(&sent.map_err(|failure| failure.error)?.body)?;
         self.dialect.decide(Encoding::Json, operation);
         Ok(page)
     }
@@ -381,7 +371,6 @@ fn json(request: &impl Serialize) -> Result<Bytes, Error> {
 /// The whole body in one piece: in one allocation where its length is announced, and without a copy where it comes in one piece.
 async fn collect(
     response: &mut reqwest::Response,
-    announced: usize,
     target: &Target,
     operation: Operation,
 ) -> Result<Bytes, Failure> {
@@ -389,6 +378,8 @@ async fn collect(
         let message = format!("the answer to {operation} is longer than {ANSWER_MAX_BYTES} bytes");
         Err(Failure::lasting(ErrorKind::Protocol, message))
     };
+    let announced = response.content_length().unwrap_or(0);
+    let announced = usize::try_from(announced).unwrap_or(usize::MAX);
     if announced > ANSWER_MAX_BYTES {
         return too_long();
     }

@@ -12,7 +12,6 @@ pub mod http;
 pub(crate) mod json;
 mod refusal;
 pub(crate) mod retry;
-mod room;
 pub(crate) mod same_stream;
 pub(crate) mod sign;
 pub(crate) mod subscribe;

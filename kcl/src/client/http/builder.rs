@@ -83,7 +83,6 @@ impl HttpClient {
             events: super::Dialect::default(),
             gates: super::Gates::default(),
             keys: super::SigningKeys::default(),
-            room: super::Room::default(),
             clock_ahead_ms: super::AtomicI64::new(0),
         }
     }
