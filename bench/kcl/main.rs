@@ -9,7 +9,6 @@
 )]
 
 mod command;
-mod install;
 mod peers;
 mod raw;
 mod records;

@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use crate::command::System;
-use crate::install::{environment, packages, run};
+use millstream_bench::install::{environment, packages, run};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;

@@ -6,6 +6,7 @@ pub mod client;
 pub mod clock;
 pub mod compare;
 pub mod growth;
+pub mod install;
 pub mod load;
 pub mod measure;
 pub mod pace;

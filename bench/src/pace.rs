@@ -51,6 +51,16 @@ impl Pacer {
         Pacer::new(turns(place + 1), turns(connections))
     }
 
+    /// As [`Pacer::in_turn`]; none where there is no rate to keep.
+    pub fn if_rated(
+        rate: Option<f64>,
+        place: usize,
+        connections: usize,
+    ) -> io::Result<Option<Pacer>> {
+        rate.map(|rate| Pacer::in_turn(rate, place, connections))
+            .transpose()
+    }
+
     /// Waits until the next request is due, if it is not yet; gives when it was.
     pub async fn due(&mut self) -> io::Result<Instant> {
         let due = self.next;

@@ -1,16 +1,11 @@
 //! Gets the programs: builds what is of this repository, installs peers from their registries into a directory, once.
 
 use super::systems::System;
+use crate::install::{environment, run};
 use crate::{Failure, report};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
 use tokio::process::Command;
-use tokio::time::timeout;
-
-/// How long one installation may take; ferrokinesis is compiled.
-const LIMIT: Duration = Duration::from_mins(20);
 
 const KINESALITE: &str = "kinesalite@3.3.3";
 const KINESIS_LOCAL: &str = "kinesis-local@0.6.2";
@@ -78,7 +73,7 @@ impl Programs {
                     cargo
                         .args(["install", "--quiet", "--locked", "--root"])
                         .arg(&root);
-                    finish(cargo.args(FERROKINESIS)).await?;
+                    run(cargo.args(FERROKINESIS)).await?;
                 }
                 executable
             }
@@ -94,22 +89,8 @@ impl Programs {
                 "node".into()
             }
             System::Moto => {
-                let environment = directory.join("moto");
-                let executable = environment.join("bin/moto_server");
-                if !executable.exists() {
-                    let mut python = Command::new("python3");
-                    finish(python.args(["-m", "venv", "--clear"]).arg(&environment)).await?;
-                    let mut pip = Command::new(environment.join("bin/python"));
-                    pip.args([
-                        "-m",
-                        "pip",
-                        "install",
-                        "--quiet",
-                        "--disable-pip-version-check",
-                    ]);
-                    finish(pip.arg(MOTO)).await?;
-                }
-                executable
+                let python = environment(&directory.join("moto"), &[MOTO], true).await?;
+                python.with_file_name("moto_server")
             }
         };
         self.executables.insert(system, executable);
@@ -130,7 +111,7 @@ async fn build_millstream() -> Result<PathBuf, Failure> {
         "millstream",
         "--manifest-path",
     ]);
-    finish(cargo.arg(manifest)).await?;
+    run(cargo.arg(manifest)).await?;
     let built = own.with_file_name("millstream");
     if !built.exists() {
         let built = built.display();
@@ -150,22 +131,7 @@ async fn npm(directory: &Path, package: &str, name: &str) -> Result<PathBuf, Fai
         std::fs::create_dir_all(&prefix)?;
         let mut npm = Command::new("npm");
         npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]);
-        finish(npm.arg(&prefix).arg(package)).await?;
+        run(npm.arg(&prefix).arg(package)).await?;
     }
     Ok(installed)
-}
-
-/// Runs a command to its end.
-async fn finish(command: &mut Command) -> Result<(), Failure> {
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = timeout(LIMIT, output).await;
-    let shown = command.as_std().get_program().display().to_string();
-    let output = output.map_err(|_| format!("{shown} takes more than {LIMIT:?}"))?;
-    let output = output.map_err(|error| format!("{shown}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let said: Vec<&str> = said.lines().rev().take(3).collect();
-    Err(format!("{shown} ended with {}: {}", output.status, said.join(" | ")).into())
 }

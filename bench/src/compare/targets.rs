@@ -72,6 +72,15 @@ fn shares(results: &Results) -> Vec<Target> {
     figures.map(target).into()
 }
 
+fn at_most(what: &'static str, bound: f64, unit: &'static str, reached: Option<f64>) -> Target {
+    Target {
+        what,
+        bound: Bound::AtMost(bound),
+        unit,
+        reached,
+    }
+}
+
 fn latencies(results: &Results) -> Vec<Target> {
     let median = |figure, value: fn(&Round) -> f64| {
         let spread = results.spread(US, figure, value);
@@ -81,32 +90,26 @@ fn latencies(results: &Results) -> Vec<Target> {
     let one = median(Figure::Put1, |round| round.latency.p50_us);
     let times = raw.zip(one).map(|(raw, one)| one / raw.median);
     let cpu = |round: &Round| round.server.map_or(f64::NAN, |server| server.cpu_us);
-    let target = |what, bound, unit, reached| Target {
-        what,
-        bound: Bound::AtMost(bound),
-        unit,
-        reached,
-    };
     vec![
-        target(
+        at_most(
             "PutRecord, 1 connection, p50",
             1.5,
             "times one raw write and sync",
             times,
         ),
-        target(
+        at_most(
             "server CPU for a PutRecord",
             30.0,
             "us",
             median(Figure::Put16, cpu),
         ),
-        target(
+        at_most(
             "put to subscriber, 1,000 records/s, p50",
             1.0,
             "ms",
             median(Figure::FanOut, |round| round.latency.p50_us / 1e3),
         ),
-        target(
+        at_most(
             "put to subscriber, 1,000 records/s, p99",
             5.0,
             "ms",
@@ -118,26 +121,20 @@ fn latencies(results: &Results) -> Vec<Target> {
 fn footprint(results: &Results) -> Vec<Target> {
     let start = results.start(US, |start| start.ms);
     let idle = results.start(US, |start| start.idle_mib);
-    let target = |what, bound, unit, reached| Target {
-        what,
-        bound: Bound::AtMost(bound),
-        unit,
-        reached,
-    };
     vec![
-        target(
+        at_most(
             "start to first answer",
             50.0,
             "ms",
             start.map(|start| start.median),
         ),
-        target(
+        at_most(
             "resident when idle",
             20.0,
             "MiB",
             idle.map(|idle| idle.median),
         ),
-        target("resident at most", 512.0, "MiB", results.peak_mib(US)),
+        at_most("resident at most", 512.0, "MiB", results.peak_mib(US)),
     ]
 }
 

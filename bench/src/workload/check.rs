@@ -138,7 +138,7 @@ impl Check {
                 record_bytes: self.record_bytes,
                 next: 0,
             };
-            let mut pacer = self.pacer(place)?;
+            let mut pacer = Pacer::if_rated(self.rate, place, self.connections)?;
             let books = books.clone();
             tasks.spawn(async move {
                 while Instant::now() < window.ends && books.open().book.records() < RECORDS_MAX {
@@ -154,14 +154,6 @@ impl Check {
             });
         }
         join(tasks).await
-    }
-
-    fn pacer(&self, place: usize) -> io::Result<Option<Pacer>> {
-        let connections = self.connections;
-        let pacer = self
-            .rate
-            .map(|rate| Pacer::in_turn(rate, place, connections));
-        pacer.transpose()
     }
 }
 

@@ -37,7 +37,7 @@ impl Puts {
         let mut tasks = JoinSet::new();
         for place in 0..self.connections {
             let mut connection = endpoint.connect().await?;
-            let mut pacer = self.pacer(place)?;
+            let mut pacer = Pacer::if_rated(self.rate, place, self.connections)?;
             let (requests, recorder) = (Arc::clone(&requests), recorder.clone());
             let (operation, encoding) = (body::operation(self.records), endpoint.encoding);
             let moved = Moved::records(self.records, self.record_bytes);
@@ -76,14 +76,6 @@ impl Puts {
             endpoint.request(body::operation(self.records), body)
         };
         (0..prepared).map(request).collect()
-    }
-
-    fn pacer(&self, place: usize) -> io::Result<Option<Pacer>> {
-        let connections = self.connections;
-        let pacer = self
-            .rate
-            .map(|rate| Pacer::in_turn(rate, place, connections));
-        pacer.transpose()
     }
 }
 

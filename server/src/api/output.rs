@@ -33,7 +33,7 @@ impl Unencoded {
         self.output.max_bytes()
     }
 
-    /// Whether encoding it takes long, if it is large: one with records is encoded as it is sent.
+    /// Whether [`Unencoded::encode`] makes the whole body; one with records is made as it is sent.
     pub fn is_encoded_at_once(&self) -> bool {
         !self.output.is_piecewise()
     }

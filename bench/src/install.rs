@@ -1,4 +1,4 @@
-//! Installs the peers from PyPI into a directory, once.
+//! Installs what is measured beside this workspace's own from PyPI into a directory, once.
 
 use crate::Failure;
 use std::path::{Path, PathBuf};
@@ -6,22 +6,32 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
 
-/// Downloads some 50 MB.
-const LIMIT: Duration = Duration::from_mins(5);
+/// The slowest is a peer that is compiled.
+const LIMIT: Duration = Duration::from_mins(20);
 
 /// Runs a command to its end; its output if it succeeds.
-pub(crate) async fn run(command: &mut Command) -> Result<String, Failure> {
+pub async fn run(command: &mut Command) -> Result<String, Failure> {
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(LIMIT, output).await??;
+    let output = tokio::time::timeout(LIMIT, output).await;
+    let shown = command.as_std().get_program().display().to_string();
+    let output = output.map_err(|_| format!("{shown} takes more than {LIMIT:?}"))?;
+    let output = output.map_err(|error| format!("{shown}: {error}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(format!("{command:?} ended with {}: {said}", output.status).into())
+    let said = String::from_utf8_lossy(&output.stderr);
+    let mut said: Vec<&str> = said.lines().rev().take(3).collect();
+    said.reverse();
+    Err(format!(
+        "{command:?} ended with {}: {}",
+        output.status,
+        said.join(" | ")
+    )
+    .into())
 }
 
 /// A virtual environment with the packages; what they depend on is left out where it is not needed.
-pub(crate) async fn environment(
+pub async fn environment(
     at: &Path,
     packages: &[&str],
     dependencies: bool,
@@ -50,7 +60,7 @@ pub(crate) async fn environment(
 }
 
 /// The folder in which an environment's packages lie.
-pub(crate) async fn packages(python: &Path) -> Result<PathBuf, Failure> {
+pub async fn packages(python: &Path) -> Result<PathBuf, Failure> {
     let told = "import sysconfig; print(sysconfig.get_path('purelib'))";
     let told = run(Command::new(python).args(["-c", told])).await?;
     Ok(PathBuf::from(told.trim()))
