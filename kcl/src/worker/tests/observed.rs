@@ -1,16 +1,11 @@
-//! What a worker tells of itself: its health, its metrics, and the spans that log lines of user code carry.
+//! What a worker tells of itself: its health and its metrics.
 
 use super::*;
-use crate::checkpoint::Checkpointer;
 use crate::fake::shard_id;
 use crate::fake::store::FaultyStore;
 use crate::health::HealthState;
 use crate::lease::MemoryLeaseStore;
 use crate::metrics::recorded::Recorded;
-use crate::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardInfo};
-use async_trait::async_trait;
-use std::io::Write;
-use std::sync::Mutex;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -153,69 +148,4 @@ async fn throttled_reads_are_counted() {
     assert_eq!(recorded.counter(&name), kinesis.throttled());
     assert!(kinesis.throttled() > 0);
     worker.stop().await.unwrap();
-}
-
-struct Logging;
-
-#[async_trait]
-impl RecordProcessor for Logging {
-    async fn process_records(
-        &mut self,
-        _: RecordBatch,
-        _: &Checkpointer,
-    ) -> Result<(), ProcessorError> {
-        tokio::time::sleep(SECOND).await;
-        tracing::info!("hello from the application");
-        Ok(())
-    }
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Goal: a line that user code logs says whose batch it is about, and nothing of the data.
-#[tokio::test(start_paused = true)]
-async fn log_lines_of_a_processor_carry_shard_and_batch() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-    let kinesis = FakeKinesis::new(1);
-    let first = kinesis.put(0, "a secret");
-    let last = kinesis.put(0, "another secret");
-    let worker = builder(&kinesis, MemoryLeaseStore::new(), "w")
-        .build(|_: &ShardInfo| Logging)
-        .await
-        .unwrap();
-    let handle = worker.handle();
-    let task = tokio::spawn(worker.run());
-    tokio::time::sleep(SECOND * 5).await;
-    handle.shutdown();
-    task.await.unwrap().unwrap();
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let line = text
-        .lines()
-        .find(|line| line.contains("hello from"))
-        .unwrap();
-    for part in [
-        "shard{application=app stream=orders",
-        &format!("shard={} counter=1}}", shard_id(0)),
-        &format!("batch{{first=\"{first}\" last=\"{last}\" records=2}}"),
-    ] {
-        assert!(line.contains(part), "{part} is not in {line}");
-    }
-    assert!(!text.contains("secret"), "{text}");
 }
