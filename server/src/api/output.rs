@@ -56,6 +56,10 @@ pub struct Encoded {
     records: Option<RecordPieces>,
 }
 
+/// An answer with records that is no larger is encoded at once. What larger ones are made of takes about what they
+/// do, however little of it lies together.
+const ENCODED_WHOLE_BYTES: usize = 1024 * 1024;
+
 /// Records that become bytes when they are asked for.
 #[derive(Debug)]
 struct RecordPieces {
@@ -88,8 +92,9 @@ impl Encoded {
             .iter()
             .enumerate()
             .map(|(before, record)| shown(record).encoded_len(encoding, before));
-        Ok(Encoded {
-            len: head.len() + lens.sum::<usize>() + rest.len(),
+        let len = head.len() + lens.sum::<usize>() + rest.len();
+        let encoded = Encoded {
+            len,
             head: Bytes::from_static(head),
             records: Some(RecordPieces {
                 records,
@@ -97,6 +102,11 @@ impl Encoded {
                 written: 0,
                 rest,
             }),
+        };
+        // A few records may lie in much that was read with them, and would keep it.
+        Ok(match len {
+            ..=ENCODED_WHOLE_BYTES => Encoded::whole(encoded.into_bytes()),
+            _ => encoded,
         })
     }
 

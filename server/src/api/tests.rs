@@ -1,10 +1,11 @@
 //! What a client sees: JSON in, JSON or AWS's error out, over an engine in memory.
 
-use crate::api::{Answer, Api, Call, Caller, Dispatch, Latency};
+use crate::api::{Answer, Api, Call, Caller, Dispatch, Encoded, Latency};
 use crate::clock::ManualClock;
-use crate::engine::tests::{MemoryDisk, engine_with};
+use crate::engine::tests::{MemoryDisk, engine_over, engine_with};
 use crate::engine::{Engine, Limits, Settings};
 use crate::error::ApiError;
+use crate::log::LogConfig;
 use millstream_wire::{ErrorCode, HashKey, HashKeyRange, Operation, hash_key};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -56,6 +57,15 @@ impl Service {
     }
 
     async fn call(&self, operation: Operation, body: Value) -> Result<Value, ApiError> {
+        Ok(
+            match &self.answer(operation, body).await?.into_bytes()[..] {
+                [] => Value::Null,
+                json => serde_json::from_slice(json).unwrap(),
+            },
+        )
+    }
+
+    async fn answer(&self, operation: Operation, body: Value) -> Result<Encoded, ApiError> {
         let call = Call {
             operation,
             encoding: millstream_wire::Encoding::Json,
@@ -70,10 +80,7 @@ impl Service {
         let Answer::Body(body) = answer else {
             panic!("{operation} gave events");
         };
-        Ok(match &body.encode()?.into_bytes()[..] {
-            [] => Value::Null,
-            json => serde_json::from_slice(json).unwrap(),
-        })
+        body.encode()
     }
 
     async fn ok(&self, operation: Operation, body: Value) -> Value {
@@ -461,4 +468,46 @@ async fn a_full_disk_is_named() {
         }
     };
     assert_eq!(error, ApiError::no_space());
+}
+
+/// S9: an answer that is left where it is has a share of its own, and keeps nobody from reading what it was made of.
+/// Method: answers of 2 MB that nobody takes, from files, with room for one read at a time.
+#[tokio::test]
+async fn s9_answers_that_wait_keep_nobody_from_reading() {
+    let config = LogConfig {
+        tail_cache_bytes: 0,
+        read_bytes: 3_000_000,
+        ..LogConfig::default()
+    };
+    let (clock, disk) = (ManualClock::at(NOW_MS), MemoryDisk::new());
+    let settings = Settings {
+        limits: Limits::Off,
+        ..Settings::default()
+    };
+    let engine = engine_over(&clock, &disk, config, settings);
+    let service = Service {
+        api: Api::new(engine.clone(), Latency::default()),
+        engine,
+        clock,
+        disk,
+    };
+    let create = json!({"StreamName": "orders", "ShardCount": 1});
+    service.ok(Operation::CreateStream, create).await;
+    for n in 0..4 {
+        let data = millstream_wire::b64::encode(&vec![n; 500_000]);
+        let put = json!({"StreamName": "orders", "PartitionKey": "a", "Data": data});
+        service.ok(Operation::PutRecord, put).await;
+    }
+    let from = json!({"StreamName": "orders", "ShardId": "0", "ShardIteratorType": "TRIM_HORIZON"});
+    let iterator = service.ok(Operation::GetShardIterator, from).await;
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        let read = json!({"ShardIterator": iterator["ShardIterator"]});
+        let answer = service.answer(Operation::GetRecords, read).await;
+        waiting.push(answer.unwrap());
+    }
+    for answer in waiting {
+        let page: Value = serde_json::from_slice(&answer.into_bytes()).unwrap();
+        assert_eq!(page["Records"].as_array().unwrap().len(), 4);
+    }
 }

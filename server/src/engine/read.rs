@@ -6,7 +6,7 @@ use crate::engine::pages::PageShare;
 use crate::engine::put::sequence_number;
 use crate::engine::throttle::Throttled;
 use crate::engine::{Engine, Error};
-use crate::log::{self, ReadLimit, Tail};
+use crate::log::{self, ReadLimit, ReadShare, Tail};
 use millstream_wire::limits::{GET_RECORDS_MAX_BYTES, GET_RECORDS_MAX_COUNT};
 use millstream_wire::sequence::Parts;
 use millstream_wire::{SequenceNumber, ShardId, StreamArn};
@@ -62,8 +62,8 @@ pub struct Page {
     pub next_iterator: Option<String>,
     /// The children of a closed shard, at its end.
     pub children: Vec<Shard>,
-    /// What it takes of the memory for pages, to be kept until the answer has its share.
-    pub share: PageShare,
+    /// What it takes of the memory for pages and for reading, to be kept until the answer has its share.
+    pub share: (PageShare, ReadShare),
 }
 
 /// What a read finds: records and where they end.
@@ -83,6 +83,8 @@ pub(super) struct Slice {
     pub at_end: bool,
     /// The children of a closed shard, at its end.
     pub children: Vec<Shard>,
+    /// What the records take of the memory for reading.
+    pub share: ReadShare,
 }
 
 impl Engine {
@@ -229,7 +231,7 @@ impl Engine {
             millis_behind_latest: slice.millis_behind_latest,
             next_iterator: (!slice.at_end).then(|| self.mint(&stream.arn, shard, slice.next)),
             children: slice.children,
-            share,
+            share: (share, slice.share),
         })
     }
 
@@ -261,6 +263,7 @@ impl Engine {
         let caught_up = next >= tail.next;
         // The log publishes a seal before the catalog: until it names the children, come again.
         let at_end = caught_up && tail.sealed && !shard.is_open();
+        let (read, share) = read.into_parts();
         let records = read.into_iter().map(|record| ReadRecord {
             sequence: sequence_number(shard, record.counter, record.time_ms),
             arrival_ms: record.time_ms,
@@ -282,6 +285,7 @@ impl Engine {
             } else {
                 Vec::new()
             },
+            share,
         })
     }
 

@@ -9,7 +9,7 @@ use crate::engine::error::ConsumerError;
 use crate::engine::put::sequence_number;
 use crate::engine::read::{ReadRecord, Slice};
 use crate::engine::{Engine, Error, Limits, Start};
-use crate::log::{self, LogShard, ReadLimit};
+use crate::log::{self, LogShard, ReadLimit, ReadShare};
 use millstream_wire::limits::{
     SHARD_READ_BYTES_PER_SECOND, SUBSCRIBE_CALLS_PER_SECOND, SUBSCRIPTION_EVENT_MAX_BYTES,
     SUBSCRIPTION_EVENT_MAX_RECORDS, SUBSCRIPTION_EVENT_SECONDS, SUBSCRIPTION_SECONDS,
@@ -39,6 +39,8 @@ pub struct Pushed {
     pub millis_behind_latest: u64,
     /// The children of a closed shard, at its end.
     pub children: Vec<Shard>,
+    /// What the records take of the memory for reading, to be kept until they are encoded.
+    pub share: ReadShare,
 }
 
 /// What a subscription would be for: consumer, shard and place, all found.
@@ -198,6 +200,7 @@ impl Subscription {
             continuation,
             millis_behind_latest: slice.millis_behind_latest,
             children: if ends { slice.children } else { Vec::new() },
+            share: slice.share,
         }))
     }
 

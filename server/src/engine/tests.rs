@@ -49,6 +49,15 @@ pub(crate) fn engine_with(
         rewrite_bytes_per_second: 0,
         ..LogConfig::default()
     };
+    engine_over(clock, disk, config, settings)
+}
+
+pub(crate) fn engine_over(
+    clock: &Arc<ManualClock>,
+    disk: &MemoryDisk,
+    config: LogConfig,
+    settings: Settings,
+) -> Engine {
     let log = Log::open(
         Arc::new(disk.clone()),
         config,

@@ -55,7 +55,7 @@ pub use entry::Transaction;
 pub use error::{Error, MetadataError};
 pub use memory_disk::MemoryDisk;
 pub use packed::Compression;
-pub use records::{ReadRecord, RecordBatch};
+pub use records::{ReadRecord, ReadRecords, ReadShare, RecordBatch};
 pub use rewriter::Rewritten;
 
 use crate::clock::SharedClock;
@@ -119,7 +119,7 @@ pub struct LogConfig {
     pub footer_cache_bytes: usize,
     /// Most that is kept of unpacked blocks of rewritten segments, for those who read them in small steps.
     pub block_cache_bytes: usize,
-    /// Most that records read from files take until their reader is done with them.
+    /// Most that records read from files take until their reader gives their share back.
     pub read_bytes: usize,
     /// Whether rewritten segments are compressed.
     pub compression: Compression,
@@ -362,7 +362,7 @@ impl<M: Metadata> Log<M> {
         from: u64,
         limit: ReadLimit,
         not_before_ms: u64,
-    ) -> Result<Vec<ReadRecord>, Error> {
+    ) -> Result<ReadRecords, Error> {
         self.check_readable(shard)?;
         let request = Request {
             shard,
@@ -371,19 +371,24 @@ impl<M: Metadata> Log<M> {
             not_before_ms,
         };
         if let Some(records) = self.0.published.read_cached(&request) {
-            return records;
+            return records.map(ReadRecords::without_share);
         }
         let published = Arc::clone(&self.0.published);
         let planned = blocking(move || published.plan_blocking(request)).await?;
         if planned.located.is_empty() {
-            return Ok(Vec::new());
+            return Ok(ReadRecords::without_share(Vec::new()));
         }
-        let permit = Arc::new(self.read_permit(planned.len_bytes()).await?);
+        let permit = self.read_permit(planned.len_bytes()).await?;
         let published = Arc::clone(&self.0.published);
-        blocking(move || published.fetch_blocking(&planned, &permit)).await
+        blocking(move || {
+            let records = published.fetch_blocking(&planned)?;
+            let share = ReadShare::new(permit);
+            Ok(ReadRecords { records, share })
+        })
+        .await
     }
 
-    /// A share of what records read from files may take; it comes back when they are dropped.
+    /// A share of what records read from files may take.
     async fn read_permit(&self, wanted_bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
         let limit_bytes = self.0.read_limit_bytes;
         // One read larger than the whole budget goes alone.

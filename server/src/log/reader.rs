@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::log::block_cache::BlockPlace;
 use crate::log::disk::DiskFile;
@@ -110,29 +109,6 @@ impl Planned {
         });
         kept.saturating_add(unpacking)
     }
-}
-
-/// Bytes read from a file, with their share of the budget.
-struct Held<B> {
-    bytes: B,
-    _permit: Arc<OwnedSemaphorePermit>,
-}
-
-impl<B: AsRef<[u8]>> AsRef<[u8]> for Held<B> {
-    fn as_ref(&self) -> &[u8] {
-        self.bytes.as_ref()
-    }
-}
-
-fn held<B>(bytes: B, permit: &Arc<OwnedSemaphorePermit>) -> Bytes
-where
-    B: AsRef<[u8]> + Send + 'static,
-{
-    let permit = Arc::clone(permit);
-    Bytes::from_owner(Held {
-        bytes,
-        _permit: permit,
-    })
 }
 
 /// The counter that a time leads to.
@@ -269,12 +245,8 @@ impl<M> Published<M> {
         Ok(Planned { request, located })
     }
 
-    /// The planned records. Their bytes keep the permit until they are dropped.
-    pub(crate) fn fetch_blocking(
-        &self,
-        planned: &Planned,
-        permit: &Arc<OwnedSemaphorePermit>,
-    ) -> Result<Vec<ReadRecord>, Error> {
+    /// The planned records.
+    pub(crate) fn fetch_blocking(&self, planned: &Planned) -> Result<Vec<ReadRecord>, Error> {
         let Planned { request, located } = planned;
         let mut collected = Collected::new(request.limit);
         for located in located {
@@ -283,12 +255,12 @@ impl<M> Published<M> {
             }
             match located.extent.form {
                 Form::Run => {
-                    let frame = self.frame(located, permit)?;
+                    let frame = self.frame(located)?;
                     collected.add(located, &frame, request)?;
                 }
                 Form::Packed { .. } => {
                     let pieces = self.pieces(located)?;
-                    collected.add(located, &held(pieces.clone(), permit), request)?;
+                    collected.add(located, &pieces, request)?;
                     if collected.left_some_of(located) {
                         self.block_cache().insert(located.block_place(), pieces);
                     }
@@ -298,7 +270,7 @@ impl<M> Published<M> {
         Ok(collected.records)
     }
 
-    fn frame(&self, located: &Located, permit: &Arc<OwnedSemaphorePermit>) -> Result<Bytes, Error> {
+    fn frame(&self, located: &Located) -> Result<Bytes, Error> {
         let Extent { offset, length, .. } = located.extent;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         // Only runs: the tail cache knows where things lay when they were committed.
@@ -306,7 +278,7 @@ impl<M> Published<M> {
         if let Some(cached) = cached {
             return Ok(cached.detached());
         }
-        Ok(held(located.read(self.magic)?, permit))
+        Ok(Bytes::from(located.read(self.magic)?))
     }
 
     /// The pieces of a block: its reader holds a share of the budget for them.

@@ -14,9 +14,11 @@
     clippy::arithmetic_side_effects
 )]
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::log::LogShard;
 use crate::log::cursor::Cursor;
@@ -153,6 +155,49 @@ impl ReadRecord {
     /// Size of key and data, as [`crate::log::ReadLimit`] counts it.
     pub fn len_bytes(&self) -> usize {
         self.key.len().saturating_add(self.data.len())
+    }
+}
+
+/// Records as they were read, and what they take of the budget for reading files.
+#[derive(Debug, Default)]
+pub struct ReadRecords {
+    pub(crate) records: Vec<ReadRecord>,
+    pub(crate) share: ReadShare,
+}
+
+/// A share of the budget for reading files; it comes back when all copies of it are dropped. Whoever keeps the records
+/// longer has another budget that they count against.
+#[derive(Debug, Clone, Default)]
+pub struct ReadShare {
+    _permit: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+impl ReadShare {
+    pub(crate) fn new(permit: OwnedSemaphorePermit) -> ReadShare {
+        ReadShare {
+            _permit: Some(Arc::new(permit)),
+        }
+    }
+}
+
+impl ReadRecords {
+    /// Records that were in memory already.
+    pub(crate) fn without_share(records: Vec<ReadRecord>) -> ReadRecords {
+        let share = ReadShare::default();
+        ReadRecords { records, share }
+    }
+
+    /// The records, and their share.
+    pub fn into_parts(self) -> (Vec<ReadRecord>, ReadShare) {
+        (self.records, self.share)
+    }
+}
+
+impl Deref for ReadRecords {
+    type Target = [ReadRecord];
+
+    fn deref(&self) -> &[ReadRecord] {
+        &self.records
     }
 }
 

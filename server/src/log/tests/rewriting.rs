@@ -218,7 +218,7 @@ async fn s3_readers_go_on_while_segments_are_swapped() {
             let (mut from, mut number) = (0, 0);
             while number < RECORDS {
                 log.wait_for(ONE, from).await;
-                for record in log.read(ONE, from, limit, 0).await.unwrap() {
+                for record in log.read(ONE, from, limit, 0).await.unwrap().iter() {
                     assert_eq!(record.data[..], *text(number).as_bytes());
                     (from, number) = (record.counter + 1, number + 2);
                 }
