@@ -255,7 +255,11 @@ impl Operations {
         }
         let patience = request.patience;
         let watched = watch(&*self.store, &self.application, Until::OneLives, patience).await?;
-        if let Some(row) = watched.may_live().next() {
+        // Of several, one that is known to live: the others may not have been heard yet.
+        let heard = watched
+            .may_live()
+            .find(|row| matches!(watched.life(&row.worker_id), Life::Heard { .. }));
+        if let Some(row) = heard.or_else(|| watched.may_live().next()) {
             let why = match watched.life(&row.worker_id) {
                 Life::Silent { so_far } => format!(
                     "was not heard within {}, but its fail-over time is {}: it may live. Wait, or",
