@@ -364,8 +364,9 @@ class Run:
         name = case.scope[0]
         stream = self.model.streams[name]
         members = ("ShardToSplit", "ShardToMerge", "AdjacentShardToMerge")
-        numbers = [re.search(r"\d+$", case.body[one])[0] for one in members if one in case.body]
-        stream.closing = [f"shardId-{int(number):012}" for number in numbers]
+        # A name may go on behind its number: both servers read it up to there.
+        numbers = [re.search(r"\d+", case.body[one]) for one in members if one in case.body]
+        stream.closing = [f"shardId-{int(number[0]):012}" for number in numbers if number]
         changes = {case.operation}
         stream.deleting = case.operation == "DeleteStream"
         for _ in range(self.requests.rng.choice([0, 0, 1, 2, 3, 5])):
