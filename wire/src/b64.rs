@@ -1,4 +1,4 @@
-//! Base64 of blobs: strict, straight into the caller's buffer, and with AWS's words for what is wrong.
+//! Base64 of blobs: strict, straight behind what is in the caller's buffer, and with AWS's words for what is wrong.
 //!
 //! Only the standard alphabet with padding is read, and the unused bits of the last character must
 //! be zero, as AWS requires.
@@ -22,14 +22,6 @@ pub enum Base64Error {
     // "dectected" is how AWS spells it.
     #[error("Invalid last non-pad Base64 character dectected")]
     LastCharacter,
-    /// The caller's buffer is not exactly as long as what the text decodes to.
-    #[error("the buffer holds {given} bytes but the text decodes to {needed}")]
-    Buffer {
-        /// Bytes the text decodes to.
-        needed: usize,
-        /// Bytes the buffer has.
-        given: usize,
-    },
 }
 
 impl Base64Error {
@@ -61,22 +53,14 @@ pub fn check(text: impl AsRef<[u8]>) -> Result<(), Base64Error> {
     STANDARD.check(text).map_err(|_| diagnose(text))
 }
 
-/// Decodes `text` into `buffer`, which must be exactly [`decoded_len`] bytes long.
+/// Decodes `text` behind what is in the buffer, which has the same content as before where that fails.
 ///
 /// # Errors
-/// Says what is wrong with the text, or that the buffer has another length; the buffer's content is
-/// then unspecified.
-pub fn decode_into(text: impl AsRef<[u8]>, buffer: &mut [u8]) -> Result<(), Base64Error> {
+/// Says what is wrong with the text.
+pub fn decode_append(text: impl AsRef<[u8]>, buffer: &mut Vec<u8>) -> Result<(), Base64Error> {
     let text = text.as_ref();
-    let (needed, given) = (decoded_len(text), buffer.len());
-    if needed != given {
-        check(text)?;
-        return Err(Base64Error::Buffer { needed, given });
-    }
-    STANDARD
-        .decode(text, buffer.as_out())
-        .map_err(|_| diagnose(text))?;
-    Ok(())
+    let decoded = STANDARD.decode_append(text, buffer);
+    decoded.map_err(|_| diagnose(text))
 }
 
 /// Decodes `text` into a buffer of its own.
@@ -193,25 +177,17 @@ mod tests {
         }
     }
 
-    #[test]
-    fn refuses_a_buffer_of_another_length() {
-        let mut buffer = [0; 2];
-        let refused = Err(Base64Error::Buffer {
-            needed: 3,
-            given: 2,
-        });
-        assert_eq!(decode_into("AAAA", &mut buffer), refused);
-    }
-
     proptest! {
         #[test]
         fn decodes_what_the_naive_decoder_does(text in "[A-Za-e0-3+/=\\-é]{0,13}") {
             let expected = naive_decode(&text);
             prop_assert_eq!(check(&text).is_ok(), expected.is_some());
             prop_assert_eq!(decode(&text).ok().map(|bytes| bytes.to_vec()), expected.clone());
-            let mut buffer = vec![0; decoded_len(&text)];
-            let decoded = decode_into(&text, &mut buffer).is_ok().then_some(buffer);
-            prop_assert_eq!(decoded, expected);
+            let mut buffer = b"before".to_vec();
+            let is_sound = decode_append(&text, &mut buffer).is_ok();
+            prop_assert_eq!(is_sound, expected.is_some());
+            prop_assert_eq!(&buffer[..6], b"before");
+            prop_assert_eq!(&buffer[6..], expected.unwrap_or_default());
         }
 
         #[test]
@@ -219,9 +195,6 @@ mod tests {
             let text = encode(&bytes);
             prop_assert_eq!(&Encoded(&bytes).to_string(), &text);
             prop_assert_eq!(decoded_len(&text), bytes.len());
-            let mut buffer = vec![0; bytes.len()];
-            prop_assert_eq!(decode_into(&text, &mut buffer), Ok(()));
-            prop_assert_eq!(&buffer, &bytes);
             prop_assert_eq!(naive_decode(&text), Some(bytes));
         }
     }

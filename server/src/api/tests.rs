@@ -2,10 +2,9 @@
 
 use crate::api::{Answer, Api, Call, Caller, Dispatch, Encoded, Latency};
 use crate::clock::ManualClock;
-use crate::engine::tests::{MemoryDisk, engine_over, engine_with};
+use crate::engine::tests::{MemoryDisk, engine_that_reads_files, engine_with};
 use crate::engine::{Engine, Limits, Settings};
 use crate::error::ApiError;
-use crate::log::LogConfig;
 use millstream_wire::{ErrorCode, HashKey, HashKeyRange, Operation, hash_key};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -474,17 +473,12 @@ async fn a_full_disk_is_named() {
 /// Method: answers of 2 MB that nobody takes, from files, with room for one read at a time.
 #[tokio::test]
 async fn s9_answers_that_wait_keep_nobody_from_reading() {
-    let config = LogConfig {
-        tail_cache_bytes: 0,
-        read_bytes: 3_000_000,
-        ..LogConfig::default()
-    };
     let (clock, disk) = (ManualClock::at(NOW_MS), MemoryDisk::new());
     let settings = Settings {
         limits: Limits::Off,
         ..Settings::default()
     };
-    let engine = engine_over(&clock, &disk, config, settings);
+    let engine = engine_that_reads_files(&clock, &disk, settings, 3_000_000);
     let service = Service {
         api: Api::new(engine.clone(), Latency::default()),
         engine,

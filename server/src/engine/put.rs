@@ -205,10 +205,10 @@ impl Group {
                 data,
                 ..
             } = entries[entry];
-            // A blob was checked when the request was decoded; its length is the buffer's.
+            // A blob was checked when the request was decoded.
             batch
-                .push_with(partition_key, data.decoded_len(), |buffer| {
-                    data.decode_into(buffer)
+                .push_with(partition_key, data.decoded_len(), |bytes| {
+                    data.append_to(bytes)
                 })
                 .map_err(|_| Error::Log(log::Error::Closed))?;
         }

@@ -52,7 +52,22 @@ pub(crate) fn engine_with(
     engine_over(clock, disk, config, settings)
 }
 
-pub(crate) fn engine_over(
+/// One that has nothing in memory, and room for so many bytes of what it reads.
+pub(crate) fn engine_that_reads_files(
+    clock: &Arc<ManualClock>,
+    disk: &MemoryDisk,
+    settings: Settings,
+    read_bytes: usize,
+) -> Engine {
+    let config = LogConfig {
+        tail_cache_bytes: 0,
+        read_bytes,
+        ..LogConfig::default()
+    };
+    engine_over(clock, disk, config, settings)
+}
+
+fn engine_over(
     clock: &Arc<ManualClock>,
     disk: &MemoryDisk,
     config: LogConfig,

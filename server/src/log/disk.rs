@@ -3,13 +3,18 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::log::Error;
+use bytes::Bytes;
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+
+use crate::log::segment::as_u64;
+use crate::log::{Error, lay_out};
 
 /// A flat set of named files.
 pub trait Disk: Send + Sync + fmt::Debug {
@@ -37,6 +42,21 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes all bytes. They survive a power cut only after [`DiskFile::sync`].
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// The `len` bytes from `offset` on, or `UnexpectedEof`.
+    fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.read_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+    /// Writes these bytes one after the other. Behind them are zeros up to the end of the page at least, which may be
+    /// written once more: a page that is written as a whole need not be read first.
+    fn write_before_zeros(&self, pieces: &[Bytes], mut offset: u64) -> io::Result<()> {
+        for piece in pieces {
+            self.write_at(piece, offset)?;
+            offset += as_u64(piece.len());
+        }
+        Ok(())
+    }
     /// Makes all bytes written so far survive a power cut.
     fn sync(&self) -> io::Result<()>;
     /// Cuts the file to that length and syncs it, length included.
@@ -51,10 +71,9 @@ const FORMAT_DRAFT: &str = "FORMAT.new";
 const FORMAT_LINE: &str = "millstream-log 1";
 /// With rewritten segments.
 const RAISED_FORMAT_LINE: &str = "millstream-log 2";
+/// Pieces of one write, as many as Linux takes.
+const PIECES_MAX: usize = 1024;
 const FORMAT_FAMILY: &str = "millstream-log ";
-static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
-/// How much of a new file waits to be synced: a commit's sync may have to wait for it.
-const LAID_OUT_AT_A_TIME: u64 = 2 << 20;
 
 /// A data directory that this process alone serves, as long as this value lives.
 #[derive(Debug)]
@@ -216,19 +235,14 @@ impl Disk for RealDisk {
 
     fn create(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.directory.join(name);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path)?;
-        if let Err(error) = write_zeros(&file, len_bytes) {
-            drop(file);
-            // A half-written file would keep the disk full; recovery removes it if this fails too.
-            let _ = fs::remove_file(&path);
-            return Err(error);
+        match lay_out::create(&path, len_bytes) {
+            Ok(file) => Ok(Arc::new(RealFile(file))),
+            Err(error) => {
+                // A half-written file would keep the disk full; recovery removes it if this fails too.
+                let _ = fs::remove_file(&path);
+                Err(error)
+            }
         }
-        Ok(Arc::new(RealFile(file)))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -256,24 +270,6 @@ impl Disk for RealDisk {
     }
 }
 
-/// Space that was only reserved makes a sync as slow as growing the file: zeros must be written.
-fn write_zeros(mut file: &File, len_bytes: u64) -> io::Result<()> {
-    let mut left = len_bytes;
-    let mut unsynced = 0;
-    while left > 0 {
-        let chunk = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
-        file.write_all(&ZEROS[..chunk])?;
-        let written = u64::try_from(chunk).unwrap_or(left);
-        left -= written;
-        unsynced += written;
-        if unsynced >= LAID_OUT_AT_A_TIME {
-            file.sync_data()?;
-            unsynced = 0;
-        }
-    }
-    file.sync_all()
-}
-
 #[derive(Debug)]
 struct RealFile(File);
 
@@ -282,8 +278,47 @@ impl DiskFile for RealFile {
         self.0.read_exact_at(buffer, offset)
     }
 
+    // Not into zeros: the allocator would give memory back and take it anew to have some.
+    fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let at = offset + as_u64(bytes.len());
+            match rustix::io::pread(&self.0, spare_capacity(&mut bytes), at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // The allocator may have given more room.
+        bytes.truncate(len);
+        Ok(bytes)
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
+    }
+
+    fn write_before_zeros(&self, pieces: &[Bytes], mut offset: u64) -> io::Result<()> {
+        let len: usize = pieces.iter().map(Bytes::len).sum();
+        let rest = lay_out::rest_of_page(offset + as_u64(len));
+        let all = pieces.iter().map(AsRef::as_ref).chain([rest]);
+        let mut all: Vec<IoSlice<'_>> = all.map(IoSlice::new).collect();
+        let mut left = all.as_mut_slice();
+        // Pieces without bytes are passed over.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            let some = left.get(..PIECES_MAX).unwrap_or(left);
+            match rustix::io::pwritev(&self.0, some, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    IoSlice::advance_slices(&mut left, written);
+                    offset += as_u64(written);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -186,31 +186,35 @@ pub(crate) fn decode(bytes: &[u8], magic: Magic) -> Result<Frame<'_>, Fault> {
     })
 }
 
-/// The frames of one commit, in one buffer. Headers are filled in by [`Frames::finish`], when the
-/// segment is known and which frame is the last.
+/// The frames of one commit, in buffers that are written one after the other. Headers are filled in by
+/// [`Frames::finish`], when the segment is known and which frame is the last.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
+    /// Buffers that nothing more is appended to, and their bytes.
+    full: Vec<Vec<u8>>,
+    full_bytes: usize,
+    /// What is appended to.
     buffer: Vec<u8>,
-    frames: Vec<Open>,
+    open: Vec<Open>,
 }
 
 #[derive(Debug)]
 struct Open {
     kind: Kind,
+    /// Which buffer, and where in it.
+    buffer: usize,
     at: usize,
     body_bytes: usize,
 }
 
 impl Frames {
-    pub(crate) fn with_capacity(bytes: usize) -> Frames {
-        Frames {
-            buffer: Vec::with_capacity(bytes),
-            frames: Vec::new(),
-        }
+    /// Makes room for so many bytes of frames that are appended.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.buffer.reserve_exact(bytes);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.open.is_empty()
     }
 
     /// Appends a frame whose body `write` appends to the buffer. Gives where the frame begins and
@@ -222,29 +226,79 @@ impl Frames {
         write(&mut self.buffer);
         assert!(self.buffer.len() >= body_at, "a body is only ever appended");
         let body_bytes = self.buffer.len().saturating_sub(body_at);
-        self.buffer
-            .resize(self.buffer.len().next_multiple_of(ALIGNMENT), 0);
-        self.frames.push(Open {
+        pad(&mut self.buffer);
+        self.open.push(Open {
             kind,
+            buffer: self.full.len(),
             at,
             body_bytes,
         });
-        (at, body_bytes.saturating_add(HEADER_BYTES))
+        let begins = self.full_bytes.saturating_add(at);
+        (begins, body_bytes.saturating_add(HEADER_BYTES))
     }
 
-    /// Fills in every header.
-    pub(crate) fn finish(mut self, place: Place, magic: Magic) -> Vec<u8> {
-        let last = self.frames.len().saturating_sub(1);
-        for (number, open) in self.frames.iter().enumerate() {
-            let flags = if number < last { FLAG_MORE } else { 0 };
-            fill_header(&mut self.buffer, open, flags, place, magic);
-        }
-        // Room was made for a frame per batch, and what is cached later is counted by its length.
-        if self.buffer.capacity().saturating_sub(self.buffer.len()) > self.buffer.len() / 8 {
-            self.buffer.shrink_to_fit();
-        }
-        self.buffer
+    /// Takes a buffer that is a frame but for its header, for which it has room. Gives what [`Frames::push`] gives.
+    pub(crate) fn push_whole(&mut self, kind: Kind, mut frame: Vec<u8>) -> (usize, usize) {
+        let length = frame.len();
+        assert!(length >= HEADER_BYTES, "there is room for the header");
+        self.end_buffer();
+        self.open.push(Open {
+            kind,
+            buffer: self.full.len(),
+            at: 0,
+            body_bytes: length.saturating_sub(HEADER_BYTES),
+        });
+        pad(&mut frame);
+        let begins = self.full_bytes;
+        self.full_bytes = self.full_bytes.saturating_add(frame.len());
+        self.full.push(frame);
+        (begins, length)
     }
+
+    fn end_buffer(&mut self) {
+        if !self.buffer.is_empty() {
+            self.full_bytes = self.full_bytes.saturating_add(self.buffer.len());
+            self.full.push(std::mem::take(&mut self.buffer));
+        }
+    }
+
+    /// Fills in every header, and gives the buffers.
+    pub(crate) fn finish(mut self, place: Place, magic: Magic) -> Vec<Vec<u8>> {
+        self.end_buffer();
+        let last = self.open.len().saturating_sub(1);
+        for (number, open) in self.open.iter().enumerate() {
+            let flags = if number < last { FLAG_MORE } else { 0 };
+            let Some(buffer) = self.full.get_mut(open.buffer) else {
+                unreachable!("a frame is in a buffer that was kept");
+            };
+            fill_header(buffer, open, flags, place, magic);
+        }
+        for buffer in &mut self.full {
+            // What is cached later is counted by its length.
+            if buffer.capacity().saturating_sub(buffer.len()) > buffer.len() / 8 {
+                buffer.shrink_to_fit();
+            }
+        }
+        self.full
+    }
+}
+
+/// One frame that is a commit of its own. `body_bytes`: what `write` appends, about.
+pub(crate) fn single(
+    kind: Kind,
+    (place, magic): (Place, Magic),
+    body_bytes: usize,
+    write: impl FnOnce(&mut Vec<u8>),
+) -> Vec<u8> {
+    let mut frames = Frames::default();
+    frames.reserve(frame_bytes(body_bytes));
+    frames.push(kind, write);
+    let buffers = frames.finish(place, magic);
+    buffers.into_iter().next().unwrap_or_default()
+}
+
+fn pad(buffer: &mut Vec<u8>) {
+    buffer.resize(buffer.len().next_multiple_of(ALIGNMENT), 0);
 }
 
 fn fill_header(buffer: &mut [u8], open: &Open, flags: u16, place: Place, magic: Magic) {
@@ -298,16 +352,14 @@ mod tests {
     const MAGIC: Magic = Magic(*b"ours");
 
     fn one(kind: Kind, body: &[u8]) -> Vec<u8> {
-        let mut frames = Frames::default();
-        frames.push(kind, |buffer| buffer.extend_from_slice(body));
-        frames.finish(
-            Place {
-                segment: 3,
-                commit: 9,
-                durable: 8,
-            },
-            MAGIC,
-        )
+        let place = Place {
+            segment: 3,
+            commit: 9,
+            durable: 8,
+        };
+        single(kind, (place, MAGIC), body.len(), |buffer| {
+            buffer.extend_from_slice(body);
+        })
     }
 
     #[test]
@@ -336,21 +388,28 @@ mod tests {
     /// What is cached is counted by its length.
     #[test]
     fn s6_a_commit_takes_no_more_memory_than_its_bytes() {
-        let mut frames = Frames::with_capacity(100_000);
+        let mut frames = Frames::default();
+        frames.reserve(100_000);
         frames.push(Kind::Records, |buffer| {
             buffer.extend_from_slice(&[7; 5_000]);
         });
+        let mut whole = Vec::with_capacity(100_000);
+        whole.resize(7_000, 7);
+        frames.push_whole(Kind::Records, whole);
         let place = Place {
             segment: 1,
             commit: 2,
             durable: 1,
         };
-        let bytes = frames.finish(place, MAGIC);
-        assert!(
-            bytes.capacity() <= bytes.len() * 9 / 8,
-            "{}",
-            bytes.capacity()
-        );
+        let buffers = frames.finish(place, MAGIC);
+        assert_eq!(buffers.len(), 2);
+        for bytes in buffers {
+            assert!(
+                bytes.capacity() <= bytes.len() * 9 / 8,
+                "{}",
+                bytes.capacity()
+            );
+        }
     }
 
     #[test]
@@ -370,14 +429,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn frames_round_trip(bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 1..5)) {
+        fn frames_round_trip(
+            bodies in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..50)), 1..7),
+        ) {
             let mut frames = Frames::default();
             let places: Vec<_> = bodies.iter()
-                .map(|body| frames.push(Kind::Records, |buffer| buffer.extend_from_slice(body)))
+                .map(|(is_whole, body)| if *is_whole {
+                    frames.push_whole(Kind::Records, [&[0; HEADER_BYTES][..], body].concat())
+                } else {
+                    frames.push(Kind::Records, |buffer| buffer.extend_from_slice(body))
+                })
                 .collect();
             let place = Place { segment: 1, commit: 2, durable: 1 };
-            let bytes = frames.finish(place, MAGIC);
-            for (number, ((at, length), body)) in places.iter().zip(&bodies).enumerate() {
+            let bytes = frames.finish(place, MAGIC).concat();
+            for (number, ((at, length), (_, body))) in places.iter().zip(&bodies).enumerate() {
                 prop_assert_eq!(at % ALIGNMENT, 0);
                 let frame = decode(&bytes[*at..at + length], MAGIC).unwrap();
                 let more = number + 1 < bodies.len();

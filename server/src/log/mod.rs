@@ -21,6 +21,7 @@ mod error;
 mod extent;
 mod frame;
 mod index;
+mod lay_out;
 mod memory_disk;
 mod pace;
 mod packed;

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use crate::log::LogShard;
 use crate::log::cursor::Cursor;
 use crate::log::extent::{Extent, Form};
-use crate::log::frame::{Frames, HEADER_BYTES, Kind, Magic, Place, frame_bytes};
+use crate::log::frame::{self, HEADER_BYTES, Kind, Magic, Place};
 use crate::log::records::{Encoded, ReadRecord, RunHead, visit_records};
 
 /// Records are put together up to this size: what a reader of few records must unpack. Twice as much packs
@@ -176,9 +176,8 @@ impl Packer {
             time_ms: block.time_ms,
             count: block.count,
         };
-        let mut frames =
-            Frames::with_capacity(frame_bytes(HEAD_BYTES.saturating_add(stored.len())));
-        let (_, length) = frames.push(Kind::Packed, |buffer| {
+        let body_bytes = HEAD_BYTES.saturating_add(stored.len());
+        let frame = frame::single(Kind::Packed, (place, magic), body_bytes, |buffer| {
             head.encode(buffer);
             buffer.push(form);
             buffer.extend_from_slice(&unpacked_bytes.to_be_bytes());
@@ -191,10 +190,10 @@ impl Packer {
             time_ms: block.time_ms,
             last_time_ms: block.piece.time_ms,
             offset,
-            length: u32::try_from(length).map_err(too_large)?,
+            length: u32::try_from(HEADER_BYTES.saturating_add(body_bytes)).map_err(too_large)?,
             form: Form::Packed { unpacked_bytes },
         };
-        Ok((frames.finish(place, magic), extent))
+        Ok((frame, extent))
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) const EPOCH_SHIFT: u32 = 40;
 pub(crate) const EPOCH_LIMIT: u64 = 1 << 23;
 /// Several batches of one shard share a run up to this size, so that reading one is cheap.
 const RUN_BYTES: usize = 1 << 20;
+/// A batch of this size is a run of its own, and is written from where its caller put it.
+const WHOLE_BYTES: usize = 64 << 10;
 
 /// Live shards as the next entry finds them.
 pub(crate) type Shards = ShardMap<ShardState>;
@@ -130,6 +132,13 @@ struct OpenRun {
     len_bytes: usize,
 }
 
+impl OpenRun {
+    /// Whether it is one batch that is large enough to be a run of its own.
+    fn is_whole(&self) -> bool {
+        self.batch.len_bytes() >= WHOLE_BYTES
+    }
+}
+
 impl<'a, M: Metadata> Planner<'a, M> {
     pub(crate) fn new(
         shards: &'a mut Shards,
@@ -139,7 +148,7 @@ impl<'a, M: Metadata> Planner<'a, M> {
         bug: SeededBug,
     ) -> Self {
         let plan = Plan {
-            frames: Frames::with_capacity(need.frames_bytes),
+            frames: Frames::default(),
             runs: Vec::with_capacity(need.runs),
             created: Vec::new(),
             dropped: Vec::new(),
@@ -231,7 +240,9 @@ impl<'a, M: Metadata> Planner<'a, M> {
             .and_then(|at| self.open.get_mut(*at));
         match open {
             Some(run)
-                if run.len_bytes + batch.len_bytes() <= RUN_BYTES
+                if !run.is_whole()
+                    && batch.len_bytes() < WHOLE_BYTES
+                    && run.len_bytes + batch.len_bytes() <= RUN_BYTES
                     && run.head.first + u64::from(run.head.count) == head.first =>
             {
                 run.head.count += head.count;
@@ -255,13 +266,21 @@ impl<'a, M: Metadata> Planner<'a, M> {
     /// Turns open runs into frames, so that what comes next lies after them in the log.
     fn close_runs(&mut self) {
         self.open_by_shard.clear();
+        let frames = &mut self.plan.frames;
+        let copied = self.open.iter().filter(|run| !run.is_whole());
+        let copied = copied.map(|run| frame_bytes(RUN_HEAD_BYTES + run.len_bytes));
+        frames.reserve(copied.sum());
         for run in self.open.drain(..) {
-            let (at, length) = self.plan.frames.push(Kind::Records, |buffer| {
-                run.head.encode(buffer);
-                for batch in std::iter::once(&run.batch).chain(&run.more) {
-                    buffer.extend_from_slice(batch.encoded());
-                }
-            });
+            let (at, length) = if run.is_whole() {
+                frames.push_whole(Kind::Records, run.batch.into_run(&run.head))
+            } else {
+                frames.push(Kind::Records, |buffer| {
+                    run.head.encode(buffer);
+                    for batch in std::iter::once(&run.batch).chain(&run.more) {
+                        buffer.extend_from_slice(batch.encoded());
+                    }
+                })
+            };
             let RunHead {
                 shard,
                 first,

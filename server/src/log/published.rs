@@ -114,9 +114,15 @@ impl<M> Published<M> {
     /// Publishes a commit written at `offset` of the active segment: first the bytes and where they
     /// are, then new shards, then the metadata, then the tails: who sees that a shard is sealed finds
     /// what came after it in the metadata.
-    pub(crate) fn publish(&self, plan: &mut Plan<M>, offset: u64, bytes: Bytes, shards: &Shards) {
+    pub(crate) fn publish(
+        &self,
+        plan: &mut Plan<M>,
+        offset: u64,
+        pieces: Vec<Bytes>,
+        shards: &Shards,
+    ) {
         let number = self.segments().active.number;
-        self.tail_cache().push(number, offset, bytes);
+        self.tail_cache().push(number, offset, pieces);
         {
             let mut segments = self
                 .segments

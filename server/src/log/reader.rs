@@ -52,9 +52,10 @@ impl Located {
 
     /// The frame as it lies in the file, checked.
     pub(crate) fn read(&self, magic: Magic) -> Result<Vec<u8>, Error> {
-        let mut bytes = vec![0; usize::try_from(self.extent.length).unwrap_or(usize::MAX)];
-        self.file
-            .read_at(&mut bytes, self.extent.offset)
+        let length = usize::try_from(self.extent.length).unwrap_or(usize::MAX);
+        let bytes = self
+            .file
+            .read(self.extent.offset, length)
             .map_err(|source| Error::io("reading", &segment::name(self.segment), source))?;
         let frame =
             frame::decode(&bytes, magic).map_err(|fault| self.corrupt(fault.to_string()))?;

@@ -22,14 +22,18 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::log::LogShard;
 use crate::log::cursor::Cursor;
-use crate::log::frame::HEADER_BYTES;
+use crate::log::frame::{ALIGNMENT, HEADER_BYTES};
 
 /// Bytes of a run's body before its records.
 pub(crate) const RUN_HEAD_BYTES: usize = 28;
 
+/// What stands before the records of a run that is a frame.
+const HEAD_ROOM_BYTES: usize = HEADER_BYTES + RUN_HEAD_BYTES;
+
 /// Records encoded by the caller, before their counters are known.
 #[derive(Debug, Clone, Default)]
 pub struct RecordBatch {
+    /// Room for what stands before them in the log, once there are some; then the records.
     bytes: Vec<u8>,
     count: u32,
 }
@@ -45,8 +49,9 @@ impl RecordBatch {
 
     /// An empty batch with room for so many bytes of keys, data and heads.
     pub fn with_capacity(bytes: usize) -> Self {
+        let around = HEAD_ROOM_BYTES.saturating_add(ALIGNMENT);
         RecordBatch {
-            bytes: Vec::with_capacity(bytes),
+            bytes: Vec::with_capacity(bytes.saturating_add(around)),
             count: 0,
         }
     }
@@ -60,29 +65,34 @@ impl RecordBatch {
         self.bytes.extend_from_slice(data);
     }
 
-    /// Adds a record of `data_bytes` bytes that `fill` writes in place; nothing is added if it fails.
+    /// Adds a record of `data_bytes` bytes that `append` writes behind what is there; nothing is added if it fails.
     ///
     /// # Errors
-    /// What `fill` fails with.
+    /// What `append` fails with.
     ///
     /// # Panics
-    /// As [`RecordBatch::push`].
+    /// As [`RecordBatch::push`], and if something else than so many bytes was appended.
     pub fn push_with<E>(
         &mut self,
         partition_key: &str,
         data_bytes: usize,
-        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+        append: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         let before = (self.bytes.len(), self.count);
         self.push_head(partition_key, data_bytes);
-        let data_at = self.bytes.len();
-        self.bytes.resize(data_at.saturating_add(data_bytes), 0);
-        let filled = fill(self.bytes.get_mut(data_at..).unwrap_or_default());
-        if filled.is_err() {
+        let end = self.bytes.len().saturating_add(data_bytes);
+        let appended = append(&mut self.bytes);
+        if appended.is_err() {
             self.bytes.truncate(before.0);
             self.count = before.1;
+        } else {
+            assert_eq!(
+                self.bytes.len(),
+                end,
+                "a record is as long as it was said to be"
+            );
         }
-        filled
+        appended
     }
 
     fn push_head(&mut self, partition_key: &str, data_bytes: usize) {
@@ -90,6 +100,9 @@ impl RecordBatch {
         assert!(key_bytes.is_ok(), "a partition key is at most 65,535 bytes");
         let data_bytes = u32::try_from(data_bytes);
         assert!(data_bytes.is_ok(), "a record's data is below 4 GiB");
+        if self.bytes.is_empty() {
+            self.bytes.resize(HEAD_ROOM_BYTES, 0);
+        }
         self.bytes.push(0);
         self.bytes
             .extend_from_slice(&key_bytes.unwrap_or_default().to_be_bytes());
@@ -111,7 +124,7 @@ impl RecordBatch {
 
     /// Encoded size, as the queue's budget counts it.
     pub fn len_bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len().saturating_sub(HEAD_ROOM_BYTES)
     }
 
     pub(crate) fn count(&self) -> u32 {
@@ -119,7 +132,16 @@ impl RecordBatch {
     }
 
     pub(crate) fn encoded(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.get(HEAD_ROOM_BYTES..).unwrap_or_default()
+    }
+
+    /// The run of this batch alone, as a frame without its header.
+    pub(crate) fn into_run(mut self, head: &RunHead) -> Vec<u8> {
+        let mut encoded = Vec::with_capacity(RUN_HEAD_BYTES);
+        head.encode(&mut encoded);
+        let room = self.bytes.get_mut(HEADER_BYTES..HEAD_ROOM_BYTES);
+        room.unwrap_or_default().copy_from_slice(&encoded);
+        self.bytes
     }
 }
 
@@ -352,11 +374,17 @@ mod tests {
         let mut batch = RecordBatch::new();
         batch.push("a", b"1");
         let before = batch.len_bytes();
-        assert_eq!(batch.push_with("b", 10, |_| Err("no")), Err("no"));
+        assert_eq!(
+            batch.push_with("b", 10, |bytes| {
+                bytes.push(b'x');
+                Err("no")
+            }),
+            Err("no")
+        );
         assert_eq!((batch.len(), batch.len_bytes()), (1, before));
         batch
-            .push_with("c", 3, |data| {
-                data.copy_from_slice(b"xyz");
+            .push_with("c", 3, |bytes| {
+                bytes.extend_from_slice(b"xyz");
                 Ok::<(), ()>(())
             })
             .unwrap();

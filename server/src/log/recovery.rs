@@ -14,7 +14,7 @@ use crate::log::entry::{
     Run, SegmentIndex, ShardState, Snapshot, TRAILER_BYTES, Transaction, decode_opened,
 };
 use crate::log::frame::{
-    self, ALIGNMENT, Fault, Frame, Frames, HEADER_BYTES, Kind, Magic, Place, frame_bytes,
+    self, ALIGNMENT, Fault, Frame, HEADER_BYTES, Kind, Magic, Place, frame_bytes,
 };
 use crate::log::index::Segment;
 use crate::log::plan::{self, EPOCH_LIMIT, Shards};
@@ -137,9 +137,9 @@ fn create_first<M: Metadata>(
 
 /// The frame a segment begins with.
 pub(crate) fn snapshot_frame(snapshot: &Snapshot<'_>, place: Place) -> Vec<u8> {
-    let mut frames = Frames::default();
-    frames.push(Kind::Snapshot, |buffer| snapshot.encode(buffer));
-    frames.finish(place, Magic::of(&snapshot.log_id))
+    let magic = Magic::of(&snapshot.log_id);
+    let encode = |buffer: &mut Vec<u8>| snapshot.encode(buffer);
+    frame::single(Kind::Snapshot, (place, magic), 0, encode)
 }
 
 fn recover_from<M: Metadata>(
@@ -180,8 +180,8 @@ fn read_whole(disk: &dyn Disk, number: u64) -> Result<(Arc<dyn DiskFile>, Vec<u8
     let name = segment::name(number);
     let read = || {
         let file = disk.open(&name)?;
-        let mut bytes = vec![0; usize::try_from(file.len_bytes()?).unwrap_or(usize::MAX)];
-        file.read_at(&mut bytes, 0)?;
+        let len = usize::try_from(file.len_bytes()?).unwrap_or(usize::MAX);
+        let bytes = file.read(0, len)?;
         Ok((file, bytes))
     };
     read().map_err(|source| Error::io("reading", &name, source))

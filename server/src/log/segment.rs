@@ -9,7 +9,7 @@ use crate::log::Error;
 use crate::log::disk::{Disk, DiskFile};
 use crate::log::entry::{SegmentIndex, TRAILER_BYTES, decode_trailer, encode_trailer};
 use crate::log::extent::Index;
-use crate::log::frame::{self, Fault, Frames, HEADER_BYTES, Kind, Magic, Place};
+use crate::log::frame::{self, Fault, Kind, Magic, Place};
 use crate::log::packed_index::PackedIndex;
 
 /// The next segment, before it has a number.
@@ -34,10 +34,9 @@ pub(crate) fn number(file_name: &str) -> Option<u64> {
 
 /// The end of a segment whose footer lies at `footer_at`: footer frame and trailer.
 pub(crate) fn footer(footer_at: u64, index: &SegmentIndex, place: Place, magic: Magic) -> Vec<u8> {
-    let body_bytes = index.len_bytes_with(0, 0);
-    let mut frames = Frames::with_capacity(body_bytes + HEADER_BYTES + TRAILER_BYTES);
-    frames.push(Kind::Footer, |buffer| index.encode(buffer));
-    let mut bytes = frames.finish(place, magic);
+    let body_bytes = index.len_bytes_with(0, 0) + TRAILER_BYTES;
+    let encode = |buffer: &mut Vec<u8>| index.encode(buffer);
+    let mut bytes = frame::single(Kind::Footer, (place, magic), body_bytes, encode);
     bytes.extend_from_slice(&encode_trailer(footer_at));
     bytes
 }
@@ -49,9 +48,8 @@ pub(crate) fn packed_footer(
     place: Place,
     magic: Magic,
 ) -> Vec<u8> {
-    let mut frames = Frames::default();
-    frames.push(Kind::PackedFooter, |buffer| index.encode(buffer));
-    let mut bytes = frames.finish(place, magic);
+    let encode = |buffer: &mut Vec<u8>| index.encode(buffer);
+    let mut bytes = frame::single(Kind::PackedFooter, (place, magic), 0, encode);
     bytes.extend_from_slice(&encode_trailer(footer_at));
     bytes
 }

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::log::segment::as_u64;
+
 /// What a commit takes beside its bytes: its place in the queue, which may have grown to twice what is in it, and an
 /// allocation. Without it a cache of small commits would be several times as large as it says.
 const COMMIT_COST_BYTES: usize = 128;
@@ -12,7 +14,7 @@ const COMMIT_COST_BYTES: usize = 128;
 /// A smaller part of a commit than one in so many is copied for who reads it.
 const DETACHED_PART: usize = 4;
 
-/// Commits in the order they were written, oldest dropped first.
+/// Commits, or pieces of them, in the order they were written, oldest dropped first.
 #[derive(Debug)]
 pub(crate) struct TailCache {
     commits: VecDeque<Commit>,
@@ -36,14 +38,18 @@ impl TailCache {
         }
     }
 
-    /// Adds a commit that lies after all added before.
-    pub(crate) fn push(&mut self, segment: u64, offset: u64, bytes: Bytes) {
-        self.used_bytes += bytes.len() + COMMIT_COST_BYTES;
-        self.commits.push_back(Commit {
-            segment,
-            offset,
-            bytes,
-        });
+    /// Adds the pieces of a commit, which lie one behind the other, after all added before. No run lies in two of them.
+    pub(crate) fn push(&mut self, segment: u64, mut offset: u64, pieces: Vec<Bytes>) {
+        for bytes in pieces {
+            self.used_bytes += bytes.len() + COMMIT_COST_BYTES;
+            let length = as_u64(bytes.len());
+            self.commits.push_back(Commit {
+                segment,
+                offset,
+                bytes,
+            });
+            offset += length;
+        }
         while self.used_bytes > self.limit_bytes {
             let Some(oldest) = self.commits.pop_front() else {
                 break;
@@ -101,7 +107,7 @@ mod tests {
             cache.push(
                 1 + u64::from(commit / 5),
                 u64::from(commit % 5) * 40,
-                vec![commit; 40].into(),
+                vec![vec![commit; 40].into()],
             );
         }
         assert_eq!(cache.used_bytes, 2 * COMMIT);
@@ -115,7 +121,7 @@ mod tests {
         assert_eq!(get(&cache, 2, 150, 20), None, "never across two commits");
         assert_eq!(get(&cache, 2, 80, 10), None, "dropped");
         assert_eq!(get(&cache, 1, 160, 10), None);
-        cache.push(3, 0, vec![0; 2 * COMMIT].into());
+        cache.push(3, 0, vec![vec![0; 2 * COMMIT].into()]);
         assert_eq!(
             (cache.used_bytes, get(&cache, 3, 0, 1)),
             (0, None),

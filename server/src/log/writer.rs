@@ -237,12 +237,16 @@ impl<M: Metadata> Committer<M> {
             let transacts = !Arc::ptr_eq(&self.metadata, &plan.metadata);
             self.write_durably(frames, transacts)
         };
-        if let Ok(Some((offset, bytes))) = &written {
-            self.metadata = Arc::clone(&plan.metadata);
-            self.published
-                .publish(&mut plan, *offset, bytes.clone(), &self.shards);
-        }
-        let failure = written.err();
+        let failure = match written {
+            Ok(Some((offset, pieces))) => {
+                self.metadata = Arc::clone(&plan.metadata);
+                self.published
+                    .publish(&mut plan, offset, pieces, &self.shards);
+                None
+            }
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
         for answer in plan.answers {
             answer.send(failure.as_ref());
         }
@@ -271,7 +275,7 @@ impl<M: Metadata> Committer<M> {
         &mut self,
         frames: Frames,
         transacts: bool,
-    ) -> Result<Option<(u64, Bytes)>, Error> {
+    ) -> Result<Option<(u64, Vec<Bytes>)>, Error> {
         let written = self.write(frames)?;
         if transacts || matches!(self.durability, Durability::Fsync) {
             self.sync()?;
@@ -280,20 +284,19 @@ impl<M: Metadata> Committer<M> {
     }
 
     /// Writes the frames of one commit.
-    fn write(&mut self, frames: Frames) -> Result<(u64, Bytes), Error> {
+    fn write(&mut self, frames: Frames) -> Result<(u64, Vec<Bytes>), Error> {
         let place = self.next_place();
-        let bytes = Bytes::from(frames.finish(place, Magic::of(&self.log_id)));
+        let buffers = frames.finish(place, Magic::of(&self.log_id)).into_iter();
+        let pieces: Vec<Bytes> = buffers.map(Bytes::from).collect();
         let offset = self.position;
-        assert!(
-            offset + as_u64(bytes.len()) <= self.capacity,
-            "room was made before"
-        );
+        let end = offset + as_u64(pieces.iter().map(Bytes::len).sum());
+        assert!(end <= self.capacity, "room was made before");
         self.file
-            .write_at(&bytes, offset)
+            .write_before_zeros(&pieces, offset)
             .map_err(|error| self.poison("a write", &error))?;
         self.commit = place.commit;
-        self.position += as_u64(bytes.len());
-        Ok((offset, bytes))
+        self.position = end;
+        Ok((offset, pieces))
     }
 
     fn sync(&mut self) -> Result<(), Error> {

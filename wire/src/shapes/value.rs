@@ -86,7 +86,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 }
 
 /// A request's blob. From JSON it stays Base64 text, already known to be sound, until
-/// [`Blob::decode_into`] writes its bytes where they belong; from an encoding with byte strings, and
+/// [`Blob::append_to`] writes its bytes where they belong; from an encoding with byte strings, and
 /// in a client's hands, it is the bytes themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blob<'a>(Form<'a>);
@@ -94,7 +94,11 @@ pub struct Blob<'a>(Form<'a>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Form<'a> {
     /// Invariant: `b64::check` accepts it, so it is ASCII.
-    Base64(Cow<'a, [u8]>),
+    Base64 {
+        text: Cow<'a, [u8]>,
+        /// Kept, because its padding lies far away from what is looked at before.
+        decoded_len: usize,
+    },
     Slice(&'a [u8]),
     Shared(Bytes),
 }
@@ -113,40 +117,36 @@ impl<'a> Blob<'a> {
 
     fn of_base64(text: Cow<'a, [u8]>) -> Result<Blob<'a>, Base64Error> {
         b64::check(&text)?;
-        Ok(Blob(Form::Base64(text)))
+        let decoded_len = b64::decoded_len(&text);
+        Ok(Blob(Form::Base64 { text, decoded_len }))
     }
 
     /// Bytes it holds.
     pub fn decoded_len(&self) -> usize {
         match &self.0 {
-            Form::Base64(text) => b64::decoded_len(text),
+            Form::Base64 { decoded_len, .. } => *decoded_len,
             Form::Slice(bytes) => bytes.len(),
             Form::Shared(bytes) => bytes.len(),
         }
     }
 
-    /// Writes its bytes to `buffer`, which must be exactly [`Blob::decoded_len`] long.
+    /// Appends its bytes, [`Blob::decoded_len`] of them. A buffer with room for them stays where it is.
     ///
     /// # Errors
-    /// Only [`Base64Error::Buffer`], where the buffer has another length.
-    pub fn decode_into(&self, buffer: &mut [u8]) -> Result<(), Base64Error> {
-        let bytes: &[u8] = match &self.0 {
-            Form::Base64(text) => return b64::decode_into(text, buffer),
-            Form::Slice(bytes) => bytes,
-            Form::Shared(bytes) => bytes,
-        };
-        let (needed, given) = (bytes.len(), buffer.len());
-        if needed != given {
-            return Err(Base64Error::Buffer { needed, given });
+    /// None: what is not Base64 was refused before.
+    pub fn append_to(&self, buffer: &mut Vec<u8>) -> Result<(), Base64Error> {
+        match &self.0 {
+            Form::Base64 { text, .. } => return b64::decode_append(text, buffer),
+            Form::Slice(bytes) => buffer.extend_from_slice(bytes),
+            Form::Shared(bytes) => buffer.extend_from_slice(bytes),
         }
-        buffer.copy_from_slice(bytes);
         Ok(())
     }
 
     /// Whether it borrows, which one without escapes does.
     pub fn is_borrowed(&self) -> bool {
         match &self.0 {
-            Form::Base64(text) => matches!(text, Cow::Borrowed(_)),
+            Form::Base64 { text, .. } => matches!(text, Cow::Borrowed(_)),
             Form::Slice(_) => true,
             Form::Shared(_) => false,
         }
@@ -156,7 +156,7 @@ impl<'a> Blob<'a> {
     pub fn to_bytes(&self) -> Bytes {
         match &self.0 {
             // Checked on the way in, so the empty default is never taken.
-            Form::Base64(text) => b64::decode(text).unwrap_or_default(),
+            Form::Base64 { text, .. } => b64::decode(text).unwrap_or_default(),
             Form::Slice(bytes) => Bytes::copy_from_slice(bytes),
             Form::Shared(bytes) => bytes.clone(),
         }
@@ -178,10 +178,10 @@ impl From<Bytes> for Blob<'_> {
 impl Serialize for Blob<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            Form::Base64(text) if serializer.is_human_readable() => {
+            Form::Base64 { text, .. } if serializer.is_human_readable() => {
                 serializer.serialize_str(std::str::from_utf8(text).unwrap_or_default())
             }
-            Form::Base64(_) => serializer.serialize_bytes(&self.to_bytes()),
+            Form::Base64 { .. } => serializer.serialize_bytes(&self.to_bytes()),
             Form::Slice(bytes) => blob::write(bytes, serializer),
             Form::Shared(bytes) => blob::write(bytes, serializer),
         }

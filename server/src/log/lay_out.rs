@@ -1,0 +1,121 @@
+//! Writes a file out in zeros, so that later writes into it change its data only: a sync then waits for nothing else.
+//! Space that was only reserved is no way out; a sync of what is written into it is as slow as where the file grows.
+//!
+//! The zeros go past the page cache where the file system can do that. Through it they cost three times the processor
+//! time, and push what readers want out of memory.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use rustix::io::Errno;
+
+/// Zeros at a multiple of what any device writes at a time.
+#[repr(align(4096))]
+struct Zeros([u8; STEP_BYTES]);
+
+/// What is written at a time: commits have their turn on the disk in between.
+const STEP_BYTES: usize = 256 << 10;
+/// How much of a new file waits to be synced, where it goes through the page cache: a commit's sync may have to wait for it.
+const UNSYNCED_BYTES: u64 = 2 << 20;
+
+static ZEROS: Zeros = Zeros([0; STEP_BYTES]);
+
+/// A new file of `len_bytes` zero bytes, synced; replaces what is there.
+///
+/// # Errors
+/// Whatever the system refuses; the file may then be there in part.
+pub(crate) fn create(path: &Path, len_bytes: u64) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    let file = options.clone().create(true).truncate(true).open(path)?;
+    // In one piece if it can be; and a disk without room says so at once. Not every file system has this.
+    if let Err(Errno::NOSPC) = fallocate(&file, FallocateFlags::empty(), 0, len_bytes) {
+        return Err(Errno::NOSPC.into());
+    }
+    let direct = options.custom_flags(OFlags::DIRECT.bits().cast_signed());
+    let written = match direct.open(path) {
+        Ok(direct) => write_direct(&direct, len_bytes)?,
+        Err(_) => 0,
+    };
+    write_cached(&file, written, len_bytes)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// Writes zeros from the beginning on, and gives how far it got: not to the end where that lies inside a block, and not at
+/// all where the file system takes no such writes.
+fn write_direct(file: &File, len_bytes: u64) -> io::Result<u64> {
+    let mut at = 0;
+    while let Some(left) = len_bytes.checked_sub(at) {
+        let step = usize::try_from(left).unwrap_or(usize::MAX).min(STEP_BYTES);
+        let step = step / 4096 * 4096;
+        if step == 0 {
+            break;
+        }
+        match file.write_at(&ZEROS.0[..step], at) {
+            Ok(0) => break,
+            Ok(written) => at += u64::try_from(written).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(at)
+}
+
+fn write_cached(file: &File, from: u64, len_bytes: u64) -> io::Result<()> {
+    let (mut at, mut unsynced) = (from, 0);
+    while at < len_bytes {
+        let left = usize::try_from(len_bytes - at).unwrap_or(usize::MAX);
+        let step = left.min(STEP_BYTES);
+        file.write_all_at(&ZEROS.0[..step], at)?;
+        let step = u64::try_from(step).unwrap_or_default();
+        (at, unsynced) = (at + step, unsynced + step);
+        if unsynced >= UNSYNCED_BYTES {
+            file.sync_data()?;
+            unsynced = 0;
+        }
+    }
+    Ok(())
+}
+
+/// Zeros from such a place to the end of its page.
+pub(crate) fn rest_of_page(at: u64) -> &'static [u8] {
+    let rest = at.next_multiple_of(4096) - at;
+    &ZEROS.0[..usize::try_from(rest).unwrap_or_default()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: whatever its length, a file is zeros from end to end, and what was there is gone. Method: on the machine's file
+    /// system, and on one in memory where there is one, which takes no direct writes.
+    #[test]
+    fn a_file_is_zeros_whatever_its_length() {
+        let here = tempfile::tempdir().unwrap();
+        let in_memory = tempfile::tempdir_in("/dev/shm").ok();
+        for directory in [Some(&here), in_memory.as_ref()].into_iter().flatten() {
+            let path = directory.path().join("file");
+            for len in [0, 1, 4095, 4096, 4097, STEP_BYTES + 5, 3 * STEP_BYTES] {
+                std::fs::write(&path, vec![7; 5000]).unwrap();
+                let file = create(&path, len as u64).unwrap();
+                file.write_all_at(b"x", 0).unwrap();
+                let mut expected = vec![0; len.max(1)];
+                expected[0] = b'x';
+                assert!(std::fs::read(&path).unwrap() == expected, "{len}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_page_ends_with_it() {
+        for (at, rest) in [(0, 0), (1, 4095), (4095, 1), (4096, 0), (8200, 4088)] {
+            assert_eq!(rest_of_page(at).len(), rest);
+            assert!(rest_of_page(at).iter().all(|byte| *byte == 0));
+        }
+    }
+}
