@@ -76,15 +76,26 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CborError> {
     write::to_vec(value)
 }
 
-/// `bytes` with those of the value behind them.
-///
-/// # Errors
-/// As [`to_vec`].
-pub(crate) fn append<T: Serialize + ?Sized>(
-    bytes: Vec<u8>,
-    value: &T,
-) -> Result<Vec<u8>, CborError> {
-    write::append(bytes, value)
+/// Appends the head of an item of a major type with this length or number (RFC 8949, section 3).
+pub(crate) fn append_head(major: u8, number: u64, body: &mut Vec<u8>) {
+    let major = major << 5;
+    let bytes = number.to_be_bytes();
+    match number {
+        0..=0x17 => body.push(major | bytes[7]),
+        0x18..=0xff => body.extend_from_slice(&[major | 0x18, bytes[7]]),
+        0x100..=0xffff => {
+            body.push(major | 0x19);
+            body.extend_from_slice(&bytes[6..]);
+        }
+        0x1_0000..=0xffff_ffff => {
+            body.push(major | 0x1a);
+            body.extend_from_slice(&bytes[4..]);
+        }
+        _ => {
+            body.push(major | 0x1b);
+            body.extend_from_slice(&bytes);
+        }
+    }
 }
 
 /// Bytes of the head of an item with this length or number.

@@ -10,6 +10,7 @@
 pub mod aggregation;
 pub mod b64;
 pub mod cbor;
+mod digits;
 pub mod encoding;
 pub mod error_code;
 pub mod hash_key;

@@ -15,6 +15,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::digits::CHUNK_DIGITS;
+
 /// A record's position in its shard: a number below 2^192, written in decimal on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceNumber {
@@ -115,10 +117,6 @@ impl Origin {
     const TOO_LATE_SECONDS: u64 = 16_025_175_000;
 }
 
-/// 10^19, the largest power of ten in a u64: one limb of decimal conversion.
-const CHUNK: u64 = 10_000_000_000_000_000_000;
-const CHUNK_DIGITS: usize = 19;
-
 impl SequenceNumber {
     /// The smallest number, before every record.
     pub const ZERO: SequenceNumber = SequenceNumber { high: 0, low: 0 };
@@ -173,10 +171,26 @@ impl SequenceNumber {
         })
     }
 
-    fn limbs(self) -> [u64; 3] {
+    pub(crate) fn limbs(self) -> [u64; 3] {
         let low_half = u64::try_from(self.low & u128::from(u64::MAX)).unwrap_or(u64::MAX);
         let high_half = u64::try_from(self.low >> 64).unwrap_or(u64::MAX);
         [low_half, high_half, self.high]
+    }
+
+    /// How far it lies behind another, if it does.
+    pub(crate) fn behind(self, other: SequenceNumber) -> Option<SequenceNumber> {
+        let (low, borrows) = self.low.overflowing_sub(other.low);
+        let high = self.high.checked_sub(other.high)?;
+        let high = high.checked_sub(u64::from(borrows))?;
+        Some(SequenceNumber { high, low })
+    }
+
+    /// The number so far behind it, as far as there is one.
+    #[cfg(test)]
+    pub(crate) fn plus(self, step: u128) -> SequenceNumber {
+        let (low, carries) = self.low.overflowing_add(step);
+        let high = self.high.saturating_add(u64::from(carries));
+        SequenceNumber { high, low }
     }
 
     fn from_limbs(limbs: [u64; 3]) -> Self {
@@ -184,104 +198,6 @@ impl SequenceNumber {
             high: limbs[2],
             low: u128::from(limbs[1]) << 64 | u128::from(limbs[0]),
         }
-    }
-}
-
-/// The numbers below a hundred, two digits each.
-static PAIRS: [[u8; 2]; 100] = {
-    let mut pairs = [*b"00"; 100];
-    let mut n = 1;
-    while n < pairs.len() {
-        let [tens, ones] = pairs[n - 1];
-        pairs[n] = if ones == b'9' {
-            [tens + 1, b'0']
-        } else {
-            [tens, ones + 1]
-        };
-        n += 1;
-    }
-    pairs
-};
-
-/// The most digits that a number below 2^192 has.
-const DIGITS_MAX: usize = 58;
-
-/// A sequence number's decimal text.
-#[derive(Clone, Copy)]
-pub(crate) struct Digits {
-    /// ASCII digits, at the end.
-    text: [u8; DIGITS_MAX],
-    start: usize,
-}
-
-impl Digits {
-    pub(crate) fn as_str(&self) -> &str {
-        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
-    }
-
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.text[self.start..]
-    }
-
-    /// Writes `value` before what is there, padded to `width` digits.
-    fn prepend(&mut self, mut value: u64, width: usize) {
-        let end = self.start;
-        let pair = |value: u64| PAIRS[usize::try_from(value % 100).unwrap_or_default()];
-        while value >= 10 {
-            self.start -= 2;
-            self.text[self.start..self.start + 2].copy_from_slice(&pair(value));
-            value /= 100;
-        }
-        if value > 0 {
-            self.start -= 1;
-            self.text[self.start] = pair(value)[1];
-        }
-        let padded = end.saturating_sub(width);
-        while self.start > padded {
-            self.start -= 1;
-            self.text[self.start] = b'0';
-        }
-    }
-}
-
-impl SequenceNumber {
-    /// Its decimal text, nothing allocated.
-    pub(crate) fn digits(self) -> Digits {
-        let mut digits = Digits {
-            text: [0; DIGITS_MAX],
-            start: DIGITS_MAX,
-        };
-        let mut limbs = self.limbs();
-        let mut used = limbs.len();
-        loop {
-            while used > 0 && limbs[used - 1] == 0 {
-                used -= 1;
-            }
-            if used <= 1 && limbs[0] < CHUNK {
-                digits.prepend(limbs[0], usize::from(digits.start == DIGITS_MAX));
-                return digits;
-            }
-            let mut remainder = 0u64;
-            for limb in limbs[..used].iter_mut().rev() {
-                let value = u128::from(remainder) << 64 | u128::from(*limb);
-                let quotient = value / u128::from(CHUNK);
-                // Below 2^64 both: what is left over is always less than the divisor.
-                *limb = u64::try_from(quotient).unwrap_or(u64::MAX);
-                remainder = u64::try_from(value - quotient * u128::from(CHUNK)).unwrap_or(u64::MAX);
-            }
-            digits.prepend(remainder, CHUNK_DIGITS);
-        }
-    }
-}
-
-impl SequenceNumber {
-    /// How many digits its decimal text has.
-    pub(crate) fn digits_len(self) -> usize {
-        // 2 * 2^184 and 3 * 2^184 have 56 digits both.
-        if self.high >> (184 - 128) == 2 {
-            return 56;
-        }
-        self.digits().as_str().len()
     }
 }
 

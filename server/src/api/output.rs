@@ -8,7 +8,7 @@ use crate::engine::ReadRecord;
 use crate::error::ApiError;
 use bytes::Bytes;
 use millstream_wire::Encoding;
-use millstream_wire::shapes::{self, Empty};
+use millstream_wire::shapes::{self, Empty, RecordWriter};
 use serde::Serialize;
 use std::fmt;
 
@@ -53,7 +53,7 @@ pub struct Encoded {
     len: usize,
     /// What comes first: all there is, or what was made of the records but is not given out yet.
     head: Bytes,
-    records: Option<RecordPieces>,
+    records: Option<Box<RecordPieces>>,
 }
 
 /// An answer with records that is no larger is encoded at once. What larger ones are made of takes about what they
@@ -64,7 +64,7 @@ const ENCODED_WHOLE_BYTES: usize = 1024 * 1024;
 #[derive(Debug)]
 struct RecordPieces {
     records: Vec<ReadRecord>,
-    encoding: Encoding,
+    writer: RecordWriter,
     written: usize,
     /// What comes behind them.
     rest: Vec<u8>,
@@ -96,12 +96,12 @@ impl Encoded {
         let encoded = Encoded {
             len,
             head: Bytes::from_static(head),
-            records: Some(RecordPieces {
+            records: Some(Box::new(RecordPieces {
                 records,
-                encoding,
+                writer: RecordWriter::new(encoding),
                 written: 0,
                 rest,
-            }),
+            })),
         };
         // A few records may lie in much that was read with them, and would keep it.
         Ok(match len {
@@ -149,21 +149,21 @@ impl RecordPieces {
         let mut piece = Vec::with_capacity(room_bytes);
         piece.extend_from_slice(head);
         while let Some(record) = self.records.get(self.written) {
-            let view = shown(record);
-            let len = view.encoded_len(self.encoding, self.written);
+            let len = about_len(record);
             if !piece.is_empty() && piece.len() + len > about_bytes {
                 return Bytes::from(piece);
             }
-            if let Err(error) = view.append(self.encoding, self.written, &mut piece) {
-                // The body ends short of its length, so that no client takes it for whole.
-                tracing::error!(%error, "a record could not be encoded");
-                return Bytes::new();
-            }
+            self.writer.append(&shown(record), &mut piece);
             self.written += 1;
         }
         piece.append(&mut self.rest);
         Bytes::from(piece)
     }
+}
+
+/// What a record takes in Base64 with a plain key and the names of its members, about.
+fn about_len(record: &ReadRecord) -> usize {
+    record.data().len().div_ceil(3) * 4 + record.key_bytes().len() + RECORD_MEMBERS_BYTES
 }
 
 impl fmt::Debug for Unencoded {
@@ -238,6 +238,8 @@ impl Output for Vec<u8> {
 /// What surrounds the items of an answer, and an item without its own texts.
 const HEAD_MAX_BYTES: usize = 4_096;
 const ITEM_MAX_BYTES: usize = 512;
+/// The names of a record's members, its sequence number and its time.
+const RECORD_MEMBERS_BYTES: usize = 200;
 /// Room in a piece for what is written behind its last record.
 const PIECE_MARGIN_BYTES: usize = 1_024;
 
@@ -249,7 +251,7 @@ pub(super) fn of_items(count: usize) -> usize {
 pub(super) fn of_records(records: &[ReadRecord]) -> usize {
     let texts = records
         .iter()
-        .map(|record| record.data().len().div_ceil(3) * 4 + 6 * record.partition_key().len());
+        .map(|record| record.data().len().div_ceil(3) * 4 + 6 * record.key_bytes().len());
     of_items(records.len()) + texts.sum::<usize>()
 }
 

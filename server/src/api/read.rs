@@ -125,7 +125,7 @@ pub(super) fn shown(record: &ReadRecord) -> RecordView<'_> {
     RecordView {
         sequence_number: record.sequence,
         approximate_arrival_timestamp: Timestamp::from_millis(record.arrival_ms),
-        partition_key: record.partition_key(),
+        partition_key: record.key_bytes(),
         data: record.data(),
         encryption_type: record.encrypted.then_some("KMS"),
     }

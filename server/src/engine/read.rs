@@ -45,6 +45,11 @@ impl ReadRecord {
         self.record.partition_key()
     }
 
+    /// The producer's key, in UTF-8.
+    pub fn key_bytes(&self) -> &[u8] {
+        self.record.key_bytes()
+    }
+
     /// The payload.
     pub fn data(&self) -> &[u8] {
         &self.record.data

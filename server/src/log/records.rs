@@ -174,6 +174,11 @@ impl ReadRecord {
         std::str::from_utf8(&self.key).unwrap_or_default()
     }
 
+    /// The producer's key, in UTF-8.
+    pub fn key_bytes(&self) -> &[u8] {
+        &self.key
+    }
+
     /// Size of key and data, as [`crate::log::ReadLimit`] counts it.
     pub fn len_bytes(&self) -> usize {
         self.key.len().saturating_add(self.data.len())

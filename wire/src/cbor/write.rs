@@ -12,15 +12,8 @@ use super::{CborError, TIMESTAMP_TAG};
 use crate::shapes::Timestamp;
 
 pub(super) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CborError> {
-    append(Vec::new(), value)
-}
-
-pub(super) fn append<T: Serialize + ?Sized>(
-    bytes: Vec<u8>,
-    value: &T,
-) -> Result<Vec<u8>, CborError> {
     let mut writer = Writer {
-        out: Encoder::new(bytes),
+        out: Encoder::new(Vec::new()),
         scratch: String::new(),
     };
     value.serialize(&mut writer)?;

@@ -135,7 +135,7 @@ pub use read::{
     ChildShard, GetRecordsRequest, GetRecordsResponse, GetShardIteratorRequest,
     GetShardIteratorResponse, Record,
 };
-pub use records::RecordView;
+pub use records::{RecordView, RecordWriter};
 pub use resource::{
     DeleteResourcePolicyRequest, GetResourcePolicyRequest, GetResourcePolicyResponse,
     ListTagsForResourceRequest, ListTagsForResourceResponse, PutResourcePolicyRequest,

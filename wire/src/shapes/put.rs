@@ -10,6 +10,7 @@ use super::lenient;
 use super::open_enum::EncryptionType;
 use super::validate::Declared;
 use super::value::{self, Blob, Text};
+use crate::digits::Places;
 use crate::encoding::EncodeError;
 use crate::limits::PUT_RECORDS_MAX_COUNT;
 use crate::{Encoding, SequenceNumber, ShardId};
@@ -162,6 +163,7 @@ impl PutRecordsResponse {
         body.extend_from_slice(b"{\"FailedRecordCount\":");
         serde_json::to_writer(&mut body, &self.failed_record_count)?;
         body.extend_from_slice(b",\"Records\":[");
+        let mut places = Places::default();
         for (number, entry) in self.records.iter().enumerate() {
             if number > 0 {
                 body.push(b',');
@@ -174,7 +176,8 @@ impl PutRecordsResponse {
                     error_message: None,
                 } => {
                     body.extend_from_slice(b"{\"SequenceNumber\":\"");
-                    body.extend_from_slice(sequence_number.digits().as_bytes());
+                    let digits = places.digits(*shard_id, *sequence_number);
+                    body.extend_from_slice(digits.as_bytes());
                     body.extend_from_slice(b"\",\"ShardId\":\"");
                     body.extend_from_slice(shard_id.text().as_bytes());
                     body.extend_from_slice(b"\"}");

@@ -1,34 +1,26 @@
 //! Records on their way into an answer, written straight into its body: the hot path of reading. What is written is
 //! what serde makes of [`Record`](super::Record); a test compares the two.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use super::value::{self, Timestamp};
+use super::value::Timestamp;
+use crate::digits::Successive;
 use crate::encoding::EncodeError;
 use crate::{Encoding, SequenceNumber, b64, cbor};
 
 /// A record as an answer shows it. Borrows what it shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordView<'r> {
     /// Its place in the shard.
-    #[serde(serialize_with = "value::place::serialize")]
     pub sequence_number: SequenceNumber,
     /// When it arrived.
     pub approximate_arrival_timestamp: Timestamp,
     /// Its bytes.
-    #[serde(serialize_with = "blob")]
     pub data: &'r [u8],
-    /// What decided on its shard; empty where the producer gave none.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub partition_key: &'r str,
+    /// What decided on its shard, in UTF-8; empty where the producer gave none.
+    pub partition_key: &'r [u8],
     /// How it is encrypted at rest.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub encryption_type: Option<&'static str>,
-}
-
-fn blob<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    value::blob::write(bytes, serializer)
 }
 
 /// What an answer begins with whose first member is an empty list of records; the records go behind it.
@@ -37,7 +29,7 @@ const CBOR_HEAD: &[u8] = b"\xbf\x67Records\x9f";
 
 impl Encoding {
     /// What stands before and behind the records in the body of `answer`, whose list of records comes first and is
-    /// empty. [`RecordView::append`] writes what stands between.
+    /// empty. A [`RecordWriter`] writes what stands between.
     ///
     /// # Errors
     /// For an answer that does not begin with an empty list `Records`; no answer with records does.
@@ -66,57 +58,116 @@ const DATA: &[u8] = b",\"Data\":\"";
 const PARTITION_KEY: &[u8] = b",\"PartitionKey\":";
 const ENCRYPTION_TYPE: &[u8] = b",\"EncryptionType\":";
 
-impl RecordView<'_> {
-    /// Writes the record behind `before` others of the same list.
-    ///
-    /// # Errors
-    /// None: every record has a form in both encodings.
-    pub fn append(
-        &self,
-        encoding: Encoding,
-        before: usize,
-        body: &mut Vec<u8>,
-    ) -> Result<(), EncodeError> {
-        match encoding {
-            Encoding::Json => {
-                if before > 0 {
-                    body.push(b',');
-                }
-                self.append_json(body);
-            }
-            Encoding::Cbor => {
-                let begun = std::mem::take(body);
-                *body = cbor::append(begun, self).map_err(EncodeError::new)?;
-            }
+/// Writes the records of one list, one behind the other. What most of them have in common with the one before is not worked
+/// out anew: they are of one commit, and so of one time and at the same distance.
+#[derive(Debug)]
+pub struct RecordWriter {
+    encoding: Encoding,
+    is_first: bool,
+    numbers: Successive,
+    /// The latest time, and its text.
+    time: Option<Timestamp>,
+    time_text: Vec<u8>,
+}
+
+impl RecordWriter {
+    /// One that has written nothing yet.
+    pub fn new(encoding: Encoding) -> RecordWriter {
+        RecordWriter {
+            encoding,
+            is_first: true,
+            numbers: Successive::default(),
+            time: None,
+            time_text: Vec::new(),
         }
-        Ok(())
     }
 
-    /// Bytes that [`RecordView::append`] writes.
+    /// Appends the next record: [`RecordView::encoded_len`] bytes.
+    pub fn append(&mut self, record: &RecordView<'_>, body: &mut Vec<u8>) {
+        match self.encoding {
+            Encoding::Json => self.append_json(record, body),
+            Encoding::Cbor => self.append_cbor(record, body),
+        }
+        self.is_first = false;
+    }
+
+    fn append_json(&mut self, record: &RecordView<'_>, body: &mut Vec<u8>) {
+        if !self.is_first {
+            body.push(b',');
+        }
+        body.extend_from_slice(SEQUENCE_NUMBER);
+        body.extend_from_slice(self.numbers.digits(record.sequence_number).as_bytes());
+        body.extend_from_slice(ARRIVAL);
+        body.extend_from_slice(self.seconds(record.approximate_arrival_timestamp));
+        body.extend_from_slice(DATA);
+        b64::append(record.data, body);
+        body.push(b'"');
+        if !record.partition_key.is_empty() {
+            body.extend_from_slice(PARTITION_KEY);
+            write_text(record.partition_key, body);
+        }
+        if let Some(encryption_type) = record.encryption_type {
+            body.extend_from_slice(ENCRYPTION_TYPE);
+            write_text(encryption_type.as_bytes(), body);
+        }
+        body.push(b'}');
+    }
+
+    fn seconds(&mut self, time: Timestamp) -> &[u8] {
+        if self.time != Some(time) {
+            self.time_text.clear();
+            write_seconds(time, &mut self.time_text);
+            self.time = Some(time);
+        }
+        &self.time_text
+    }
+
+    fn append_cbor(&mut self, record: &RecordView<'_>, body: &mut Vec<u8>) {
+        let text = |text: &[u8], body: &mut Vec<u8>| {
+            cbor::append_head(CBOR_TEXT, text.len() as u64, body);
+            body.extend_from_slice(text);
+        };
+        body.push(CBOR_MAP_BEGINS);
+        text(b"SequenceNumber", body);
+        text(self.numbers.digits(record.sequence_number).as_bytes(), body);
+        text(b"ApproximateArrivalTimestamp", body);
+        body.push(CBOR_TIME_TAG);
+        let millis = record.approximate_arrival_timestamp.millis;
+        match u64::try_from(millis) {
+            Ok(millis) => cbor::append_head(CBOR_UNSIGNED, millis, body),
+            // Below zero it counts from -1 on.
+            Err(_) => cbor::append_head(CBOR_NEGATIVE, (!millis).cast_unsigned(), body),
+        }
+        text(b"Data", body);
+        cbor::append_head(CBOR_BYTES, record.data.len() as u64, body);
+        body.extend_from_slice(record.data);
+        if !record.partition_key.is_empty() {
+            text(b"PartitionKey", body);
+            text(record.partition_key, body);
+        }
+        if let Some(encryption_type) = record.encryption_type {
+            text(b"EncryptionType", body);
+            text(encryption_type.as_bytes(), body);
+        }
+        body.push(CBOR_ENDS);
+    }
+}
+
+const CBOR_UNSIGNED: u8 = 0;
+const CBOR_NEGATIVE: u8 = 1;
+const CBOR_BYTES: u8 = 2;
+const CBOR_TEXT: u8 = 3;
+const CBOR_MAP_BEGINS: u8 = 0xbf;
+const CBOR_TIME_TAG: u8 = 0xc1;
+const CBOR_ENDS: u8 = 0xff;
+
+impl RecordView<'_> {
+    /// Bytes that [`RecordWriter::append`] writes behind `before` others of the same list.
     pub fn encoded_len(&self, encoding: Encoding, before: usize) -> usize {
         match encoding {
             Encoding::Json => usize::from(before > 0) + self.json_len(),
             Encoding::Cbor => self.cbor_len(),
         }
-    }
-
-    fn append_json(&self, body: &mut Vec<u8>) {
-        body.extend_from_slice(SEQUENCE_NUMBER);
-        body.extend_from_slice(self.sequence_number.digits().as_bytes());
-        body.extend_from_slice(ARRIVAL);
-        write_seconds(self.approximate_arrival_timestamp, body);
-        body.extend_from_slice(DATA);
-        b64::append(self.data, body);
-        body.push(b'"');
-        if !self.partition_key.is_empty() {
-            body.extend_from_slice(PARTITION_KEY);
-            write_text(self.partition_key, body);
-        }
-        if let Some(encryption_type) = self.encryption_type {
-            body.extend_from_slice(ENCRYPTION_TYPE);
-            write_text(encryption_type, body);
-        }
-        body.push(b'}');
     }
 
     fn json_len(&self) -> usize {
@@ -135,7 +186,7 @@ impl RecordView<'_> {
             variable += PARTITION_KEY.len() + text_len(self.partition_key);
         }
         if let Some(encryption_type) = self.encryption_type {
-            variable += ENCRYPTION_TYPE.len() + text_len(encryption_type);
+            variable += ENCRYPTION_TYPE.len() + text_len(encryption_type.as_bytes());
         }
         fixed + variable
     }
@@ -182,8 +233,8 @@ fn decimal_len(number: i64) -> usize {
 }
 
 /// Bytes that [`write_text`] writes.
-fn text_len(text: &str) -> usize {
-    if text.bytes().all(is_plain) {
+fn text_len(text: &[u8]) -> usize {
+    if text.iter().copied().all(is_plain) {
         return text.len() + 2;
     }
     let mut written = Vec::new();
@@ -207,12 +258,14 @@ fn write_seconds(time: Timestamp, body: &mut Vec<u8>) {
     debug_assert!(written.is_ok(), "writing to memory does not fail");
 }
 
-fn write_text(text: &str, body: &mut Vec<u8>) {
-    if text.bytes().all(is_plain) {
+/// Writes UTF-8 as a JSON string.
+fn write_text(text: &[u8], body: &mut Vec<u8>) {
+    if text.iter().copied().all(is_plain) {
         body.push(b'"');
-        body.extend_from_slice(text.as_bytes());
+        body.extend_from_slice(text);
         body.push(b'"');
     } else {
+        let text = std::str::from_utf8(text).unwrap_or_default();
         let written = serde_json::to_writer(&mut *body, text);
         debug_assert!(written.is_ok(), "writing to memory does not fail");
     }
@@ -252,7 +305,7 @@ mod tests {
             sequence_number: record.sequence_number,
             approximate_arrival_timestamp: record.approximate_arrival_timestamp.unwrap(),
             data: &record.data,
-            partition_key: &record.partition_key,
+            partition_key: record.partition_key.as_bytes(),
             encryption_type: record.encryption_type.as_ref().map(|_| "KMS"),
         })
     }
@@ -260,9 +313,10 @@ mod tests {
     /// The whole body; each record is as long as it was said to be.
     fn written((head, rest): (&[u8], Vec<u8>), records: &[Record], encoding: Encoding) -> Vec<u8> {
         let mut body = head.to_vec();
+        let mut writer = RecordWriter::new(encoding);
         for (before, view) in views(records).enumerate() {
             let len = body.len() + view.encoded_len(encoding, before);
-            view.append(encoding, before, &mut body).unwrap();
+            writer.append(&view, &mut body);
             assert_eq!(body.len(), len, "{view:?} in {encoding:?}");
         }
         body.extend_from_slice(&rest);

@@ -1,0 +1,214 @@
+//! Sequence numbers as decimal text, and the text of one that follows another without dividing anew.
+
+use crate::{SequenceNumber, ShardId};
+
+/// 10^19, the largest power of ten in a u64: one limb of decimal conversion.
+const CHUNK: u64 = 10_000_000_000_000_000_000;
+pub(crate) const CHUNK_DIGITS: usize = 19;
+
+/// The numbers below a hundred, two digits each.
+static PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [*b"00"; 100];
+    let mut n = 1;
+    while n < pairs.len() {
+        let [tens, ones] = pairs[n - 1];
+        pairs[n] = if ones == b'9' {
+            [tens + 1, b'0']
+        } else {
+            [tens, ones + 1]
+        };
+        n += 1;
+    }
+    pairs
+};
+
+/// The most digits that a number below 2^192 has.
+const DIGITS_MAX: usize = 58;
+
+/// A sequence number's decimal text.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Digits {
+    /// ASCII digits, at the end; before them zeros.
+    text: [u8; DIGITS_MAX],
+    start: usize,
+}
+
+impl Digits {
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.text[self.start..]
+    }
+
+    /// Writes `value` before what is there, padded to `width` digits.
+    fn prepend(&mut self, mut value: u64, width: usize) {
+        let end = self.start;
+        let pair = |value: u64| PAIRS[usize::try_from(value % 100).unwrap_or_default()];
+        while value >= 10 {
+            self.start -= 2;
+            self.text[self.start..self.start + 2].copy_from_slice(&pair(value));
+            value /= 100;
+        }
+        if value > 0 {
+            self.start -= 1;
+            self.text[self.start] = pair(value)[1];
+        }
+        let padded = end.saturating_sub(width);
+        while self.start > padded {
+            self.start -= 1;
+            self.text[self.start] = b'0';
+        }
+    }
+
+    /// Adds a number; `false` where there is no room for the sum, and then nothing of use is left.
+    fn add(&mut self, other: &Digits) -> bool {
+        let (mut at, mut carry) = (DIGITS_MAX, 0);
+        while at > other.start || carry > 0 {
+            if at == 0 {
+                return false;
+            }
+            at -= 1;
+            let sum = self.text[at] - b'0' + (other.text[at] - b'0') + carry;
+            carry = u8::from(sum >= 10);
+            self.text[at] = b'0' + sum - 10 * carry;
+        }
+        self.start = self.start.min(at);
+        true
+    }
+}
+
+/// Texts of numbers that follow each other, most of them at the same distance, as the records of a commit do.
+#[derive(Debug, Default)]
+pub(crate) struct Successive {
+    last: Option<(SequenceNumber, Digits)>,
+    /// The latest distance, and its text once it came twice.
+    step: Option<(SequenceNumber, Option<Digits>)>,
+}
+
+impl Successive {
+    /// The text of a number.
+    pub(crate) fn digits(&mut self, number: SequenceNumber) -> Digits {
+        let digits = self.next(number).unwrap_or_else(|| number.digits());
+        self.last = Some((number, digits));
+        digits
+    }
+
+    /// The text by what it is more than the last, where that is known.
+    fn next(&mut self, number: SequenceNumber) -> Option<Digits> {
+        let (last, mut digits) = self.last?;
+        let step = number.behind(last)?;
+        let known = self.step.filter(|(known, _)| *known == step);
+        let text = known.map(|(_, text)| text.unwrap_or_else(|| step.digits()));
+        self.step = Some((step, text));
+        digits.add(&text?).then_some(digits)
+    }
+}
+
+/// As many shards as one answer tells of in turn, mostly.
+const SHARDS: usize = 16;
+
+/// [`Successive`] numbers of several shards in turn.
+#[derive(Debug, Default)]
+pub(crate) struct Places([Successive; SHARDS]);
+
+impl Places {
+    /// The text of a number of that shard.
+    pub(crate) fn digits(&mut self, shard: ShardId, number: SequenceNumber) -> Digits {
+        // Two shards that share a place only find no step.
+        let place = usize::try_from(shard.0).unwrap_or_default() % SHARDS;
+        self.0[place].digits(number)
+    }
+}
+
+impl SequenceNumber {
+    /// Its decimal text, nothing allocated.
+    pub(crate) fn digits(self) -> Digits {
+        let mut digits = Digits {
+            text: [b'0'; DIGITS_MAX],
+            start: DIGITS_MAX,
+        };
+        let mut limbs = self.limbs();
+        let mut used = limbs.len();
+        loop {
+            while used > 0 && limbs[used - 1] == 0 {
+                used -= 1;
+            }
+            if used <= 1 && limbs[0] < CHUNK {
+                digits.prepend(limbs[0], usize::from(digits.start == DIGITS_MAX));
+                return digits;
+            }
+            let mut remainder = 0u64;
+            for limb in limbs[..used].iter_mut().rev() {
+                let value = u128::from(remainder) << 64 | u128::from(*limb);
+                let quotient = value / u128::from(CHUNK);
+                // Below 2^64 both: what is left over is always less than the divisor.
+                *limb = u64::try_from(quotient).unwrap_or(u64::MAX);
+                remainder = u64::try_from(value - quotient * u128::from(CHUNK)).unwrap_or(u64::MAX);
+            }
+            digits.prepend(remainder, CHUNK_DIGITS);
+        }
+    }
+}
+
+impl SequenceNumber {
+    /// How many digits its decimal text has.
+    pub(crate) fn digits_len(self) -> usize {
+        // 2 * 2^184 and 3 * 2^184 have 56 digits both.
+        let [_, _, high] = self.limbs();
+        if high >> (184 - 128) == 2 {
+            return 56;
+        }
+        self.digits().as_str().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn number(text: &str) -> SequenceNumber {
+        text.parse().unwrap()
+    }
+
+    fn shown(successive: &mut Successive, number: SequenceNumber) -> String {
+        successive.digits(number).as_str().to_owned()
+    }
+
+    #[test]
+    fn a_carry_may_make_a_number_longer() {
+        let mut successive = Successive::default();
+        for text in [
+            "97", "98", "99", "100", "101", "0", "1", "999", "1997", "2995", "3993",
+        ] {
+            assert_eq!(shown(&mut successive, number(text)), text);
+        }
+    }
+
+    proptest! {
+        /// Whatever follows whatever, the text is the number's own.
+        #[test]
+        fn texts_are_those_of_the_numbers(
+            begin in "[1-9][0-9]{0,55}",
+            steps in prop::collection::vec((0u32..4, any::<u64>()), 1..20),
+        ) {
+            let mut successive = Successive::default();
+            let mut at = number(&begin);
+            let (mut step, mut shift) = (1u64, 0);
+            for (kind, value) in steps {
+                match kind {
+                    0 => at = number(&value.to_string()),
+                    1 => (step, shift) = (value, 0),
+                    2 => (step, shift) = (value >> 44, 72),
+                    _ => {}
+                }
+                for _ in 0..4 {
+                    prop_assert_eq!(shown(&mut successive, at), at.to_string());
+                    at = at.plus(u128::from(step) << shift);
+                }
+            }
+        }
+    }
+}
