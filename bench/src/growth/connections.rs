@@ -15,7 +15,7 @@ use tokio::time::sleep;
 /// Tasks that open connections.
 const OPENERS: usize = 64;
 /// After the last answer, until they count as idle: the server lets what is idle rest after a second or two, and lets it go
-/// after ten.
+/// after a minute.
 const IDLE_AFTER: Duration = Duration::from_secs(4);
 
 pub(super) async fn run(setup: &Setup, size: Size) -> Result<Vec<Row>, Failure> {

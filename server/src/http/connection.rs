@@ -150,7 +150,7 @@ async fn serve<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
         let mut first = [0];
         let woken = tokio::select! {
-            read = timeout(limit, stream.read(&mut first)) => matches!(read, Ok(Ok(1))),
+            read = timeout(shared.config.idle_timeout, stream.read(&mut first)) => matches!(read, Ok(Ok(1))),
             () = held.shutdown.cancelled() => false,
         };
         if !woken {

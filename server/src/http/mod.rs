@@ -60,9 +60,10 @@ pub struct HttpConfig {
     pub tls: Option<LateTls>,
     /// How long a TLS handshake may take.
     pub tls_handshake_timeout: Duration,
-    /// How long a connection may take to send a request's head, idle time included, and how long
-    /// it may be silent before its first one.
+    /// How long a connection may take to send a request's head, and how long it may be silent before its first one.
     pub header_read_timeout: Duration,
+    /// How long an HTTP/1.1 connection may rest between two requests.
+    pub idle_timeout: Duration,
     /// How long a body may take to arrive.
     pub body_read_timeout: Duration,
     /// How long a client may take nothing of an answer.
@@ -101,6 +102,8 @@ impl HttpConfig {
             tls: None,
             tls_handshake_timeout: Duration::from_secs(10),
             header_read_timeout: Duration::from_secs(10),
+            // As load balancers have it: clients keep connections in pools, and find out late that one is gone.
+            idle_timeout: Duration::from_mins(1),
             body_read_timeout: Duration::from_secs(30),
             write_stall_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),

@@ -82,11 +82,29 @@ async fn a_connection_that_rested_goes_on_as_if_it_had_not() {
 
 #[tokio::test]
 async fn s6_a_resting_connection_is_let_go_in_time() {
-    let server = restless(|config| config.header_read_timeout = Duration::from_millis(100)).await;
+    let server = restless(|config| config.idle_timeout = Duration::from_millis(100)).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     ask(&mut stream, "{}").await;
     let ended = timeout(LIMIT, stream.read(&mut [0; 8])).await;
     assert_eq!(ended.unwrap().unwrap(), 0);
+}
+
+/// The time for a head begins with its first byte, however long the connection rested.
+#[tokio::test]
+async fn s6_a_head_that_does_not_end_is_not_waited_for_as_an_idle_connection_is() {
+    let server = restless(|config| {
+        config.header_read_timeout = Duration::from_millis(200);
+        config.idle_timeout = LIMIT * 2;
+    })
+    .await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    ask(&mut stream, "{}").await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    ask(&mut stream, "{}").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stream.write_all(b"POST / HT").await.unwrap();
+    let ended = timeout(LIMIT, stream.read(&mut [0; 8])).await;
+    assert!(matches!(ended.unwrap(), Ok(0) | Err(_)));
 }
 
 /// With a single place for those at work, and nobody who rests by the clock, forty clients in closed loops all come to the
