@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod fixture;
 mod growth;
+mod linearizable;
 mod model;
 mod rewriting;
 mod service;
