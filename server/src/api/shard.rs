@@ -98,7 +98,7 @@ pub(super) fn list_shards(
         .unwrap_or(LIST_SHARDS_MAX_COUNT)
         .min(LIST_SHARDS_MAX_COUNT);
     // What was before the trim horizon or the stream itself is answered for by what came first.
-    let first_ms = stream.shards.values().map(|s| opened_ms(s, &stream)).min();
+    let first_ms = stream.shards.values().map(|s| stream.opened_ms(s)).min();
     let oldest_ms = stream
         .trim_horizon_ms(now_ms)
         .max(first_ms.unwrap_or_default());
@@ -227,7 +227,7 @@ impl Filter {
     fn keeps(self, shard: &Shard, stream: &Stream, oldest_ms: u64) -> bool {
         let open_at = |at_ms: u64| {
             let at_ms = at_ms.max(oldest_ms);
-            opened_ms(shard, stream) <= at_ms && shard.closed_ms.is_none_or(|closed| closed > at_ms)
+            stream.opened_ms(shard) <= at_ms && shard.closed_ms.is_none_or(|closed| closed > at_ms)
         };
         match self {
             Filter::All => true,
@@ -238,20 +238,6 @@ impl Filter {
             Filter::From(at_ms) => shard.closed_ms.is_none_or(|closed| closed >= at_ms),
         }
     }
-}
-
-/// Since when the shard takes records: since its parents were closed, though its sequence numbers begin
-/// with a later second.
-fn opened_ms(shard: &Shard, stream: &Stream) -> u64 {
-    if shard.parents().next().is_none() {
-        return shard.created_seconds.saturating_mul(1_000);
-    }
-    let parents = shard.parents().filter_map(|p| stream.shards.get(&p));
-    // A parent that is not there any more left the retention: the shard was there all the time.
-    parents
-        .filter_map(|parent| parent.closed_ms)
-        .max()
-        .unwrap_or(0)
 }
 
 /// A shard as it is shown.

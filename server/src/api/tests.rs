@@ -9,6 +9,7 @@ use millstream_wire::{ErrorCode, HashKey, HashKeyRange, Operation, hash_key};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+mod clock_steps;
 mod consumer;
 mod realism;
 mod settings;

@@ -407,6 +407,18 @@ impl Stream {
         self.shards.get(index)
     }
 
+    /// Since when a shard takes records: since its parents were closed, though its sequence numbers begin with a later
+    /// second.
+    pub fn opened_ms(&self, shard: &Shard) -> u64 {
+        if shard.parents().next().is_none() {
+            return shard.created_seconds.saturating_mul(1_000);
+        }
+        let parents = shard.parents().filter_map(|p| self.shards.get(&p));
+        // A parent that is not there any more left the retention: the shard was there all the time.
+        let closed_ms = parents.filter_map(|parent| parent.closed_ms);
+        closed_ms.max().unwrap_or_default()
+    }
+
     /// Open shards in the order of their ranges.
     pub fn open_shards(&self) -> impl Iterator<Item = &Shard> {
         self.open

@@ -43,7 +43,7 @@ pub use throttle::Limits;
 use crate::clock::SharedClock;
 use crate::log::{Log, Transaction};
 use call_rates::CallRates;
-use catalog::{Catalog, Status, Stream};
+use catalog::{Catalog, Shard, Status, Stream};
 use faults::Faults;
 use millstream_wire::StreamArn;
 use pages::Pages;
@@ -159,9 +159,25 @@ impl Engine {
     }
 
     fn moment(&self) -> Moment {
+        let now_ms = self.now_ms();
         Moment {
-            now_ms: self.now_ms(),
+            now_ms,
             state_delay_ms: self.inner.settings.state_delay_ms,
+            closing_ms: now_ms,
+        }
+    }
+
+    /// The moment, for a change that closes shards of the stream.
+    fn closing(&self, stream: &Stream, moment: Moment) -> Moment {
+        let newest_ms = |shard: &Shard| {
+            let tail = self.inner.log.tail(shard.log_shard());
+            let newest_ms = tail.map_or(0, |tail| tail.last_time_ms);
+            newest_ms.max(stream.opened_ms(shard))
+        };
+        let latest_ms = stream.open_shards().map(newest_ms).max();
+        Moment {
+            closing_ms: moment.now_ms.max(latest_ms.unwrap_or_default()),
+            ..moment
         }
     }
 

@@ -8,11 +8,15 @@ use std::num::NonZeroU32;
 
 /// When a change happens and how long the stream says so.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_field_names, reason = "the unit comes last")]
 pub(super) struct Moment {
     /// Now, milliseconds since 1970.
     pub now_ms: u64,
     /// How long the stream stays in the transitional state, milliseconds.
     pub state_delay_ms: u64,
+    /// When shards are closed that are closed now: not before their newest record, nor before they were opened, though the
+    /// clock was set back since. So at every time, and for every key, one shard is open.
+    pub closing_ms: u64,
 }
 
 impl Moment {
@@ -161,7 +165,7 @@ fn replace(
             arn: stream.arn.clone(),
             parents: parents.iter().map(|shard| shard.index).collect(),
             children,
-            closed_ms: moment.now_ms,
+            closed_ms: moment.closing_ms,
             active_ms: moment.settled_ms(),
         }
         .encode()

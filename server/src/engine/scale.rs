@@ -40,7 +40,7 @@ pub(super) fn plan(
     let mut builder = Builder {
         first_index: stream.next_shard,
         next_log_shard: catalog.next_log_shard(),
-        now_ms: moment.now_ms,
+        moment,
         scaling: Scaling {
             parents: Vec::new(),
             sealed: Vec::new(),
@@ -89,7 +89,7 @@ fn target_starts(open: &[Shard], target: NonZeroU32) -> Vec<HashKey> {
 struct Builder {
     first_index: u32,
     next_log_shard: u64,
-    now_ms: u64,
+    moment: Moment,
     scaling: Scaling,
 }
 
@@ -152,7 +152,7 @@ impl Builder {
             parent: parents.first().map(|parent| parent.index),
             adjacent_parent: parents.get(1).map(|parent| parent.index),
             // Later than its parents, which is what orders its records after theirs (S2).
-            created_seconds: created.unwrap_or(0).max(self.now_ms / 1_000) + 1,
+            created_seconds: created.unwrap_or(0).max(self.moment.now_ms / 1_000) + 1,
             closed_ms: None,
         };
         self.next_log_shard += 1;
@@ -166,7 +166,7 @@ impl Builder {
         let made_here = made_here.and_then(|at| usize::try_from(at).ok());
         match made_here.and_then(|at| self.scaling.shards.get_mut(at)) {
             Some(own) => {
-                own.closed_ms = Some(self.now_ms.max(own.created_seconds.saturating_mul(1_000)));
+                own.closed_ms = Some(self.moment.closing_ms);
             }
             None => self.scaling.parents.push(shard.index),
         }
@@ -191,7 +191,7 @@ impl Scaling {
             arn: stream.arn.clone(),
             parents: self.parents,
             children: self.shards,
-            closed_ms: moment.now_ms,
+            closed_ms: moment.closing_ms,
             active_ms: moment.settled_ms(),
         };
         events.insert(0, resharded);

@@ -118,6 +118,7 @@ impl Engine {
         let mut before = 0;
         self.transact(|catalog, moment| {
             let stream = active(catalog, arn, moment)?;
+            let moment = self.closing(stream, moment);
             check_provisioned(stream)?;
             before = stream.open_shard_count();
             check_target(catalog, limits, stream, target, moment)?;
@@ -161,7 +162,10 @@ impl Engine {
                 settings.push(Setting::Mode { mode, at_ms });
             }
             match warm_mibps {
-                Some(mibps) => warm(catalog, stream, settings, mibps, moment).map(Some),
+                Some(mibps) => {
+                    let moment = self.closing(stream, moment);
+                    warm(catalog, stream, settings, mibps, moment).map(Some)
+                }
                 None if settings.is_empty() => Ok(None),
                 None => Ok(Some(changing(arn, settings, moment))),
             }
@@ -181,6 +185,7 @@ impl Engine {
             if stream.mode != StreamMode::OnDemand {
                 return Err(refuse(arn, SettingError::NotOnDemand("Warm throughput")));
             }
+            let moment = self.closing(stream, moment);
             warm(catalog, stream, Vec::new(), mibps, moment).map(Some)
         })
         .await?;

@@ -148,6 +148,7 @@ impl Engine {
         let limits = self.inner.settings.limits;
         self.transact(|catalog, moment| {
             let stream = active(catalog, arn, moment)?;
+            let moment = self.closing(stream, moment);
             settings::check_provisioned(stream)?;
             let plan = reshard::split(catalog, stream, shard, new_start, moment)
                 .map_err(|refused| refusal(arn, shard, refused))?;
@@ -167,6 +168,7 @@ impl Engine {
     ) -> Result<(), Error> {
         self.transact(|catalog, moment| {
             let stream = active(catalog, arn, moment)?;
+            let moment = self.closing(stream, moment);
             settings::check_provisioned(stream)?;
             let plan =
                 reshard::merge(catalog, stream, shards, moment).map_err(

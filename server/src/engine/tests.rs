@@ -134,6 +134,7 @@ fn reshard_at_random(choices: &[(bool, u32, u128)]) -> (Catalog, Vec<Stream>) {
     let moment = Moment {
         now_ms: NOW_MS,
         state_delay_ms: 0,
+        closing_ms: NOW_MS,
     };
     let shards = reshard::first_shards(&catalog, NonZeroU32::new(3).unwrap(), NOW_MS);
     catalog

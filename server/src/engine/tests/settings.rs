@@ -14,6 +14,7 @@ fn count(shards: u32) -> NonZeroU32 {
 const MOMENT: Moment = Moment {
     now_ms: NOW_MS,
     state_delay_ms: 0,
+    closing_ms: NOW_MS,
 };
 
 fn with_shards(shards: u32) -> Catalog {
