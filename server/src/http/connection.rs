@@ -6,6 +6,7 @@
 
 use hyper::Response;
 use hyper::body::{Body, Frame, SizeHint};
+use hyper::header::CONNECTION;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -14,7 +15,7 @@ use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -192,6 +193,9 @@ async fn serve_http_1<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 's
         let under_way = UnderWay::count(&calls);
         Box::pin(async move {
             let answer = shared.answer(request, peer).await;
+            if answer.headers().contains_key(CONNECTION) {
+                under_way.ends_the_connection();
+            }
             Ok::<_, Infallible>(Counted::until_taken(answer, under_way))
         })
     });
@@ -374,6 +378,8 @@ async fn quiet(calls: &Calls, unwritten: &Unwritten, rest_after: Duration) {
 struct Calls {
     begun: AtomicUsize,
     under_way: AtomicUsize,
+    /// One of them was the last: what comes after it is not to be served.
+    ended: AtomicBool,
 }
 
 impl Calls {
@@ -381,9 +387,12 @@ impl Calls {
         self.under_way.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether there were calls, and all of them have been answered to the last byte.
+    /// Whether there were calls, all of them have been answered to the last byte, and more may follow.
     fn are_done(&self, unwritten: &Unwritten) -> bool {
-        self.begun.load(Ordering::Relaxed) > 0 && !self.are_under_way() && unwritten.is_written()
+        self.begun.load(Ordering::Relaxed) > 0
+            && !self.are_under_way()
+            && !self.ended.load(Ordering::Relaxed)
+            && unwritten.is_written()
     }
 }
 
@@ -396,6 +405,12 @@ impl UnderWay {
         calls.begun.fetch_add(1, Ordering::Relaxed);
         calls.under_way.fetch_add(1, Ordering::Relaxed);
         UnderWay(Arc::clone(calls))
+    }
+}
+
+impl UnderWay {
+    fn ends_the_connection(&self) {
+        self.0.ended.store(true, Ordering::Relaxed);
     }
 }
 

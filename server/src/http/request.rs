@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
-use hyper::header::{EXPECT, HeaderMap};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::header::{CONNECTION, EXPECT, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode, Version};
 use millstream_wire::{Encoding, ErrorCode, Operation};
@@ -66,11 +66,23 @@ impl<D: Dispatch> Shared<D> {
     /// Answers one request.
     pub(super) async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Answer {
         let (parts, body) = request.into_parts();
+        let mut body = Unfinished::of(body);
+        let mut answer = self.answer_to(&parts, &mut body, peer).await;
+        if parts.version < Version::HTTP_2 && !body.is_at_its_end() {
+            // What follows may be the rest of this body: it must never be taken for a request.
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION, close);
+        }
+        answer
+    }
+
+    async fn answer_to(&self, parts: &Parts, incoming: &mut Unfinished, peer: Peer) -> Answer {
         let head = Head::new(&parts.headers);
-        if let Some(answer) = self.without_body(&parts, &body, &head) {
-            // One that asked first has sent nothing yet.
-            if !parts.headers.contains_key(EXPECT) {
-                discard(body, self.config.max_body_bytes).await;
+        // One that asked first has sent nothing yet.
+        let is_sent = !parts.headers.contains_key(EXPECT);
+        if let Some(answer) = self.without_body(parts, &incoming.body, &head) {
+            if is_sent {
+                discard(incoming, self.config.max_body_bytes).await;
             }
             return answer;
         }
@@ -79,8 +91,7 @@ impl<D: Dispatch> Shared<D> {
             is_watched: parts.version < Version::HTTP_2,
             peer,
         };
-        let mut incoming = body;
-        let body = match self.read_body(&mut incoming).await {
+        let body = match self.read_body(incoming).await {
             Ok(body) => body,
             Err(Unread::Refused(status)) => {
                 if status == StatusCode::PAYLOAD_TOO_LARGE {
@@ -88,7 +99,12 @@ impl<D: Dispatch> Shared<D> {
                 }
                 return head.body_refused(status);
             }
-            Err(Unread::Overloaded) => return head.error(&ApiError::overloaded()),
+            Err(Unread::Overloaded) => {
+                if is_sent && client.is_watched {
+                    discard(incoming, self.config.max_body_bytes).await;
+                }
+                return head.error(&ApiError::overloaded());
+            }
         };
         match self.call(&head, &parts.headers, parts.uri.query(), body) {
             Ok(call) => self.run(&head, call, client).await,
@@ -109,10 +125,11 @@ impl<D: Dispatch> Shared<D> {
         answer.or_else(|| (parts.method != Method::POST).then(|| head.not_authorized()))
     }
 
-    async fn read_body(&self, body: &mut Incoming) -> Result<Bytes, Unread> {
+    async fn read_body(&self, body: &mut Unfinished) -> Result<Bytes, Unread> {
         let max = self.config.max_body_bytes;
         // A body of unknown length is counted as the longest there may be.
         let exact = body
+            .body
             .size_hint()
             .exact()
             .and_then(|len| usize::try_from(len).ok());
@@ -281,6 +298,28 @@ pub(super) struct Client {
     pub(super) is_watched: bool,
 }
 
+/// A request's body, and whether all of it was taken from the connection.
+struct Unfinished {
+    body: Incoming,
+    ended: bool,
+}
+
+impl Unfinished {
+    fn of(body: Incoming) -> Unfinished {
+        Unfinished { body, ended: false }
+    }
+
+    async fn frame(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        let frame = self.body.frame().await;
+        self.ended |= frame.is_none();
+        frame
+    }
+
+    fn is_at_its_end(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+}
+
 /// Why there is no body.
 enum Unread {
     Refused(StatusCode),
@@ -289,7 +328,7 @@ enum Unread {
 
 /// Reads a refused body for a moment: a connection that is closed with bytes unread is reset, and the
 /// client would not see why.
-async fn discard(mut body: Incoming, max_bytes: usize) {
+async fn discard(body: &mut Unfinished, max_bytes: usize) {
     let read = async {
         let mut left = max_bytes;
         while let Some(Ok(frame)) = body.frame().await {

@@ -146,3 +146,69 @@ async fn s6_the_task_of_a_connection_is_small() {
     let bytes = size_of_val(&task);
     assert!(bytes <= 2_048, "{bytes} bytes");
 }
+
+/// A body of this length finds no room once another connection is sending one.
+const LARGE_BYTES: usize = 60 * 1024;
+
+/// A server whose budget of bodies somebody has taken, and that somebody.
+async fn without_room(change: impl FnOnce(&mut HttpConfig)) -> (Server, TcpStream) {
+    let server = restless(|config| {
+        config.max_body_bytes = LARGE_BYTES;
+        config.max_request_bytes = LARGE_BYTES;
+        config.admission_wait = Duration::from_millis(1);
+        change(config);
+    })
+    .await;
+    let mut taken = TcpStream::connect(server.address).await.unwrap();
+    let begun = request(&" ".repeat(LARGE_BYTES));
+    let begun = &begun.as_bytes()[..begun.len() - 1];
+    taken.write_all(begun).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    (server, taken)
+}
+
+/// A body that found no room is refused before it is read. What comes of it later is never a request, though it looks like one:
+/// not when the connection could rest, and not when others wait for its place.
+#[tokio::test]
+async fn s9_the_rest_of_a_refused_body_is_no_request() {
+    for places in [2, 1_024] {
+        let (server, _taken) = without_room(|config| config.max_connections_at_work = places).await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let whole = request(&format!(
+            "{}{}",
+            " ".repeat(LARGE_BYTES - 1_000),
+            request("{}")
+        ));
+        let (begun, rest) = whole.split_at(whole.len() - 900);
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        let mut answers = [0; 4096];
+        let first = timeout(LIMIT, stream.read(&mut answers)).await.unwrap();
+        let mut count = first.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        // The connection may be gone by now.
+        let _ = stream.write_all(rest.as_bytes()).await;
+        while let Ok(Ok(more @ 1..)) =
+            timeout(Duration::from_secs(2), stream.read(&mut answers[count..])).await
+        {
+            count += more;
+        }
+        let answers = String::from_utf8_lossy(&answers[..count]);
+        assert!(answers.starts_with("HTTP/1.1 503 "), "{answers}");
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{answers}");
+    }
+}
+
+/// A client that has sent all of such a body is told why, and its connection goes on.
+#[tokio::test]
+async fn s6_a_connection_whose_body_found_no_room_goes_on() {
+    let (server, _taken) = without_room(|_| {}).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    for _ in 0..20 {
+        let whole = request(&" ".repeat(LARGE_BYTES));
+        stream.write_all(whole.as_bytes()).await.unwrap();
+        let reply = timeout(LIMIT, read_reply(&mut stream)).await.unwrap();
+        assert_eq!(reply.status, 503, "{reply:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        ask(&mut stream, "{}").await;
+    }
+}
