@@ -3,17 +3,14 @@
 use crate::SERVER;
 use crate::reshard::{Resharder, open_ranges, reshards_hold};
 use crate::segment_file::{leave_little_room, segments};
-use serde_json::json;
-use std::collections::{BTreeMap, HashMap};
+use crate::witness::Witness;
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
-use support::check::{Violation, extends, stream_is_whole, tiles};
-use support::client::{CallError, RawClient, text};
-use support::history::{Acked, ReadShard, Sequence, Written};
+use support::check::{extends, stream_is_whole, tiles};
 use support::load::{Load, Shape};
 use support::process::Process;
-use support::reader::{read_on, read_stream, shard_of};
+use support::reader::read_stream;
 use support::{ServerProcess, alone, scaled, seeded};
 use tokio::time::Instant;
 
@@ -22,62 +19,6 @@ const STREAM: &str = "kill-nine";
 const RESHARD_EVERY: usize = 3;
 /// The longest pause from one reshard to the next.
 const RESHARD_PAUSE: Duration = Duration::from_millis(100);
-
-/// Everything read so far. After each cycle it reads on from where it was, so that a check costs what
-/// the cycle wrote, and whatever was read once must still be there at the end.
-#[derive(Debug, Default)]
-struct Witness {
-    shards: BTreeMap<String, ReadShard>,
-    places: HashMap<Written, (String, Sequence)>,
-}
-
-impl Witness {
-    async fn read_on(&mut self, client: &RawClient) -> Result<(), CallError> {
-        for listed in client.list_shards(STREAM).await? {
-            let now = shard_of(&listed);
-            let known = self.shards.entry(now.shard.clone()).or_insert(ReadShard {
-                closed: false,
-                ..now.clone()
-            });
-            if known.closed {
-                continue;
-            }
-            let mut input = json!({"StreamName": STREAM, "ShardId": now.shard});
-            match known.records.last() {
-                None => input["ShardIteratorType"] = json!("TRIM_HORIZON"),
-                Some(last) => {
-                    input["ShardIteratorType"] = json!("AFTER_SEQUENCE_NUMBER");
-                    input["StartingSequenceNumber"] = json!(last.sequence.as_str());
-                }
-            }
-            let output = client.call("GetShardIterator", &input).await?;
-            let new = read_on(client, text(&output, "ShardIterator"), now.closed).await?;
-            for record in &new {
-                let place = (now.shard.clone(), record.sequence.clone());
-                let before = self.places.insert(record.written.clone(), place);
-                assert_eq!(before, None, "S2: {record:?} is there twice");
-            }
-            known.records.extend(new);
-            known.closed = now.closed;
-        }
-        Ok(())
-    }
-
-    fn has(&self, acked: &[Acked]) -> Result<(), Violation> {
-        for ack in acked {
-            let expected = (ack.shard.clone(), ack.sequence.clone());
-            match self.places.get(&ack.written) {
-                Some(found) if *found == expected => {}
-                found => return Err(format!("S1: {ack:?} is at {found:?}")),
-            }
-        }
-        Ok(())
-    }
-
-    fn shards(&self) -> Vec<ReadShard> {
-        self.shards.values().cloned().collect()
-    }
-}
 
 /// What kind of lives the server leads.
 #[derive(Debug)]
@@ -123,7 +64,7 @@ async fn live_and_die(lives: &Lives) -> Outcome {
     };
     let load = Load::start(&client, STREAM, shape);
     let mut resharder = Resharder::new(&client, STREAM, random.fork());
-    let mut witness = Witness::default();
+    let mut witness = Witness::of(STREAM);
     let mut checked = 0;
     let mut restarts = Vec::new();
     for cycle in 0..lives.cycles {

@@ -6,18 +6,23 @@
 //! batch) is tested in the server, in `log/tests/model.rs`; power cuts and failing disks are tested there too.
 
 mod clean_stop;
+mod clock_steps;
 mod floods;
 mod honest_start;
 mod kill_nine;
+mod overload;
 mod puts;
 mod reshard;
+mod reshard_races;
 mod sealed;
 mod segment_file;
+mod slow_disk;
 mod subscribers;
 mod tailing_readers;
 mod tiled;
 mod torn_tail;
 mod unbreakable;
+mod witness;
 
 /// The product's binary.
 const SERVER: &str = env!("CARGO_BIN_EXE_millstream-under-test");

@@ -28,7 +28,7 @@ async fn note_closed(client: &RawClient, noted: &mut BTreeMap<String, ReadShard>
 }
 
 /// No record lies beyond the number that a closed shard is said to end with.
-fn ends_hold(listed: &[Value], shards: &[ReadShard]) -> Result<(), Violation> {
+pub(crate) fn ends_hold(listed: &[Value], shards: &[ReadShard]) -> Result<(), Violation> {
     for shard in listed.iter().filter(|shard| is_closed(shard)) {
         let id = text(shard, "ShardId");
         let end = Sequence::new(&text(&shard["SequenceNumberRange"], "EndingSequenceNumber"));

@@ -2,10 +2,9 @@
 
 use crate::scene::{FAILOVER, PATIENCE, Scene};
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support::clock::now_us;
+use support::fake_clock::{FakeClock, Leavings};
 use support::history::{Event, EventKind, Place, deliveries, first_delivery, holders, outstanding};
 use support::{WorkerProcess, check, wait_until};
 use tokio::task::JoinHandle;
@@ -14,47 +13,6 @@ use tokio::task::JoinHandle;
 const WRONG_BY_SECONDS: i64 = 600;
 /// How often they are set.
 const JUMP: Duration = Duration::from_millis(250);
-
-/// Where Debian and others keep the library.
-fn library() -> PathBuf {
-    let shelves = ["/usr/lib", "/usr/lib64", "/usr/local/lib"];
-    let below = |shelf: &str| -> Vec<PathBuf> {
-        let entries = fs::read_dir(shelf).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).collect()
-    };
-    let folders = shelves
-        .into_iter()
-        .flat_map(|shelf| [vec![PathBuf::from(shelf)], below(shelf)].concat());
-    let found = folders
-        .flat_map(|folder| {
-            let name = "libfaketimeMT.so.1";
-            [folder.join("faketime").join(name), folder.join(name)]
-        })
-        .find(|path| path.exists());
-    found.unwrap_or_else(|| {
-        panic!("libfaketimeMT.so.1 is not in {shelves:?} or below: install faketime (Debian and Ubuntu: apt-get install faketime)")
-    })
-}
-
-/// What the library leaves in shared memory when its process is killed.
-#[derive(Default)]
-struct Leavings(Vec<u32>);
-
-impl Drop for Leavings {
-    fn drop(&mut self) {
-        for id in &self.0 {
-            let _ = fs::remove_file(format!("/dev/shm/faketime_shm_{id}"));
-            let _ = fs::remove_file(format!("/dev/shm/sem.faketime_sem_{id}"));
-        }
-    }
-}
-
-/// Sets the clock of the process that looks at `file`. At once: it may look at any moment.
-fn set(file: &Path, seconds: i64) {
-    let new = file.with_extension("new");
-    fs::write(&new, format!("{seconds:+}\n")).unwrap();
-    fs::rename(&new, file).unwrap();
-}
 
 /// How far a worker's wall clock was from the true one at each thing it said, in seconds.
 fn errors(worker: &WorkerProcess, start_wall_us: i64) -> Vec<i64> {
@@ -79,7 +37,7 @@ fn start_wall_us() -> i64 {
 struct Trial {
     scene: Scene,
     workers: Vec<WorkerProcess>,
-    clocks: Vec<PathBuf>,
+    clocks: Vec<FakeClock>,
     /// Last, so that the workers are gone before.
     leavings: Leavings,
 }
@@ -87,7 +45,6 @@ struct Trial {
 impl Trial {
     /// Three workers, one ten minutes behind, one right, one ten minutes ahead.
     async fn start() -> Trial {
-        let library = library().display().to_string();
         let mut trial = Trial {
             scene: Scene::start(Duration::from_millis(5)).await,
             workers: Vec::new(),
@@ -95,19 +52,12 @@ impl Trial {
             leavings: Leavings::default(),
         };
         for off in [-WRONG_BY_SECONDS, 0, WRONG_BY_SECONDS] {
-            let clock = trial.scene.fleet.file(&format!("clock{off}"));
-            set(&clock, off);
-            let path = clock.display().to_string();
-            let environment = [
-                ("LD_PRELOAD", library.as_str()),
-                ("FAKETIME_TIMESTAMP_FILE", path.as_str()),
-                ("FAKETIME_NO_CACHE", "1"),
-                ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-                // Its older name.
-                ("DONT_FAKE_MONOTONIC", "1"),
-            ];
+            let file = trial.scene.fleet.file(&format!("clock{off}"));
+            let clock = FakeClock::at(file, off);
+            let environment = clock.environment();
+            let environment: Vec<_> = environment.iter().map(|(n, v)| (*n, v.as_str())).collect();
             let worker = trial.scene.fleet.start_in(&environment).await;
-            trial.leavings.0.extend(worker.process_id());
+            trial.leavings.of(worker.process_id());
             trial.workers.push(worker);
             trial.clocks.push(clock);
         }
@@ -122,7 +72,7 @@ impl Trial {
             loop {
                 tokio::time::sleep(JUMP).await;
                 for clock in &clocks {
-                    set(clock, random.i64(-WRONG_BY_SECONDS..=WRONG_BY_SECONDS));
+                    clock.set(random.i64(-WRONG_BY_SECONDS..=WRONG_BY_SECONDS));
                 }
             }
         })

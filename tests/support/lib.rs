@@ -6,6 +6,7 @@ pub mod check;
 pub mod client;
 pub mod clock;
 pub mod events;
+pub mod fake_clock;
 pub mod frames;
 pub mod generated;
 pub mod history;

@@ -17,6 +17,7 @@ pub struct ServerProcess {
     binary: PathBuf,
     port: u16,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
     directory: Arc<TempDir>,
     process: Process,
 }
@@ -29,15 +30,27 @@ impl ServerProcess {
 
     /// The same with other flags.
     pub async fn start_with(binary: &str, flags: &[&str]) -> ServerProcess {
+        Self::start_in(binary, flags, &[]).await
+    }
+
+    /// The same with an environment of its own, which it keeps through restarts.
+    pub async fn start_in(
+        binary: &str,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> ServerProcess {
         let directory = Arc::new(TempDir::with_prefix("millstream-").unwrap());
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
         let binary = PathBuf::from(binary);
         let port = free_port();
-        let process = launch(&binary, port, directory.path(), &flags);
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let environment: Vec<(String, String)> = environment.iter().map(owned).collect();
+        let process = launch(&binary, port, directory.path(), &flags, &environment);
         let mut server = ServerProcess {
             binary,
             port,
             flags,
+            environment,
             directory,
             process,
         };
@@ -58,7 +71,7 @@ impl ServerProcess {
             !self.process.is_running(),
             "restart is for a server that has ended"
         );
-        self.process = launch(&self.binary, self.port, self.directory.path(), &self.flags);
+        self.process = self.launch();
         self.wait_ready().await;
     }
 
@@ -68,7 +81,7 @@ impl ServerProcess {
             !self.process.is_running(),
             "restart is for a server that has ended"
         );
-        self.process = launch(&self.binary, self.port, self.directory.path(), &self.flags);
+        self.process = self.launch();
         self.process.wait(START_LIMIT).await
     }
 
@@ -145,6 +158,16 @@ impl ServerProcess {
         self.process.signal(signal).await;
     }
 
+    /// The process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
+    fn launch(&self) -> Process {
+        let (data, flags) = (self.directory.path(), &self.flags);
+        launch(&self.binary, self.port, data, flags, &self.environment)
+    }
+
     async fn wait_ready(&mut self) {
         let url = self.url();
         self.process
@@ -157,19 +180,29 @@ impl ServerProcess {
 
 /// Starts `binary` on `data`, where it is expected to refuse: how it ended.
 pub async fn refused(binary: &Path, data: &Path) -> Ended {
-    launch(binary, free_port(), data, &[])
+    launch(binary, free_port(), data, &[], &[])
         .wait(START_LIMIT)
         .await
 }
 
-fn launch(binary: &Path, port: u16, data: &Path, flags: &[String]) -> Process {
+fn launch(
+    binary: &Path,
+    port: u16,
+    data: &Path,
+    flags: &[String],
+    environment: &[(String, String)],
+) -> Process {
     let mut arguments: Vec<String> = ["serve", "--port", &port.to_string(), "--data-dir"]
         .iter()
         .map(ToString::to_string)
         .collect();
     arguments.push(data.display().to_string());
     arguments.extend(flags.iter().cloned());
-    Process::spawn(binary, &arguments, &[])
+    let environment: Vec<(&str, &str)> = environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    Process::spawn(binary, &arguments, &environment)
 }
 
 /// A port nobody listens on. A restart must find its own port again, so 0 will not do.
