@@ -10,6 +10,7 @@ mod clock_steps;
 mod floods;
 mod honest_start;
 mod kill_nine;
+mod linearizable;
 mod overload;
 mod puts;
 mod reshard;

@@ -433,6 +433,16 @@ impl Scene {
         std::mem::take(&mut self.notes.lock().unwrap().history)
     }
 
+    /// Waits until so many calls have begun, or none begins any more.
+    async fn until_calls(&self, calls: usize) {
+        for _ in 0..20_000 {
+            if self.notes.lock().unwrap().calls >= calls {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Callers at work until the power is cut, or a little longer than they need.
     async fn live(&mut self, life: u64, log: &TestLog, size: Size) {
         let begun = self.notes.lock().unwrap().calls;
@@ -451,17 +461,11 @@ impl Scene {
             callers.push(tokio::spawn(caller.run()));
         }
         let cut_after = begun + self.random.usize(size.calls / 2..size.calls);
-        let held = self.random.bool();
-        let mut looked = 0;
-        while looked < 20_000 && self.notes.lock().unwrap().calls < cut_after {
-            looked += 1;
-            tokio::task::yield_now().await;
-        }
+        let (held, read_on) = (self.random.bool(), self.random.usize(0..8));
+        self.until_calls(cut_after).await;
         // Then answers of writes stop coming, while readers go on.
         self.disk.hold_syncs(held);
-        for _ in 0..self.random.usize(0..200) {
-            tokio::task::yield_now().await;
-        }
+        self.until_calls(cut_after + read_on).await;
         let left = {
             let mut notes = self.notes.lock().unwrap();
             notes.power_is_off = true;
