@@ -109,7 +109,7 @@ async fn s1_to_s7_hold_whatever_the_wall_clock_says() {
     let load = Load::start(&client, STREAM, shape);
     let mut resharder = Resharder::new(&client, STREAM, random.fork());
     let (mut steps, mut kills) = (0, 0);
-    for _ in 0..scaled(25, 1_500) {
+    for _ in 0..scaled(25, 400) {
         clock.set(random.i64(-WRONG_BY_SECONDS..=WRONG_BY_SECONDS));
         steps += 1;
         tokio::time::sleep(Duration::from_millis(random.u64(50..300))).await;

@@ -324,7 +324,7 @@ fn check_lineage(listed: &[Value]) {
 #[tokio::test]
 async fn s2_s4_s7_hold_whatever_the_clock_is_set_to() {
     let is_long = std::env::var("MILLSTREAM_LONG").is_ok_and(|long| long == "1");
-    let walks = if is_long { 3_000 } else { 20 };
+    let walks = if is_long { 1_000 } else { 20 };
     let given = std::env::var("MILLSTREAM_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());
