@@ -366,6 +366,12 @@ async fn s6_s7_a_server_at_work_for_long_stays_as_it_is() {
     for stream in 0..RETENTIONS.len() {
         soak.read_back(stream).await;
     }
+    let eighths = all.chunks(all.len().div_ceil(8));
+    let eighths = eighths.map(|part| median(part.iter().map(|held| held.resident_kib)));
+    println!(
+        "soak: resident KiB by eighths of the time: {:?}",
+        eighths.collect::<Vec<_>>()
+    );
     let [before, after, files_before, files_after] = stay_flat(&all);
     println!(
         "soak: {:?}, {round} hours by its clock, {} records put, {} read back, {} reshards; disk at most {worst:.2} times what is \
