@@ -45,6 +45,15 @@ pub(crate) enum SeededBug {
     /// And does not count what it keeps of a run.
     #[cfg(test)]
     LoseUnseen,
+    /// A new segment's name is not synced.
+    #[cfg(test)]
+    UnsyncedName,
+    /// Nor is the epoch that counters begin with.
+    #[cfg(test)]
+    UnsyncedEpoch,
+    /// A sync that failed is tried again.
+    #[cfg(test)]
+    RetrySync,
 }
 
 /// What a commit may need of a segment at most.
@@ -384,6 +393,18 @@ impl SeededBug {
     pub(crate) fn is_unseen(self) -> bool {
         self == SeededBug::LoseUnseen
     }
+
+    pub(crate) fn syncs_names(self) -> bool {
+        self != SeededBug::UnsyncedName
+    }
+
+    pub(crate) fn syncs_epoch(self) -> bool {
+        self != SeededBug::UnsyncedEpoch
+    }
+
+    pub(crate) fn retries_sync(self) -> bool {
+        self == SeededBug::RetrySync
+    }
 }
 
 #[cfg(not(test))]
@@ -413,6 +434,18 @@ impl SeededBug {
     }
 
     pub(crate) fn is_unseen(self) -> bool {
+        false
+    }
+
+    pub(crate) fn syncs_names(self) -> bool {
+        true
+    }
+
+    pub(crate) fn syncs_epoch(self) -> bool {
+        true
+    }
+
+    pub(crate) fn retries_sync(self) -> bool {
         false
     }
 }

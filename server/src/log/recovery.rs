@@ -5,7 +5,7 @@
 //! that commit was durable, acknowledged data is damaged and the log is refused; otherwise nobody
 //! was told of it, and it is cut off as one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use crate::log::disk::{Disk, DiskFile};
 use crate::log::entry::{
     Run, SegmentIndex, ShardState, Snapshot, TRAILER_BYTES, Transaction, decode_opened,
 };
+use crate::log::extent::Index;
 use crate::log::frame::{
     self, ALIGNMENT, Fault, Frame, HEADER_BYTES, Kind, Magic, Place, frame_bytes,
 };
@@ -42,6 +43,8 @@ pub(crate) struct State<M> {
     pub(crate) fresh: bool,
     /// The last frame is a footer.
     pub(crate) sealed: bool,
+    /// Commits, and where they begin, of which no frame says that they were durable.
+    pub(crate) unsure: VecDeque<(u64, u64)>,
 }
 
 /// What the log goes on from.
@@ -150,6 +153,9 @@ fn recover_from<M: Metadata>(
     let io = |operation| move |source| Error::io(operation, &segment::name(last), source);
     let (file, bytes) = read_whole(disk, last)?;
     let mut state: State<M> = scan(last, &bytes)?;
+    // A name that was found may never have been synced, if a process was killed; sealing relies on it.
+    disk.sync_directory()
+        .map_err(io("syncing the directory of"))?;
     for number in first_segment..last {
         check_sealed(disk, number, &state, number + 1 == last)?;
     }
@@ -158,10 +164,7 @@ fn recover_from<M: Metadata>(
         return Err(Error::corrupt(last + 1, 0, "the segment is missing"));
     }
     cut(file.as_ref(), &bytes, state.position).map_err(io("cutting the torn tail of"))?;
-    // What was read may have been written and never synced.
-    file.sync().map_err(io("syncing"))?;
-    disk.sync_directory()
-        .map_err(io("syncing the directory of"))?;
+    secure(file.as_ref(), &bytes, &state).map_err(io("writing again what was found in"))?;
     let index = std::mem::take(&mut state.index);
     let active = Segment {
         number: last,
@@ -188,7 +191,8 @@ fn read_whole(disk: &dyn Disk, number: u64) -> Result<(Arc<dyn DiskFile>, Vec<u8
 }
 
 /// Checks that an earlier segment has its footer. The one before the last may lack it, if the last
-/// has nothing but its snapshot: then the crash came in between, and it is sealed now.
+/// has nothing but its snapshot: then the crash came in between, and it is sealed now. It is also sealed again if it
+/// has one, which a process that was killed may have written and not synced.
 fn check_sealed<M: Metadata>(
     disk: &dyn Disk,
     number: u64,
@@ -202,6 +206,8 @@ fn check_sealed<M: Metadata>(
         .map_err(|source| Error::io("opening", &name, source))?;
     match segment::read_footer(file.as_ref(), number, magic) {
         Err(Error::Corrupt { .. }) if last.fresh && is_before_last => {}
+        // A rewritten one was synced before it was given its name.
+        Ok(footer) if last.fresh && is_before_last && matches!(footer.index, Index::Runs(_)) => {}
         footer => return footer.map(drop),
     }
     let (_, bytes) = read_whole(disk, number)?;
@@ -236,6 +242,17 @@ fn cut(file: &dyn DiskFile, bytes: &[u8], position: u64) -> std::io::Result<()> 
     }
 }
 
+/// Makes what was found durable. It may never have been synced, if a process was killed; and where a sync has failed,
+/// the system may take for written what it only has in memory: syncing does nothing then, so it is written again.
+fn secure<M>(file: &dyn DiskFile, bytes: &[u8], state: &State<M>) -> std::io::Result<()> {
+    if let Some((_, from)) = state.unsure.front() {
+        let start = usize::try_from(*from).unwrap_or(usize::MAX);
+        let end = usize::try_from(state.position).unwrap_or(usize::MAX);
+        file.write_at(bytes.get(start..end).unwrap_or_default(), *from)?;
+    }
+    file.sync()
+}
+
 /// Where nothing but zeros follows, to within a block: most of a segment was only laid out, and is
 /// compared block by block instead of being looked at byte by byte.
 fn written_end(bytes: &[u8]) -> usize {
@@ -265,6 +282,12 @@ pub(crate) fn scan<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, 
                 commit.push((at, frame));
                 at += frame_bytes(frame.body.len());
                 if !frame.more {
+                    let begins = commit.first().map_or(at, |(begins, _)| *begins);
+                    state.unsure.push_back((number, as_u64(begins)));
+                    let durable = frame.place.durable;
+                    while state.unsure.front().is_some_and(|(n, _)| *n <= durable) {
+                        state.unsure.pop_front();
+                    }
                     for (at, frame) in commit.drain(..) {
                         state.apply(segment, as_u64(at), &frame)?;
                     }
@@ -313,6 +336,7 @@ fn begin<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, Error> {
         position: as_u64(frame_bytes(frame.body.len())),
         fresh: true,
         sealed: false,
+        unsure: VecDeque::new(),
     })
 }
 

@@ -135,7 +135,9 @@ impl<M: Metadata> Committer<M> {
             self.rotate(need)?;
         }
         self.write(frames)?;
-        self.sync()?;
+        if self.bug.syncs_epoch() {
+            self.sync()?;
+        }
         self.epoch = epoch;
         Ok(())
     }
@@ -301,9 +303,11 @@ impl<M: Metadata> Committer<M> {
 
     fn sync(&mut self) -> Result<(), Error> {
         if self.durable < self.commit {
-            self.file
-                .sync()
-                .map_err(|error| self.poison("a sync", &error))?;
+            let mut synced = self.file.sync();
+            if synced.is_err() && self.bug.retries_sync() {
+                synced = self.file.sync();
+            }
+            synced.map_err(|error| self.poison("a sync", &error))?;
             self.durable = self.commit;
         }
         self.synced_at_ms = self.clock.now_ms();
@@ -355,7 +359,9 @@ impl<M: Metadata> Committer<M> {
             file.write_at(&bytes, 0)?;
             file.sync()?;
             self.disk.rename(name, &segment::name(number))?;
-            self.disk.sync_directory()?;
+            if self.bug.syncs_names() {
+                self.disk.sync_directory()?;
+            }
             file.len_bytes()
         };
         let capacity = begin().map_err(|error| self.poison("beginning a segment", &error))?;

@@ -1,14 +1,26 @@
 //! What the log guarantees, by the names the design gives its guarantees. Every suite runs on the
 //! disk in memory that can crash, fail and fill up; `service` also on a real one.
 
+/// Ends a check with a report.
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition { return Err(format!($($message)+)); }
+    };
+}
+
+mod book;
 mod crash;
 mod damage;
 mod fixture;
 mod growth;
+mod life;
 mod linearizable;
 mod model;
+mod points;
+mod power;
 mod rewriting;
 mod service;
+mod traced_disk;
 
 use std::sync::Arc;
 
@@ -134,6 +146,48 @@ pub(super) async fn read_all(
             )
         }));
     }
+}
+
+/// What a check found to be wrong.
+pub(super) type Report = Result<(), String>;
+
+/// A record as it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) counter: u64,
+    pub(super) time_ms: u64,
+    pub(super) text: String,
+}
+
+/// Every record that is not too old, read in small steps.
+pub(super) async fn read_every(
+    log: &TestLog,
+    shard: LogShard,
+    limit: ReadLimit,
+    not_before_ms: u64,
+) -> Result<Vec<Kept>, Error> {
+    let (mut all, mut from) = (Vec::new(), 0);
+    loop {
+        let records = log.read(shard, from, limit, not_before_ms).await?;
+        let Some(last) = records.last() else {
+            return Ok(all);
+        };
+        from = last.counter + 1;
+        all.extend(records.iter().map(|record| Kept {
+            counter: record.counter,
+            time_ms: record.time_ms,
+            text: String::from_utf8(record.data.to_vec()).unwrap(),
+        }));
+    }
+}
+
+/// How many rounds a suite makes: `short`, or `long` with `MILLSTREAM_LONG=1`, or what this variable says.
+pub(super) fn rounds(variable: &str, short: u64, long: u64) -> u64 {
+    if let Ok(given) = std::env::var(variable) {
+        return given.parse().expect("a number of rounds");
+    }
+    let is_long = std::env::var("MILLSTREAM_LONG").is_ok_and(|value| value == "1");
+    if is_long { long } else { short }
 }
 
 /// The data alone.

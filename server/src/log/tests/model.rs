@@ -6,27 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use crate::clock::{Clock, ManualClock};
 use crate::log::plan::SeededBug;
-use crate::log::tests::{NOW_MS, TestLog, batch, create, open_under, seal, tiny};
+use crate::log::tests::{
+    Kept, NOW_MS, Report, TestLog, batch, create, open_under, read_every, seal, tiny,
+};
 use crate::log::{
     Appended, Compression, Durability, Error, LogConfig, LogShard, MemoryDisk, ReadLimit,
 };
 
-type Report = Result<(), String>;
 type Acked = Arc<Mutex<Vec<(LogShard, Appended, Vec<String>)>>>;
-
-/// A record as it is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Kept {
-    counter: u64,
-    time_ms: u64,
-    text: String,
-}
-
-macro_rules! ensure {
-    ($condition:expr, $($message:tt)+) => {
-        if !$condition { return Err(format!($($message)+)); }
-    };
-}
 
 #[derive(Debug, Default, Clone)]
 struct ModelShard {
@@ -389,28 +376,6 @@ async fn check_shard(
         "{shard:?} at {time_ms}: {first:?}, not {expected:?}"
     );
     Ok(())
-}
-
-/// Every record that is not too old, read in small steps.
-async fn read_every(
-    log: &TestLog,
-    shard: LogShard,
-    limit: ReadLimit,
-    not_before_ms: u64,
-) -> Result<Vec<Kept>, Error> {
-    let (mut all, mut from) = (Vec::new(), 0);
-    loop {
-        let records = log.read(shard, from, limit, not_before_ms).await?;
-        let Some(last) = records.last() else {
-            return Ok(all);
-        };
-        from = last.counter + 1;
-        all.extend(records.iter().map(|record| Kept {
-            counter: record.counter,
-            time_ms: record.time_ms,
-            text: String::from_utf8(record.data.to_vec()).unwrap(),
-        }));
-    }
 }
 
 impl ModelShard {
