@@ -102,6 +102,19 @@ impl<M> Published<M> {
         self.poison.get()
     }
 
+    /// Makes names survive a power cut. Once that has failed nobody knows which of them do, and the next sync would
+    /// not tell: the log takes no more writes, and no name is changed any more.
+    pub(crate) fn sync_directory(&self) -> Result<(), Error> {
+        self.check_sound()?;
+        let synced = self.disk.sync_directory();
+        synced.map_err(|source| self.poison("a sync of the directory", &source))
+    }
+
+    /// Fails if something that must not be tried again has failed.
+    pub(crate) fn check_sound(&self) -> Result<(), Error> {
+        self.poisoned().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
     pub(crate) fn segments(&self) -> RwLockReadGuard<'_, Segments> {
         self.segments.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -291,13 +304,12 @@ impl<M> Published<M> {
         if rewritten.number < self.segments().first {
             return Ok(false);
         }
+        self.check_sound()?;
         self.disk
             .rename(segment::REWRITE, &name)
             .map_err(io("renaming"))?;
         self.footers().replace(Arc::new(rewritten));
-        self.disk
-            .sync_directory()
-            .map_err(io("syncing the directory after renaming"))?;
+        self.sync_directory()?;
         Ok(true)
     }
 }

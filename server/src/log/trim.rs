@@ -37,18 +37,13 @@ impl<M> Published<M> {
     /// be left between those that are still there.
     fn remove(&self, oldest: u64) -> Result<(), Error> {
         let name = segment::name(oldest);
-        let io = |operation| move |source| Error::io(operation, &segment::name(oldest), source);
-        self.disk
-            .sync_directory()
-            .map_err(io("syncing the directory before removing"))?;
+        self.sync_directory()?;
         // A reader that finds the file gone must find it forgotten as well.
         self.forget(oldest);
         if let Err(source) = self.disk.remove(&name) {
             self.remember(oldest);
             return Err(Error::io("removing", &name, source));
         }
-        self.disk
-            .sync_directory()
-            .map_err(io("syncing the directory after removing"))
+        self.sync_directory()
     }
 }

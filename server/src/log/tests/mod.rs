@@ -11,6 +11,7 @@ macro_rules! ensure {
 mod book;
 mod crash;
 mod damage;
+mod faults;
 mod fixture;
 mod growth;
 mod life;
