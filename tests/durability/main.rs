@@ -8,6 +8,7 @@
 mod clean_stop;
 mod clock_steps;
 mod floods;
+mod full_disk;
 mod honest_start;
 mod kill_nine;
 mod linearizable;

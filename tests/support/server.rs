@@ -18,7 +18,9 @@ pub struct ServerProcess {
     port: u16,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
-    directory: Arc<TempDir>,
+    data: PathBuf,
+    /// Its own, if nobody else keeps it.
+    _directory: Option<Arc<TempDir>>,
     process: Process,
 }
 
@@ -40,18 +42,34 @@ impl ServerProcess {
         environment: &[(&str, &str)],
     ) -> ServerProcess {
         let directory = Arc::new(TempDir::with_prefix("millstream-").unwrap());
+        let data = directory.path().to_owned();
+        Self::begin(binary, (data, Some(directory)), flags, environment).await
+    }
+
+    /// The same on a data directory that the caller keeps.
+    pub async fn start_on(binary: &str, data: PathBuf, flags: &[&str]) -> ServerProcess {
+        Self::begin(binary, (data, None), flags, &[]).await
+    }
+
+    async fn begin(
+        binary: &str,
+        (data, directory): (PathBuf, Option<Arc<TempDir>>),
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> ServerProcess {
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
         let binary = PathBuf::from(binary);
         let port = free_port();
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let environment: Vec<(String, String)> = environment.iter().map(owned).collect();
-        let process = launch(&binary, port, directory.path(), &flags, &environment);
+        let process = launch(&binary, port, &data, &flags, &environment);
         let mut server = ServerProcess {
             binary,
             port,
             flags,
             environment,
-            directory,
+            data,
+            _directory: directory,
             process,
         };
         server.wait_ready().await;
@@ -87,7 +105,7 @@ impl ServerProcess {
 
     /// A second process on the same directory (another port): how it ended.
     pub async fn second_process(&self) -> Ended {
-        refused(&self.binary, self.directory.path()).await
+        refused(&self.binary, &self.data).await
     }
 
     /// A client of this server.
@@ -107,7 +125,7 @@ impl ServerProcess {
 
     /// The data directory.
     pub fn data(&self) -> &Path {
-        self.directory.path()
+        &self.data
     }
 
     /// Whether the process runs.
@@ -164,7 +182,7 @@ impl ServerProcess {
     }
 
     fn launch(&self) -> Process {
-        let (data, flags) = (self.directory.path(), &self.flags);
+        let (data, flags) = (&self.data, &self.flags);
         launch(&self.binary, self.port, data, flags, &self.environment)
     }
 
