@@ -14,7 +14,6 @@ use crate::log::extent::Index;
 use crate::log::frame::{Magic, Place};
 use crate::log::index::{FooterCache, Sealed, Segment, SegmentView, Segments};
 use crate::log::plan::{Plan, Shards};
-use crate::log::segment::Footer;
 use crate::log::tail_cache::TailCache;
 use crate::log::tails::Tails;
 use crate::log::{Error, LogConfig, LogShard, Tail, segment};
@@ -277,22 +276,8 @@ impl<M> Published<M> {
 
     /// A sealed segment and the place of its footer, as they are in its file now.
     pub(crate) fn load(&self, number: u64) -> Result<(Sealed, Place), Error> {
-        self.load_named(number, &segment::name(number))
-    }
-
-    /// The same from a file that does not bear the segment's number yet.
-    pub(crate) fn load_named(&self, number: u64, name: &str) -> Result<(Sealed, Place), Error> {
-        let file = self
-            .disk
-            .open(name)
-            .map_err(|source| Error::io("opening", name, source))?;
-        let Footer { index, place } = segment::read_footer(file.as_ref(), number, self.magic)?;
-        let segment = Sealed {
-            number,
-            file,
-            index,
-        };
-        Ok((segment, place))
+        let name = segment::name(number);
+        segment::load(self.disk.as_ref(), number, &name, self.magic)
     }
 
     /// Renames the file of a rewritten segment over that of the old one, whose readers go on with what they

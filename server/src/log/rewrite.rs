@@ -7,9 +7,9 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::log::disk::DiskFile;
+use crate::log::disk::{Disk, DiskFile};
 use crate::log::extent::{Extent, Form, Index, IndexView};
-use crate::log::frame::{HEADER_BYTES, Place};
+use crate::log::frame::{HEADER_BYTES, Magic, Place};
 use crate::log::index::Sealed;
 use crate::log::pace::Pace;
 use crate::log::packed::{Block, Compression, Packer, visit_pieces};
@@ -139,49 +139,66 @@ pub(crate) struct Change {
     pub(crate) after_bytes: u64,
 }
 
+/// Rewrites a segment of a log that is open under its number. `None`: it was removed meanwhile. On failure what readers find
+/// is as it was.
+pub(crate) fn rewrite_published<M>(
+    published: &Published<M>,
+    rewrite: &Rewrite<'_>,
+    number: u64,
+    keep: Keep<'_>,
+) -> Result<Option<Change>, Error> {
+    let replace = || {
+        let (source, place) = published.load(number)?;
+        let before_bytes = source.file.len_bytes();
+        let before_bytes = before_bytes.map_err(failed("measuring"))?;
+        let (rewritten, after_bytes) = rewrite.write(&source, place, keep)?;
+        let change = Change {
+            before_bytes,
+            after_bytes,
+        };
+        Ok(published.replace(rewritten)?.then_some(change))
+    };
+    let change = replace();
+    if !matches!(change, Ok(Some(_))) {
+        // If this fails as well, the next attempt or the next start does it.
+        let _ = published.disk.remove(REWRITE);
+    }
+    change
+}
+
 /// What rewriting a segment needs.
 #[derive(Debug)]
-pub(crate) struct Rewrite<'a, M> {
-    pub(crate) published: &'a Published<M>,
+pub(crate) struct Rewrite<'a> {
+    pub(crate) disk: &'a dyn Disk,
+    pub(crate) magic: Magic,
     pub(crate) pace: &'a Pace,
     pub(crate) compression: Compression,
     pub(crate) bug: SeededBug,
 }
 
-impl<M> Rewrite<'_, M> {
-    /// Rewrites a segment under its number. `None`: it was removed meanwhile. On failure what readers find is as it was.
-    pub(crate) fn segment(&self, number: u64, keep: Keep<'_>) -> Result<Option<Change>, Error> {
-        let change = self.replace(number, keep);
-        if !matches!(change, Ok(Some(_))) {
-            // If this fails as well, the next attempt or the next start does it.
-            let _ = self.published.disk.remove(REWRITE);
-        }
-        change
-    }
-
-    fn replace(&self, number: u64, keep: Keep<'_>) -> Result<Option<Change>, Error> {
-        let (source, place) = self.published.load(number)?;
-        let before_bytes = source.file.len_bytes();
-        let before_bytes = before_bytes.map_err(failed("measuring"))?;
-        let mut draft = self.draft(&source, place)?;
-        let tallies = self.copy(&source, keep, &mut draft)?;
+impl Rewrite<'_> {
+    /// Writes what is to be kept of a segment into a file of its own, which then only needs the segment's name. Gives it and its length.
+    pub(crate) fn write(
+        &self,
+        source: &Sealed,
+        place: Place,
+        keep: Keep<'_>,
+    ) -> Result<(Sealed, u64), Error> {
+        let mut draft = self.draft(source, place)?;
+        let tallies = self.copy(source, keep, &mut draft)?;
         let (index, after_bytes) = draft.finish()?;
-        let rewritten = self.check(number, &index, &tallies).map_err(not_sound)?;
-        let disk = &self.published.disk;
-        disk.raise_format()
+        let rewritten = self.check(source.number, &index, &tallies);
+        let rewritten = rewritten.map_err(not_sound)?;
+        self.disk
+            .raise_format()
             .map_err(failed("raising the format for"))?;
-        let replaced = self.published.replace(rewritten)?;
-        let change = Change {
-            before_bytes,
-            after_bytes,
-        };
-        Ok(replaced.then_some(change))
+        Ok((rewritten, after_bytes))
     }
 
-    fn draft(&self, source: &Sealed, place: Place) -> Result<Draft<'_, M>, Error> {
+    fn draft(&self, source: &Sealed, place: Place) -> Result<Draft, Error> {
         let create = || {
             let packer = Packer::new(self.compression)?;
-            Ok((packer, self.published.disk.create(REWRITE, 0)?))
+            Ok((packer, self.disk.create(REWRITE, 0)?))
         };
         let (packer, file) = create().map_err(failed("creating"))?;
         let index = PackedIndex {
@@ -189,7 +206,7 @@ impl<M> Rewrite<'_, M> {
             ..PackedIndex::default()
         };
         Ok(Draft {
-            published: self.published,
+            magic: self.magic,
             file,
             packer,
             place,
@@ -201,12 +218,7 @@ impl<M> Rewrite<'_, M> {
     }
 
     /// Copies what is to be kept.
-    fn copy(
-        &self,
-        source: &Sealed,
-        keep: Keep<'_>,
-        draft: &mut Draft<'_, M>,
-    ) -> Result<Tallies, Error> {
+    fn copy(&self, source: &Sealed, keep: Keep<'_>, draft: &mut Draft) -> Result<Tallies, Error> {
         let mut tallies = Tallies::new();
         for (shard, part) in source.view().index.iter() {
             let newest_ms = part.newest_ms().unwrap_or(part.start_time_ms());
@@ -238,7 +250,7 @@ impl<M> Rewrite<'_, M> {
 
     /// Reads the new file, and compares it with what was to be kept.
     fn check(&self, number: u64, index: &PackedIndex, tallies: &Tallies) -> Result<Sealed, Error> {
-        let (rewritten, _) = self.published.load_named(number, REWRITE)?;
+        let (rewritten, _) = segment::load(self.disk, number, REWRITE, self.magic)?;
         let differs = |reason| Error::corrupt(number, 0, reason);
         if !matches!(&rewritten.index, Index::Packed(found) if found == index) {
             return Err(differs("the footer is not the one that was written"));
@@ -249,7 +261,7 @@ impl<M> Rewrite<'_, M> {
             for extent in part.extents() {
                 self.pace.check_stopped()?;
                 let located = Located::new(shard, rewritten.view(), extent);
-                let pieces = located.read_pieces(self.published.magic)?;
+                let pieces = located.read_pieces(self.magic)?;
                 let visited = visit_pieces(&pieces, &extent, |record| {
                     tally.add(&record);
                     ControlFlow::Continue(())
@@ -266,8 +278,8 @@ impl<M> Rewrite<'_, M> {
 
 /// The records of one shard on their way from its extents into blocks.
 #[derive(Debug)]
-struct Copying<'d, 'a, M> {
-    draft: &'d mut Draft<'a, M>,
+struct Copying<'d> {
+    draft: &'d mut Draft,
     shard: LogShard,
     keep: u64,
     tally: Tally,
@@ -277,9 +289,9 @@ struct Copying<'d, 'a, M> {
     bug: SeededBug,
 }
 
-impl<M> Copying<'_, '_, M> {
+impl Copying<'_> {
     fn extent(&mut self, located: &Located) -> Result<(), Error> {
-        let magic = self.draft.published.magic;
+        let magic = self.draft.magic;
         let extent = located.extent;
         let expected = RunHead {
             shard: self.shard,
@@ -343,8 +355,8 @@ impl<M> Copying<'_, '_, M> {
 
 /// The new file as it is written.
 #[derive(Debug)]
-struct Draft<'a, M> {
-    published: &'a Published<M>,
+struct Draft {
+    magic: Magic,
     file: Arc<dyn DiskFile>,
     packer: Packer,
     place: Place,
@@ -354,7 +366,7 @@ struct Draft<'a, M> {
     unsynced: u64,
 }
 
-impl<M> Draft<'_, M> {
+impl Draft {
     fn begin_shard(&mut self, shard: LogShard, start: u64, start_time_ms: u64) {
         let part = PackedShard {
             start,
@@ -366,7 +378,7 @@ impl<M> Draft<'_, M> {
 
     fn add(&mut self, shard: LogShard, block: Block) -> Result<(), Error> {
         let offset = self.written + as_u64(self.buffered.len());
-        let place = (self.place, self.published.magic);
+        let place = (self.place, self.magic);
         let packed = self.packer.pack(block, offset, place);
         let (frame, extent) = packed.map_err(failed("packing a block of"))?;
         self.index
@@ -408,8 +420,7 @@ impl<M> Draft<'_, M> {
     /// Writes the footer and syncs. Gives the index and the length of the file.
     fn finish(mut self) -> Result<(PackedIndex, u64), Error> {
         self.write_buffered()?;
-        let magic = self.published.magic;
-        let footer = segment::packed_footer(self.written, &self.index, self.place, magic);
+        let footer = segment::packed_footer(self.written, &self.index, self.place, self.magic);
         self.write(&footer)?;
         self.file.sync().map_err(failed("syncing"))?;
         Ok((self.index, self.written))

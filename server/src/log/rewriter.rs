@@ -12,7 +12,7 @@ use crate::log::pace::Pace;
 use crate::log::packed::Compression;
 use crate::log::plan::SeededBug;
 use crate::log::published::Published;
-use crate::log::rewrite::{Keep, Rewrite, Standing, Weight, is_due, weigh};
+use crate::log::rewrite::{Keep, Rewrite, Standing, Weight, is_due, rewrite_published, weigh};
 use crate::log::{Error, LogConfig, LogShard};
 
 /// Segments whose footers are looked at in one pass; the next one goes on after them.
@@ -221,7 +221,8 @@ impl<M> Passes<'_, M> {
         let mut due = self.examine(keep)?;
         due.sort_by_key(|(number, weight)| (std::cmp::Reverse(weight.dead), *number));
         let rewrite = Rewrite {
-            published: self.published,
+            disk: self.published.disk.as_ref(),
+            magic: self.published.magic,
             pace: self.pace,
             compression: self.compression,
             bug: self.bug,
@@ -229,7 +230,7 @@ impl<M> Passes<'_, M> {
         let (mut rewritten, mut failed) = (Rewritten::default(), None);
         for (at, (number, weight)) in due.iter().enumerate() {
             self.pace.set_waiting(due.len() - at);
-            let change = match rewrite.segment(*number, keep) {
+            let change = match rewrite_published(self.published, &rewrite, *number, keep) {
                 Ok(Some(change)) => change,
                 Ok(None) => continue,
                 // Trimmed since it was looked at.

@@ -10,6 +10,7 @@ use crate::log::disk::{Disk, DiskFile};
 use crate::log::entry::{SegmentIndex, TRAILER_BYTES, decode_trailer, encode_trailer};
 use crate::log::extent::Index;
 use crate::log::frame::{self, Fault, Kind, Magic, Place};
+use crate::log::index::Sealed;
 use crate::log::packed_index::PackedIndex;
 
 /// The next segment, before it has a number.
@@ -102,6 +103,25 @@ pub(crate) fn read_footer(
         index: index.ok_or_else(astray)?.ok_or_else(garbled)?,
         place: frame.place,
     })
+}
+
+/// A sealed segment and the place of its footer, from a file that may not bear the segment's number yet.
+pub(crate) fn load(
+    disk: &dyn Disk,
+    number: u64,
+    name: &str,
+    magic: Magic,
+) -> Result<(Sealed, Place), Error> {
+    let file = disk
+        .open(name)
+        .map_err(|source| Error::io("opening", name, source))?;
+    let Footer { index, place } = read_footer(file.as_ref(), number, magic)?;
+    let segment = Sealed {
+        number,
+        file,
+        index,
+    };
+    Ok((segment, place))
 }
 
 /// A sound frame that only a newer version can read.
