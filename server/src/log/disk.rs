@@ -65,8 +65,8 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn len_bytes(&self) -> io::Result<u64>;
 }
 
-const LOCK: &str = "LOCK";
-const FORMAT: &str = "FORMAT";
+pub(crate) const LOCK: &str = "LOCK";
+pub(crate) const FORMAT: &str = "FORMAT";
 const FORMAT_DRAFT: &str = "FORMAT.new";
 const FORMAT_LINE: &str = "millstream-log 1";
 /// With rewritten segments.
@@ -110,6 +110,43 @@ impl RealDisk {
             });
         }
         let formatted = check_format(&directory)?;
+        let disk = RealDisk::locked(directory, &formatted)?;
+        if formatted == Formatted::No {
+            disk.write_format(FORMAT_LINE)
+                .map_err(io("writing FORMAT of"))?;
+        }
+        Ok(disk)
+    }
+
+    /// Opens a data directory to repair it: one that is there, and whose `FORMAT` may be damaged.
+    ///
+    /// # Errors
+    /// As [`RealDisk::open`].
+    pub fn open_damaged(directory: impl AsRef<Path>) -> Result<RealDisk, Error> {
+        let directory = directory.as_ref().to_owned();
+        let formatted = read_format(&directory)?;
+        RealDisk::locked(directory, &formatted)
+    }
+
+    /// Writes a `FORMAT` anew that could not be read.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn mend_format(&self, any_rewritten: bool) -> io::Result<()> {
+        let raised = any_rewritten || self.raised.load(Ordering::Acquire);
+        self.write_format(if raised {
+            RAISED_FORMAT_LINE
+        } else {
+            FORMAT_LINE
+        })
+    }
+
+    fn locked(directory: PathBuf, formatted: &Formatted) -> Result<RealDisk, Error> {
+        let shown = directory.display().to_string();
+        let io = |operation| {
+            let shown = shown.clone();
+            move |source| Error::io(operation, &shown, source)
+        };
         let lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -123,17 +160,12 @@ impl RealDisk {
             },
             TryLockError::Error(source) => Error::io("locking", &shown, source),
         })?;
-        let disk = RealDisk {
+        Ok(RealDisk {
             opened: File::open(&directory).map_err(io("opening"))?,
-            raised: AtomicBool::new(formatted == Formatted::Raised),
+            raised: AtomicBool::new(*formatted == Formatted::Raised),
             directory,
             _lock: lock,
-        };
-        if formatted == Formatted::No {
-            disk.write_format(FORMAT_LINE)
-                .map_err(io("writing FORMAT of"))?;
-        }
-        Ok(disk)
+        })
     }
 
     fn write_format(&self, line: &str) -> io::Result<()> {
@@ -170,22 +202,65 @@ fn create_directory(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-#[derive(PartialEq, Eq)]
-enum Formatted {
+/// What `FORMAT` says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Formatted {
     Yes,
     Raised,
+    /// There is none.
     No,
+    /// Something else, or not exactly that.
+    Garbled(String),
 }
 
+/// Reads `FORMAT`.
+pub(crate) fn read_format(directory: &Path) -> Result<Formatted, Error> {
+    let shown = directory.display().to_string();
+    let bytes = match fs::read(directory.join(FORMAT)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Formatted::No),
+        Err(source) => return Err(Error::io("reading FORMAT of", &shown, source)),
+    };
+    let text = String::from_utf8_lossy(bytes.get(..100).unwrap_or(&bytes)).into_owned();
+    let line = text.trim_end();
+    let is_line = |line: &str| text.strip_suffix('\n') == Some(line);
+    if is_line(FORMAT_LINE) {
+        return Ok(Formatted::Yes);
+    }
+    if is_line(RAISED_FORMAT_LINE) {
+        return Ok(Formatted::Raised);
+    }
+    let is_newer =
+        line.starts_with(FORMAT_FAMILY) && line != FORMAT_LINE && line != RAISED_FORMAT_LINE;
+    if is_newer {
+        let (found, known) = (line.to_owned(), RAISED_FORMAT_LINE.to_owned());
+        return Err(Error::NewerFormat {
+            name: shown,
+            found,
+            known,
+        });
+    }
+    Ok(Formatted::Garbled(text))
+}
+
+/// `FORMAT` of a directory that is to be served.
 fn check_format(directory: &Path) -> Result<Formatted, Error> {
     let shown = directory.display().to_string();
     let foreign = |reason: String| Error::NotADataDirectory {
         directory: shown.clone(),
         reason,
     };
-    let text = match fs::read(directory.join(FORMAT)) {
-        Ok(bytes) => String::from_utf8_lossy(bytes.get(..100).unwrap_or(&bytes)).into_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    let formatted = read_format(directory)?;
+    match &formatted {
+        // Written by hand, or by an editor.
+        Formatted::Garbled(text) if text.trim_end() == FORMAT_LINE => Ok(Formatted::Yes),
+        Formatted::Garbled(text) if text.trim_end() == RAISED_FORMAT_LINE => Ok(Formatted::Raised),
+        Formatted::Garbled(text) => Err(foreign(format!(
+            "its FORMAT file says {:?}",
+            text.trim_end()
+        ))),
+        Formatted::Yes | Formatted::Raised => Ok(formatted),
+        Formatted::No => {
             let entries =
                 fs::read_dir(directory).map_err(|source| Error::io("listing", &shown, source))?;
             for entry in entries {
@@ -198,39 +273,27 @@ fn check_format(directory: &Path) -> Result<Formatted, Error> {
                     )));
                 }
             }
-            return Ok(Formatted::No);
+            Ok(formatted)
         }
-        Err(source) => return Err(Error::io("reading FORMAT of", &shown, source)),
-    };
-    let line = text.trim_end();
-    if line == FORMAT_LINE {
-        return Ok(Formatted::Yes);
     }
-    if line == RAISED_FORMAT_LINE {
-        return Ok(Formatted::Raised);
+}
+
+/// Names of the segment files of a directory.
+pub(crate) fn segment_files(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        if let Ok(name) = entry?.file_name().into_string()
+            && name.ends_with(".segment")
+        {
+            names.push(name);
+        }
     }
-    if line.starts_with(FORMAT_FAMILY) {
-        let (found, known) = (line.to_owned(), RAISED_FORMAT_LINE.to_owned());
-        return Err(Error::NewerFormat {
-            name: shown,
-            found,
-            known,
-        });
-    }
-    Err(foreign(format!("its FORMAT file says {line:?}")))
+    Ok(names)
 }
 
 impl Disk for RealDisk {
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.directory)? {
-            if let Ok(name) = entry?.file_name().into_string()
-                && name.ends_with(".segment")
-            {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        segment_files(&self.directory)
     }
 
     fn create(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>> {

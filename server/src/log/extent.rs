@@ -57,7 +57,7 @@ impl Extent {
 }
 
 /// Every extent of a sealed segment, by shard.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Index {
     /// As the committer left it.
     Runs(SegmentIndex),

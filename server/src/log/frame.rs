@@ -86,6 +86,11 @@ impl Magic {
         Magic(crc32c::crc32c(log_id).to_be_bytes())
     }
 
+    /// What bytes begin with, if a frame begins there.
+    pub(crate) fn begun(bytes: &[u8]) -> Option<Magic> {
+        Some(Magic(bytes.first_chunk().copied()?))
+    }
+
     #[cfg(test)]
     pub(crate) const TEST: Magic = Magic(*b"test");
 

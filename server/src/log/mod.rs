@@ -14,6 +14,7 @@
 //! `rewriter` (`rewrite`, `packed`) puts sealed ones in order.
 
 mod block_cache;
+mod check;
 mod cursor;
 mod disk;
 mod entry;
@@ -29,9 +30,11 @@ mod packed_index;
 mod plan;
 mod published;
 mod queue;
+mod read_disk;
 mod reader;
 mod records;
 mod recovery;
+mod repair;
 mod rewrite;
 mod rewriter;
 mod segment;
@@ -51,13 +54,18 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+pub use check::{Changes, Checked, Finding, Lost, Note, Remedy, Totals, check};
+pub(crate) use disk::FORMAT;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use entry::Transaction;
 pub use error::{Error, MetadataError};
 pub use memory_disk::MemoryDisk;
 pub use packed::Compression;
+pub use read_disk::ReadDisk;
 pub use records::{ReadRecord, ReadRecords, ReadShare, RecordBatch};
+pub use repair::{Keep, Step, repair};
 pub use rewriter::Rewritten;
+pub(crate) use segment::name as segment_name;
 
 use crate::clock::SharedClock;
 use crate::log::frame::Magic;

@@ -221,6 +221,42 @@ pub(crate) fn unpack(frame: &Bytes, shard: LogShard, extent: &Extent) -> Option<
     (pieces.len() == unpacked_bytes).then_some(pieces)
 }
 
+/// Whose block a frame holds, and what an index would say of it; `None` if it cannot be unpacked.
+pub(crate) fn describe(frame: &Bytes, offset: u64) -> Option<(LogShard, Extent)> {
+    let mut cursor = Cursor::new(frame.get(HEADER_BYTES..)?);
+    let shard = LogShard(cursor.u64()?);
+    let (first, time_ms, count) = (cursor.u64()?, cursor.u64()?, cursor.u32()?);
+    let _form = cursor.u8()?;
+    let mut extent = Extent {
+        first,
+        end: first,
+        count,
+        time_ms,
+        last_time_ms: time_ms,
+        offset,
+        length: u32::try_from(frame.len()).ok()?,
+        form: Form::Packed {
+            unpacked_bytes: cursor.u32()?,
+        },
+    };
+    let pieces = unpack(frame, shard, &extent)?;
+    let mut seen = 0_u32;
+    let mut cursor = Cursor::new(&pieces);
+    while !cursor.rest().is_empty() {
+        let head = RunHead {
+            shard,
+            first: cursor.u64()?,
+            time_ms: cursor.u64()?,
+            count: cursor.u32()?,
+        };
+        let _all = visit_records(&mut cursor, &head, &mut |_| ControlFlow::Continue(()))?;
+        seen = seen.checked_add(head.count)?;
+        (extent.end, extent.last_time_ms) = (head.end(), head.time_ms);
+    }
+    visit_pieces(&pieces, &extent, |_| ControlFlow::Continue(()))?;
+    (seen == count).then_some((shard, extent))
+}
+
 /// Shows `visit` each record of a block's pieces until it has seen enough. `None` if they are garbled, or not
 /// what the index says.
 pub(crate) fn visit_pieces<'a>(

@@ -28,7 +28,7 @@ const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
 static ZEROS: [u8; 4096] = [0; 4096];
 
 /// The log's state after its last whole commit.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct State<M> {
     pub(crate) log_id: [u8; 16],
     pub(crate) epoch: u64,
@@ -179,7 +179,10 @@ fn recover_from<M: Metadata>(
     })
 }
 
-fn read_whole(disk: &dyn Disk, number: u64) -> Result<(Arc<dyn DiskFile>, Vec<u8>), Error> {
+pub(crate) fn read_whole(
+    disk: &dyn Disk,
+    number: u64,
+) -> Result<(Arc<dyn DiskFile>, Vec<u8>), Error> {
     let name = segment::name(number);
     let read = || {
         let file = disk.open(&name)?;
@@ -255,7 +258,7 @@ fn secure<M>(file: &dyn DiskFile, bytes: &[u8], state: &State<M>) -> std::io::Re
 
 /// Where nothing but zeros follows, to within a block: most of a segment was only laid out, and is
 /// compared block by block instead of being looked at byte by byte.
-fn written_end(bytes: &[u8]) -> usize {
+pub(crate) fn written_end(bytes: &[u8]) -> usize {
     let unwritten = bytes.rchunks(ZEROS.len());
     let unwritten = unwritten.take_while(|block| Some(*block) == ZEROS.get(..block.len()));
     bytes.len() - unwritten.map(<[u8]>::len).sum::<usize>()
@@ -309,7 +312,7 @@ pub(crate) fn scan<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, 
     Ok(state)
 }
 
-fn begin<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, Error> {
+pub(crate) fn begin<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, Error> {
     let corrupt = |reason: String| Error::corrupt(segment, 0, reason);
     // A snapshot is read before the log's magic is known.
     let frame = frame::decode(bytes, Magic::of(&[0; 16])).map_err(|fault| match fault {
@@ -352,7 +355,7 @@ fn durable_after(bytes: &[u8], at: usize, magic: Magic, segment: u64) -> Option<
 }
 
 impl<M: Metadata> State<M> {
-    fn apply(&mut self, segment: u64, at: u64, frame: &Frame<'_>) -> Result<(), Error> {
+    pub(crate) fn apply(&mut self, segment: u64, at: u64, frame: &Frame<'_>) -> Result<(), Error> {
         let corrupt = |reason: &str| Error::corrupt(segment, at, reason);
         let garbled = || corrupt("a sound frame cannot be understood");
         match frame.kind {

@@ -8,9 +8,9 @@ use crate::log::tests::{
 };
 use crate::log::{Error, LogConfig, LogShard, MemoryDisk, RecordBatch, segment};
 
-type Contents = BTreeMap<String, Vec<u8>>;
+pub(super) type Contents = BTreeMap<String, Vec<u8>>;
 
-const SHARDS: [u64; 2] = [1, 2];
+pub(super) const SHARDS: [u64; 2] = [1, 2];
 
 /// A small log of several segments, closed cleanly.
 async fn small_log() -> (Contents, Events, Vec<Vec<(u64, String)>>) {
@@ -18,13 +18,13 @@ async fn small_log() -> (Contents, Events, Vec<Vec<(u64, String)>>) {
 }
 
 /// What is done about its sealed segments.
-#[derive(PartialEq, Eq)]
-enum Sealed {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sealed {
     Left,
     Rewritten,
 }
 
-async fn log_of(sealed: Sealed) -> (Contents, Events, Vec<Vec<(u64, String)>>) {
+pub(super) async fn log_of(sealed: Sealed) -> (Contents, Events, Vec<Vec<(u64, String)>>) {
     let disk = MemoryDisk::new();
     let config = LogConfig {
         segment_bytes: 900,

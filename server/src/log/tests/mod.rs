@@ -19,6 +19,7 @@ mod linearizable;
 mod model;
 mod points;
 mod power;
+mod repairing;
 mod rewriting;
 mod service;
 mod traced_disk;

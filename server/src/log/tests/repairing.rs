@@ -1,0 +1,496 @@
+//! Damaged logs are checked and repaired: each damage is told with its place, nothing is dropped that was not named, what is
+//! left is served, and numbers are not given out twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::log::check::{Changes, Checked, Remedy, check};
+use crate::log::repair::repair;
+use crate::log::tests::damage::{Contents, SHARDS, Sealed, log_of};
+use crate::log::tests::{
+    EVERYTHING, Events, batch, create, is_rewritten, open, read_all, seal, texts,
+};
+use crate::log::{Error, LogShard, MemoryDisk, segment};
+
+type Records = BTreeMap<u64, Vec<(u64, String)>>;
+
+/// Records that one frame of these logs holds at most.
+const IN_ONE_FRAME: usize = 2;
+
+/// A log and what is in it.
+struct Whole {
+    contents: Contents,
+    events: Events,
+    records: Records,
+    /// How many records at most may be lost unnamed.
+    unnamed: usize,
+}
+
+/// How its process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Closed,
+    Killed,
+}
+
+/// Several segments, two shards, one of them sealed; two lives, so that two epochs are in it.
+async fn whole(sealed: Sealed, end: End) -> Whole {
+    let (contents, ..) = log_of(sealed).await;
+    let disk = MemoryDisk::with_contents(contents);
+    let log = open(&disk).unwrap();
+    log.commit(create("third", &[3])).await.unwrap();
+    for number in 0..3 {
+        let text = format!("late {number}");
+        log.append_all(vec![
+            (LogShard(1), batch(&[&text])),
+            (LogShard(3), batch(&[&text, "x"])),
+        ])
+        .await
+        .unwrap();
+    }
+    log.commit(seal("seal third", &[3])).await.unwrap();
+    // What nothing comes after cannot be told from a torn tail: one more commit speaks for all before.
+    log.append(LogShard(1), batch(&["last"])).await.unwrap();
+    log.commit(create("a word for all", &[])).await.unwrap();
+    let mut records = Records::new();
+    for shard in all_shards() {
+        let all = read_all(&log, LogShard(shard), EVERYTHING).await.unwrap();
+        records.insert(shard, all);
+    }
+    let events = Events::clone(&log.metadata());
+    let killed = disk.contents();
+    log.close().await;
+    let mut contents = match end {
+        End::Closed => disk.contents(),
+        End::Killed => killed,
+    };
+    contents.remove(segment::SPARE);
+    Whole {
+        contents,
+        events,
+        records,
+        unnamed: IN_ONE_FRAME,
+    }
+}
+
+fn all_shards() -> impl Iterator<Item = u64> {
+    SHARDS.into_iter().chain([3])
+}
+
+fn checked(disk: &MemoryDisk) -> Checked<Events> {
+    let before = disk.contents();
+    let checked = check(disk).unwrap();
+    assert!(disk.contents() == before, "a check changed files");
+    checked
+}
+
+/// What became of a damaged log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Nothing was found.
+    Sound,
+    Repaired,
+    BeyondRepair,
+}
+
+/// Checks and repairs, and holds what is found against the whole log.
+async fn fate(damaged: Contents, whole: &Whole, case: &str) -> Fate {
+    let disk = MemoryDisk::with_contents(damaged);
+    let found = checked(&disk);
+    if found.findings.is_empty() {
+        let log = open(&disk).unwrap_or_else(|error| panic!("{case}: sound and {error}"));
+        assert_eq!(&*log.metadata(), &whole.events, "{case}");
+        for (shard, expected) in &whole.records {
+            let read = read_all(&log, LogShard(*shard), EVERYTHING).await;
+            assert_eq!(&read.unwrap(), expected, "{case}: sound");
+        }
+        return Fate::Sound;
+    }
+    if found.is_beyond_repair() {
+        return Fate::BeyondRepair;
+    }
+    let mut kept = BTreeSet::new();
+    let before = disk.contents();
+    repair(&disk, &found, &mut |name| {
+        kept.insert(name.to_owned());
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{case}: {error}"));
+    for (name, bytes) in disk.contents() {
+        let changed = before.get(&name).is_some_and(|before| *before != bytes);
+        assert!(
+            !changed || kept.contains(&name),
+            "{case}: {name} was not kept"
+        );
+    }
+    judge(&disk, &found, whole, case).await;
+    Fate::Repaired
+}
+
+/// What was not named as lost is there, nothing else is, and new numbers are greater than all.
+async fn judge(disk: &MemoryDisk, found: &Checked<Events>, whole: &Whole, case: &str) {
+    let again = checked(disk);
+    assert_eq!(again.findings, [], "{case}: after {:?}", found.findings);
+    let log = open(disk).unwrap_or_else(|error| panic!("{case}: {error} after {found:?}"));
+    let changes = found.findings.iter().map(|one| one.changes);
+    if changes.clone().all(|changes| changes == Changes::Kept) {
+        assert_eq!(&*log.metadata(), &whole.events, "{case}: {found:?}");
+    } else {
+        let mut left = whole.events.0.iter();
+        let is_part = |event| left.any(|one| one == event);
+        assert!(
+            log.metadata().0.iter().all(is_part),
+            "{case}: {:?}",
+            log.metadata()
+        );
+    }
+    let lost: Vec<_> = found.findings.iter().flat_map(|one| &one.lost).collect();
+    // What nothing comes after may be lost unnamed: no more than one flipped frame holds, and it is said.
+    let is_open = found.findings.iter().any(|one| one.is_open);
+    let mut unnamed = if is_open { whole.unnamed } else { 0 };
+    let greatest = whole
+        .records
+        .values()
+        .flatten()
+        .map(|(counter, _)| *counter)
+        .max();
+    for (shard, expected) in &whole.records {
+        let is_lost = |counter: u64| {
+            let within = |lost: &&&crate::log::Lost| {
+                lost.shard.0 == *shard && (lost.first..lost.end).contains(&counter)
+            };
+            lost.iter().any(|lost| within(&lost))
+        };
+        let read = match read_all(&log, LogShard(*shard), EVERYTHING).await {
+            Err(Error::Unknown(_)) if changes.clone().any(|one| one == Changes::Lost) => Vec::new(),
+            read => read.unwrap_or_else(|error| panic!("{case}: {error} after {found:?}")),
+        };
+        let mut left = expected.iter().peekable();
+        for record in &read {
+            while let Some(missing) = left.next_if(|one| one.0 < record.0) {
+                assert!(
+                    is_lost(missing.0),
+                    "{case}: {shard} {missing:?} of {found:?}"
+                );
+            }
+            assert_eq!(left.next(), Some(record), "{case}: wrong data");
+        }
+        for missing in left.filter(|missing| !is_lost(missing.0)) {
+            assert!(unnamed > 0, "{case}: {shard} {missing:?} of {found:?}");
+            unnamed -= 1;
+        }
+        if let Ok(appended) = log.append(LogShard(*shard), batch(&["new"])).await {
+            assert!(
+                Some(appended.first) > greatest,
+                "{case}: {appended:?} is not new"
+            );
+            let texts = texts(&log, *shard).await;
+            assert_eq!(texts.len(), read.len() + 1, "{case}");
+        }
+    }
+    // Readers that start in what was lost go on behind it.
+    for one in &lost {
+        for from in [one.first, one.end - 1] {
+            let read = log.read(one.shard, from, EVERYTHING, 0).await;
+            assert!(
+                matches!(read, Ok(_) | Err(Error::Unknown(_))),
+                "{case}: {read:?}"
+            );
+        }
+    }
+}
+
+/// Every byte in the long variant, one of some in the short one, another one in each file.
+fn sampled(bytes: usize, file: usize) -> impl Iterator<Item = usize> {
+    let long = std::env::var("MILLSTREAM_LONG").is_ok_and(|long| long == "1");
+    let step = if long { 1 } else { 13 };
+    (file % step..bytes).step_by(step)
+}
+
+/// Bits flipped all over logs of all kinds: each is told with segment and place, or costs nothing; and is repaired or said to be beyond it.
+#[tokio::test]
+async fn s8_a_flipped_bit_is_told_and_repaired() {
+    for sealed in [Sealed::Left, Sealed::Rewritten] {
+        for end in [End::Closed, End::Killed] {
+            let whole = whole(sealed, end).await;
+            flip_everywhere(&whole, &format!("{sealed:?} {end:?}")).await;
+        }
+    }
+}
+
+async fn flip_everywhere(whole: &Whole, kind: &str) {
+    let disk = MemoryDisk::with_contents(whole.contents.clone());
+    assert_eq!(checked(&disk).findings, [], "{kind}");
+    let last = whole.contents.keys().next_back().unwrap();
+    let mut fates = BTreeMap::new();
+    for (file, (name, bytes)) in whole.contents.iter().enumerate() {
+        let number = segment::number(name).unwrap();
+        // In the last segment what comes after the last frame was never written.
+        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        for at in sampled(end, file) {
+            let mut damaged = whole.contents.clone();
+            damaged.get_mut(name).unwrap()[at] ^= 1 << (at % 8);
+            let case = format!("{kind} {name} byte {at} of {end}");
+            let disk = MemoryDisk::with_contents(damaged.clone());
+            let told = checked(&disk).findings;
+            let is_there = |one: &crate::log::Finding| {
+                let at = u64::try_from(at).unwrap();
+                one.segment == Some(number)
+                    && one.offset <= at
+                    && (at < one.end || one.end == one.offset)
+            };
+            // The word of the last commit of all is not spoken for.
+            let unspoken = name == last && told.is_empty();
+            assert!(unspoken || told.iter().any(is_there), "{case}: {told:?}");
+            let fate = if unspoken {
+                at_the_end(&disk, whole, &case).await
+            } else {
+                fate(damaged, whole, &case).await
+            };
+            *fates.entry(format!("{fate:?}")).or_insert(0) += 1;
+        }
+    }
+    println!("{kind}: {fates:?}");
+    assert!(fates["Repaired"] > 10);
+}
+
+/// The last commit of all was flipped, and is taken for a torn tail: all the others are there.
+async fn at_the_end(disk: &MemoryDisk, whole: &Whole, case: &str) -> Fate {
+    assert!(
+        checked(disk)
+            .notes
+            .iter()
+            .any(|note| note.text.contains("torn tail")),
+        "{case}"
+    );
+    let log = open(disk).unwrap();
+    for (shard, expected) in &whole.records {
+        let read = read_all(&log, LogShard(*shard), EVERYTHING).await.unwrap();
+        assert_eq!(&read, expected, "{case}");
+    }
+    Fate::Sound
+}
+
+/// Each segment cut at each length; the last one may end anywhere behind what was written.
+#[tokio::test]
+async fn s8_a_file_that_was_cut_is_told_and_repaired() {
+    for sealed in [Sealed::Left, Sealed::Rewritten] {
+        let whole = whole(sealed, End::Closed).await;
+        let mut fates = BTreeMap::new();
+        let last = whole.contents.keys().next_back().unwrap();
+        for (file, (name, bytes)) in whole.contents.iter().enumerate() {
+            if name == last {
+                // Without what comes after, its end is not to be told from one that was never written.
+                continue;
+            }
+            for length in sampled(bytes.len(), file) {
+                let mut damaged = whole.contents.clone();
+                damaged.get_mut(name).unwrap().truncate(length);
+                let case = format!("{sealed:?} {name} cut at {length} of {}", bytes.len());
+                let fate = fate(damaged, &whole, &case).await;
+                assert_ne!(fate, Fate::Sound, "{case}");
+                *fates.entry(format!("{fate:?}")).or_insert(0) += 1;
+            }
+        }
+        println!("{sealed:?}: {fates:?}");
+        assert_eq!(fates.len(), 1, "all are repaired: {fates:?}");
+    }
+}
+
+/// Regions of zeros, as a lost write or a bad block leaves them, and regions of noise.
+#[tokio::test]
+async fn s8_a_region_that_was_overwritten_is_told_and_repaired() {
+    for sealed in [Sealed::Left, Sealed::Rewritten] {
+        let mut whole = whole(sealed, End::Closed).await;
+        // Several frames, of which nothing may come later.
+        whole.unnamed = 100;
+        let mut fates = BTreeMap::new();
+        let mut random = fastrand::Rng::with_seed(7);
+        for (file, (name, bytes)) in whole.contents.iter().enumerate() {
+            let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+            // Frames of the last segment come after it, and say that it was durable.
+            let end = end.saturating_sub(200);
+            for at in sampled(end, file) {
+                for (length, noise) in [(64, false), (512, false), (64, true)] {
+                    let mut damaged = whole.contents.clone();
+                    let region = at..end.min(at + length);
+                    for byte in &mut damaged.get_mut(name).unwrap()[region] {
+                        *byte = if noise { random.u8(..) } else { 0 };
+                    }
+                    if damaged[name] == *bytes {
+                        continue;
+                    }
+                    let case = format!("{sealed:?} {name} {length} bytes from {at} noise {noise}");
+                    let fate = fate(damaged, &whole, &case).await;
+                    assert_ne!(fate, Fate::Sound, "{case}");
+                    *fates.entry(format!("{fate:?}")).or_insert(0) += 1;
+                }
+            }
+        }
+        println!("{sealed:?}: {fates:?}");
+        assert!(fates["Repaired"] > 50);
+    }
+}
+
+/// Each segment missing, each under another's name, a copy of each as a further one.
+#[tokio::test]
+async fn s8_files_that_were_mixed_up_are_told() {
+    for sealed in [Sealed::Left, Sealed::Rewritten] {
+        let mut whole = whole(sealed, End::Closed).await;
+        // Of what was in the last segment nothing else tells.
+        whole.unnamed = 100;
+        let names: Vec<&String> = whole.contents.keys().collect();
+        let last = names.len();
+        for (at, name) in names.iter().enumerate() {
+            let mut missing = whole.contents.clone();
+            let bytes = missing.remove(*name).unwrap();
+            if at == 0 {
+                // The oldest one missing looks as if it had been trimmed.
+                assert_eq!(checked(&MemoryDisk::with_contents(missing)).findings, []);
+                continue;
+            }
+            let case = format!("{sealed:?} {name} missing");
+            let found = fate(missing.clone(), &whole, &case).await;
+            assert_eq!(found, Fate::Repaired, "{case}");
+            // Under a name behind the last one it is found, and renaming it back loses nothing.
+            let further = segment::name(segment::number(names[last - 1]).unwrap() + 3);
+            missing.insert(further.clone(), bytes.clone());
+            let disk = MemoryDisk::with_contents(missing);
+            let found = checked(&disk);
+            let to = (*name).clone();
+            let is_renamed = |one: &crate::log::Finding| {
+                one.file == further && one.remedy == Remedy::Rename { to: to.clone() }
+            };
+            assert!(
+                found.findings.iter().any(is_renamed),
+                "{case}: {:?}",
+                found.findings
+            );
+            assert!(found.is_beyond_repair());
+
+            // A copy of it there is taken away.
+            let mut doubled = whole.contents.clone();
+            doubled.insert(further.clone(), bytes);
+            let case = format!("{sealed:?} {name} doubled");
+            assert_eq!(fate(doubled, &whole, &case).await, Fate::Repaired, "{case}");
+        }
+    }
+}
+
+/// The last segment is gone, or its snapshot is, and the one before has been rewritten: nothing else says which streams there were. It
+/// is said, and nothing is touched.
+#[tokio::test]
+async fn s8_what_is_beyond_repair_is_said() {
+    let whole = whole(Sealed::Rewritten, End::Closed).await;
+    let is_plain = |name: &String| !is_rewritten(name, &whole.contents[name]);
+    let mut contents = whole.contents.clone();
+    while contents.keys().next_back().is_some_and(is_plain) {
+        let last = contents.keys().next_back().unwrap().clone();
+        contents.remove(&last);
+    }
+    assert!(contents.len() > 1);
+    let gone = MemoryDisk::with_contents(contents.clone());
+    let found = checked(&gone);
+    assert!(found.is_beyond_repair(), "{found:?}");
+    let name = segment::name(u64::try_from(contents.len()).unwrap() + 1);
+    let mut bytes = whole.contents[&name].clone();
+    bytes[60] ^= 1;
+    contents.insert(name.clone(), bytes);
+    let later = whole.contents.iter().filter(|(later, _)| **later > name);
+    assert!(later.count() > 0, "this one has a footer of its own");
+    let found = checked(&MemoryDisk::with_contents(contents));
+    assert!(found.is_beyond_repair(), "{found:?}");
+}
+
+/// A repair that stops at any of its operations, as by a power cut, leaves a log that the next one repairs.
+#[tokio::test]
+async fn s8_a_repair_may_be_stopped_anywhere() {
+    let mut stops = 0;
+    for sealed in [Sealed::Left, Sealed::Rewritten] {
+        let mut whole = whole(sealed, End::Closed).await;
+        whole.unnamed = 2 * IN_ONE_FRAME;
+        let mut damaged = whole.contents.clone();
+        for name in [
+            segment::name(2),
+            damaged.keys().next_back().unwrap().clone(),
+        ] {
+            let bytes = damaged.get_mut(&name).unwrap();
+            let at = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 2;
+            bytes[at] ^= 4;
+        }
+        let first = checked(&MemoryDisk::with_contents(damaged.clone()));
+        assert!(first.findings.len() >= 2, "{:?}", first.findings);
+        for stop in 0.. {
+            let disk = MemoryDisk::with_contents(damaged.clone());
+            let found = check::<Events>(&disk).unwrap();
+            disk.fail_from(disk.operations() + stop, std::io::ErrorKind::Other);
+            let done = repair(&disk, &found, &mut |_| Ok(()));
+            disk.repair();
+            if done.is_ok() {
+                break;
+            }
+            stops += 1;
+            for seed in 0..4 {
+                let left = disk.crash(seed);
+                let case = format!("{sealed:?} stopped at {stop}, seed {seed}");
+                let again = checked(&left);
+                assert!(!again.is_beyond_repair(), "{case}: {again:?}");
+                repair(&left, &again, &mut |_| Ok(())).unwrap();
+                let mut all = first.findings.clone();
+                all.extend(again.findings);
+                let both = Checked {
+                    findings: all,
+                    ..again
+                };
+                judge(&left, &both, &whole, &case).await;
+            }
+        }
+    }
+    println!("stopped at {stops} operations");
+    assert!(stops > 20);
+}
+
+/// What a start does by itself is no damage: a torn tail, a crash within a rotation, files laid out.
+#[tokio::test]
+async fn s8_what_a_start_mends_is_no_damage() {
+    let disk = MemoryDisk::crashable();
+    let log = open(&disk).unwrap();
+    log.commit(create("create", &[1])).await.unwrap();
+    for number in 0..60 {
+        log.append(LogShard(1), batch(&[&format!("record {number}")]))
+            .await
+            .unwrap();
+    }
+    // Frozen at each of many instants, between two operations.
+    drop(log);
+    let total = disk.operations();
+    let mut notes = BTreeSet::new();
+    for stop in 0..total {
+        let disk = MemoryDisk::crashable();
+        disk.fail_from(stop, std::io::ErrorKind::Other);
+        if let Ok(log) = open(&disk) {
+            let _ = log.commit(create("create", &[1])).await;
+            for number in 0..60 {
+                let text = format!("record {number}");
+                if log.append(LogShard(1), batch(&[&text])).await.is_err() {
+                    break;
+                }
+            }
+            drop(log);
+        }
+        disk.repair();
+        for seed in 0..3 {
+            let left = disk.crash(seed);
+            let found = checked(&left);
+            assert_eq!(found.findings, [], "stopped at {stop}, seed {seed}");
+            notes.extend(
+                found
+                    .notes
+                    .into_iter()
+                    .map(|note| note.text[..8].to_owned()),
+            );
+            open(&left).unwrap();
+        }
+    }
+    let notes: Vec<&str> = notes.iter().map(String::as_str).collect();
+    assert_eq!(notes, ["a torn t", "no segme", "without "]);
+}
