@@ -2,15 +2,17 @@
 //! except for the demo, which is a program of its own around both.
 //!
 //! Exit codes: 0 it did what was asked, 1 it could not go on, 2 the command line, the environment or the
-//! configuration file is wrong, 3 the data directory cannot be used (taken, damaged, written by a newer version).
+//! configuration file is wrong, 3 the data directory cannot be used (taken, damaged, written by a newer version). `check` and `repair`, which are asked
+//! about such directories, have 1 for damage and 2 where they cannot tell.
 
 mod app;
 mod clock;
+mod data;
 mod demo;
 mod serve;
 mod settings;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
@@ -33,6 +35,12 @@ enum Command {
     /// Sees and steers applications of kcl: leases, lag, why a shard does not move, reset, replay.
     #[command(after_help = app::AFTER_HELP)]
     App(Box<app::Arguments>),
+    /// Checks a data directory that nobody serves: reads everything, changes nothing.
+    #[command(after_help = data::AFTER_CHECK)]
+    Check(data::CheckArguments),
+    /// Repairs a data directory that nobody serves, or says what that would drop.
+    #[command(after_help = data::AFTER_REPAIR)]
+    Repair(data::RepairArguments),
     /// A worker process of the demo.
     #[command(hide = true)]
     DemoWorker(Box<demo::worker::Arguments>),
@@ -45,6 +53,16 @@ enum Command {
 #[doc(hidden)]
 pub fn check_configuration(text: &str) -> Result<(), String> {
     settings::check_file(text)
+}
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For scripts.
+    Json,
 }
 
 /// Why a command ended without success.
@@ -104,6 +122,8 @@ pub fn main() -> ExitCode {
     let ended = match command {
         Command::Serve(flags) => serve::run(&flags),
         Command::App(arguments) => app::run(&arguments),
+        Command::Check(arguments) => data::check(&arguments),
+        Command::Repair(arguments) => data::repair(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoWorker(arguments) => demo::worker::run(&arguments),
     };

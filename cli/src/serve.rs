@@ -2,7 +2,7 @@
 
 use crate::settings::{Flags, LogFormat, Settings};
 use crate::{Failure, FailureKind};
-use millstream_server::{Server, StartError};
+use millstream_server::{DataLocation, Server, StartError, log};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{IsTerminal, Write};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -67,8 +67,9 @@ async fn serve(settings: Settings, stop_with_stdin: bool) -> Result<(), Failure>
     // Before the server starts, so that a signal during recovery is not lost.
     let mut signals = Signals::new()?;
     let data = Settings::describe(&settings.config);
+    let place = settings.config.data.clone();
     let server = tokio::select! {
-        started = Server::start(settings.config) => started.map_err(|error| start_failure(&error))?,
+        started = Server::start(settings.config) => started.map_err(|error| start_failure(&error, &place))?,
         name = signals.next() => {
             tracing::info!(signal = name, "stopped before the server was ready");
             return Ok(());
@@ -90,16 +91,29 @@ async fn serve(settings: Settings, stop_with_stdin: bool) -> Result<(), Failure>
     }
 }
 
-fn start_failure(error: &StartError) -> Failure {
+fn start_failure(error: &StartError, place: &DataLocation) -> Failure {
     let kind = match error {
         StartError::PublicAddress(_) | StartError::Tls(_) => FailureKind::Usage,
         StartError::Log(_) | StartError::KeptTls(_) => FailureKind::Data,
         StartError::Listen { .. } | StartError::Stream { .. } => FailureKind::Runtime,
     };
-    Failure {
-        kind,
-        message: error.to_string(),
-    }
+    let message = match (error, place) {
+        (StartError::Log(log::Error::Corrupt { .. }), DataLocation::Directory(directory)) => {
+            let directory = directory.display();
+            format!(
+                "{error}, or see what else is damaged (`millstream check {directory}`) and what can be done (`millstream repair {directory}`)"
+            )
+        }
+        (
+            StartError::Log(log::Error::NotADataDirectory { .. }),
+            DataLocation::Directory(directory),
+        ) if directory.is_dir() => {
+            let directory = directory.display();
+            format!("{error}; if it was one, `millstream check {directory}` says what is damaged")
+        }
+        _ => error.to_string(),
+    };
+    Failure { kind, message }
 }
 
 /// The signals that ask a process to end.

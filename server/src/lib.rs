@@ -17,6 +17,7 @@ pub mod error;
 pub mod http;
 pub mod log;
 mod memory;
+pub mod offline;
 mod start;
 pub mod tls;
 

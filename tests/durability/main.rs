@@ -13,6 +13,7 @@ mod honest_start;
 mod kill_nine;
 mod linearizable;
 mod overload;
+mod offline;
 mod puts;
 mod reshard;
 mod reshard_races;

@@ -3,8 +3,8 @@
 
 mod print;
 
-use crate::Failure;
-use clap::{Args, Subcommand, ValueEnum};
+use crate::{Failure, Output};
+use clap::{Args, Subcommand};
 use kcl::ops::{self, Force, Operations, ResetReport, ResetRequest, StartAt};
 use kcl::{ErrorKind, LeaseStore, PostgresLeaseStore, SqliteLeaseStore};
 use serde::Serialize;
@@ -55,15 +55,6 @@ struct Place {
     /// How it is printed.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people.
-    #[default]
-    Table,
-    /// For scripts.
-    Json,
 }
 
 #[derive(Debug, Args)]

@@ -30,6 +30,7 @@ pub use error::{ConsumerError, Error, RetentionChange};
 pub use faults::Probability;
 pub use pages::PageShare;
 pub(crate) use pages::{PAGE_MAX_BYTES, RECORD_COST_BYTES};
+pub(crate) use put::least_sequence;
 pub use put::{Placed, PutEntry, Refusal};
 pub use read::{Page, ReadRecord, Start};
 pub use settings::{

@@ -289,6 +289,11 @@ pub(super) fn sequence_number(shard: &Shard, counter: u64, time_ms: u64) -> Sequ
     .pack()
 }
 
+/// No record of the shard from this counter on has a smaller one.
+pub(crate) fn least_sequence(shard: &Shard, counter: u64) -> SequenceNumber {
+    sequence_number(shard, counter.min(Parts::COUNTER_MAX), 0)
+}
+
 impl Shard {
     /// Before every record of the shard.
     pub fn starting_sequence(&self) -> SequenceNumber {
