@@ -20,6 +20,7 @@ mod reshard_races;
 mod sealed;
 mod segment_file;
 mod slow_disk;
+mod starts_and_stops;
 mod subscribers;
 mod tailing_readers;
 mod tiled;
