@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::log::check::claims::{self, Claim, Claims};
-use crate::log::check::examined::{Before, Begins, Examined, Perhaps, index_after, state_at};
+use crate::log::check::examined::{Before, Begins, Examined, Perhaps, ends, index_after, state_at};
 use crate::log::check::report::{Changes, Finding, Lost, Note};
 use crate::log::check::survey::{Hole, Survey, survey};
 use crate::log::entry::{
@@ -164,6 +164,12 @@ impl<'a, M: Metadata> Folding<'a, M> {
             (false, None) if !self.pending.is_empty() => self.torn(0, survey),
             (true, _) => self.flush(),
             _ => {}
+        }
+        if let Some(tail) = survey.tail
+            && !self.findings.is_empty()
+        {
+            // Each start leaves a frame.
+            self.lost_commits += as_u64((tail.end - tail.at) / HEADER_BYTES + 1);
         }
     }
 
@@ -506,6 +512,14 @@ impl<'a, M: Metadata> Folding<'a, M> {
             Some((_, place, index)) => (place, index),
             None => (guessed, built),
         };
+        let index = Index::Runs(index);
+        // A footer knows of runs that do not hold.
+        for (shard, end) in ends(&index) {
+            if let Some(state) = self.state.shards.get_mut(&shard) {
+                state.next = state.next.max(end.next);
+                state.last_time_ms = state.last_time_ms.max(end.time_ms);
+            }
+        }
         self.state.sealed = self.is_sealed;
         let is_known = self.state.metadata.0.is_some();
         Examined {
@@ -516,7 +530,7 @@ impl<'a, M: Metadata> Folding<'a, M> {
             padding,
             begins: self.begins,
             place,
-            index: Index::Runs(index),
+            index,
             state: is_known.then_some(self.state),
             is_sealed: self.is_sealed,
             is_indexed,

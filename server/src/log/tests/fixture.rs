@@ -8,7 +8,7 @@ use crate::clock::ManualClock;
 use crate::log::tests::{
     EVERYTHING, Events, NOW_MS, TestLog, batch, create, read_all, seal, texts, tiny,
 };
-use crate::log::{Log, LogShard, RealDisk};
+use crate::log::{Log, LogShard, ReadDisk, RealDisk};
 
 /// Set to a directory that does not exist, this lets the last test write a new fixture there.
 const WRITE: &str = "MILLSTREAM_WRITE_LOG_FIXTURE";
@@ -80,6 +80,13 @@ fn copy_of(name: &str) -> tempfile::TempDir {
     copy
 }
 
+fn is_sound(directory: &Path) {
+    let disk = ReadDisk::open(directory).unwrap();
+    let checked = crate::log::check::<Events>(&disk).unwrap();
+    assert_eq!(checked.findings, []);
+    assert_eq!(disk.check_format(checked.totals.rewritten > 0), None);
+}
+
 fn format(directory: &Path) -> String {
     fs::read_to_string(directory.join("FORMAT")).unwrap()
 }
@@ -89,6 +96,7 @@ async fn opens(name: &str) -> tempfile::TempDir {
     let directory = copy_of(name);
     let clock = ManualClock::at(NOW_MS + 1_000_000);
     let before = format(directory.path());
+    is_sound(directory.path());
     let log = open_at(directory.path(), &clock);
     check(&log).await;
     assert_eq!(format(directory.path()), before, "opening changes nothing");
@@ -101,6 +109,9 @@ async fn opens(name: &str) -> tempfile::TempDir {
     let found = read_all(&log, LogShard(1), EVERYTHING).await.unwrap();
     assert_eq!(found.last().unwrap().1, "later");
     assert_eq!(found.len(), expected(1).len() + 1);
+    log.close().await;
+    drop(log);
+    is_sound(directory.path());
     directory
 }
 
