@@ -1,6 +1,7 @@
 //! S1 and S2: kill -9 at any instant loses nothing that was acknowledged and reuses no number.
 
 use crate::SERVER;
+use crate::offline::assert_sound;
 use crate::reshard::{Resharder, open_ranges, reshards_hold};
 use crate::segment_file::{leave_little_room, segments};
 use crate::witness::Witness;
@@ -43,6 +44,9 @@ struct Outcome {
     segments: usize,
 }
 
+/// What a kill leaves is no damage: a check has nothing to find after one in so many.
+const CHECK_EVERY: usize = 3;
+
 /// Starts the server and kills it, most times before it is ready: amid its recovery.
 async fn die_at_the_start(server: &ServerProcess, after: Duration) {
     let data = server.data().display().to_string();
@@ -83,6 +87,9 @@ async fn live_and_die(lives: &Lives) -> Outcome {
         }
         if cycle % RESHARD_EVERY == 2 {
             die_at_the_start(&server, Duration::from_millis(random.u64(..120))).await;
+        }
+        if cycle % CHECK_EVERY == 0 {
+            assert_sound(server.data());
         }
         let began = Instant::now();
         server.restart().await;

@@ -49,6 +49,12 @@ fn json(command: &str, data: &Path, more: &[&str]) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// A check finds nothing.
+#[track_caller]
+pub(crate) fn assert_sound(data: &Path) {
+    assert_said(&said("check", data, &[]), SOUND, &["sound"]);
+}
+
 fn flip(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 1;
