@@ -29,7 +29,7 @@ fn serve(data: &Path) -> Process {
 async fn command(name: &str, data: &Path) -> Ended {
     let arguments = [name.to_owned(), data.display().to_string()];
     let mut process = Process::spawn(Path::new(SERVER), &arguments, &[]);
-    process.wait(Duration::from_secs(60)).await
+    process.wait(Duration::from_mins(1)).await
 }
 
 #[track_caller]
