@@ -648,3 +648,48 @@ async fn is_served(disk: &MemoryDisk, found: &Checked<Events>, whole: &Whole, ca
         }
     }
 }
+
+/// Where frames begin, and where each ends, padding included.
+fn frames_of(bytes: &[u8]) -> Vec<(usize, usize)> {
+    let mut frames = Vec::new();
+    let mut at = 0;
+    while at + 40 < bytes.len() {
+        let length = bytes[at + 4..at + 8].try_into().unwrap();
+        let body_bytes = usize::try_from(u32::from_be_bytes(length)).unwrap();
+        let end = (at + 40 + body_bytes).next_multiple_of(8);
+        if body_bytes == 0 || end > bytes.len() {
+            break;
+        }
+        frames.push((at, end));
+        at = end;
+    }
+    frames
+}
+
+/// A frame that holds lies where another one of its segment was, as when a disk writes a block to the wrong place: its checksum says nothing, what
+/// it holds does.
+#[tokio::test]
+async fn s8_a_frame_in_the_place_of_another_is_told_and_repaired() {
+    for sealed in [Sealed::Left, Sealed::Rewritten] {
+        let whole = whole(sealed, End::Closed).await;
+        let mut misplaced = 0;
+        for (name, bytes) in whole.contents.iter().rev().skip(1) {
+            let frames = frames_of(bytes);
+            for (at, end) in &frames {
+                for (other, other_end) in &frames {
+                    if at == other || end - at != other_end - other {
+                        continue;
+                    }
+                    let mut damaged = whole.contents.clone();
+                    let file = damaged.get_mut(name).unwrap();
+                    file.copy_within(*other..*other_end, *at);
+                    let case = format!("{sealed:?} {name} {other} at {at}");
+                    assert_eq!(fate(damaged, &whole, &case).await, Fate::Repaired, "{case}");
+                    misplaced += 1;
+                }
+            }
+        }
+        println!("{sealed:?}: {misplaced} misplaced");
+        assert!(misplaced > 0);
+    }
+}
