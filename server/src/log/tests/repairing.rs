@@ -4,6 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::log::check::{Changes, Checked, Remedy, check};
+use crate::log::disk::Disk;
+use crate::log::extent::Index;
+use crate::log::frame::Magic;
+use crate::log::packed_index::padded;
 use crate::log::repair::repair;
 use crate::log::tests::damage::{Contents, SHARDS, Sealed, log_of};
 use crate::log::tests::{
@@ -691,5 +695,42 @@ async fn s8_a_frame_in_the_place_of_another_is_told_and_repaired() {
         }
         println!("{sealed:?}: {misplaced} misplaced");
         assert!(misplaced > 0);
+    }
+}
+
+/// A footer whose checksum holds names a block with one record more, or of another time, than the block has: what a check tells before a reader
+/// meets it.
+#[tokio::test]
+async fn s8_a_block_that_is_not_what_the_footer_says_is_told() {
+    let whole = whole(Sealed::Rewritten, End::Closed).await;
+    let is_packed = |(name, bytes): &(&String, &Vec<u8>)| is_rewritten(name, bytes);
+    let (name, bytes) = whole.contents.iter().find(is_packed).unwrap();
+    let number = segment::number(name).unwrap();
+    let magic = Magic::begun(bytes).unwrap();
+    let disk = MemoryDisk::with_contents(whole.contents.clone());
+    let file = disk.open(name).unwrap();
+    for lie in 0..2 {
+        let footer = segment::read_footer(file.as_ref(), number, magic).unwrap();
+        let Index::Packed(mut index) = footer.index else {
+            panic!("a rewritten segment");
+        };
+        let block = &mut index.shards.values_mut().next().unwrap().blocks[0];
+        let lied_at = block.offset;
+        match lie {
+            0 => (block.count, block.end) = (block.count - 1, block.end - 1),
+            _ => block.last_time_ms += 1,
+        }
+        let blocks = index.shards.values().flat_map(|part| &part.blocks);
+        let footer_at = blocks.map(|block| padded(block.length)).sum();
+        let mut damaged = whole.contents.clone();
+        let forged = damaged.get_mut(name).unwrap();
+        forged.truncate(usize::try_from(footer_at).unwrap());
+        let end = segment::packed_footer(footer_at, &index, footer.place, magic);
+        forged.extend_from_slice(&end);
+        let found = checked(&MemoryDisk::with_contents(damaged)).findings;
+        let is_there = |one: &crate::log::Finding| {
+            one.segment == Some(number) && one.offset == lied_at && one.remedy == Remedy::Drop
+        };
+        assert!(found.iter().any(is_there), "lie {lie}: {found:?}");
     }
 }
