@@ -1,6 +1,6 @@
 //! A segment as it was committed: its frames folded as recovery does, going on behind what does not hold. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::log::check::claims::{self, Claim, Claims};
 use crate::log::check::examined::{Before, Begins, Examined, Perhaps, ends, index_after, state_at};
@@ -642,6 +642,7 @@ fn state_after<M: Metadata>(number: u64, before: Option<&Before<M>>) -> State<Pe
         shards,
         commit,
         position: 0,
+        unsure: VecDeque::new(),
         fresh: false,
         sealed: false,
     };
