@@ -11,10 +11,12 @@ const SOURCE: &str = r#"
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 typedef ssize_t (*write_at)(int, const void *, size_t, off_t);
+typedef ssize_t (*write_all_at)(int, const struct iovec *, int, off_t);
 
 static void pass(uint64_t nanoseconds) {
     struct timespec left = { nanoseconds / 1000000000, nanoseconds % 1000000000 };
@@ -30,6 +32,14 @@ ssize_t pwrite64(int file, const void *bytes, size_t count, off_t offset) {
     static write_at real = NULL;
     if (!real) real = (write_at)dlsym(RTLD_NEXT, "pwrite64");
     ssize_t written = real(file, bytes, count, offset);
+    if (written > 0) pass(cost(written));
+    return written;
+}
+
+ssize_t pwritev64(int file, const struct iovec *pieces, int count, off_t offset) {
+    static write_all_at real = NULL;
+    if (!real) real = (write_all_at)dlsym(RTLD_NEXT, "pwritev64");
+    ssize_t written = real(file, pieces, count, offset);
     if (written > 0) pass(cost(written));
     return written;
 }

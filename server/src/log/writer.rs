@@ -40,6 +40,8 @@ pub(crate) struct Committer<M> {
     bug: SeededBug,
     log_id: [u8; 16],
     epoch: u64,
+    /// That the log was opened is on disk.
+    epoch_begun: bool,
     shards: Shards,
     metadata: Arc<M>,
     /// The metadata as it was last encoded: most segments begin with the same.
@@ -99,6 +101,7 @@ impl<M: Metadata> Committer<M> {
             bug,
             log_id: state.log_id,
             epoch: state.epoch,
+            epoch_begun: false,
             shards: state.shards,
             metadata,
             encoded: None,
@@ -110,12 +113,18 @@ impl<M: Metadata> Committer<M> {
             // Recovery has synced what it found.
             durable: state.commit,
         };
-        committer.begin_epoch()?;
+        match committer.begin_epoch() {
+            // What is there can be read; the first write tries again.
+            Err(error @ Error::NoSpace { .. }) => {
+                tracing::warn!(%error, "the log takes nothing before there is room");
+            }
+            begun => begun?,
+        }
         Ok(committer)
     }
 
     /// Writes and syncs that the log was opened: from here on counters of the new epoch may be given
-    /// out.
+    /// out, and none before.
     fn begin_epoch(&mut self) -> Result<(), Error> {
         if self.epoch + 1 >= EPOCH_LIMIT {
             return Err(Error::corrupt(
@@ -139,6 +148,7 @@ impl<M: Metadata> Committer<M> {
             self.sync()?;
         }
         self.epoch = epoch;
+        self.epoch_begun = true;
         Ok(())
     }
 
@@ -256,11 +266,16 @@ impl<M: Metadata> Committer<M> {
     }
 
     fn make_room(&mut self, need: Need) -> Result<(), Error> {
-        match self.published.poisoned() {
-            Some(error) => Err(error.clone()),
-            None if self.fits(need) => Ok(()),
-            None => self.rotate(need),
+        if let Some(error) = self.published.poisoned() {
+            return Err(error.clone());
         }
+        if !self.epoch_begun {
+            self.begin_epoch()?;
+        }
+        if self.fits(need) {
+            return Ok(());
+        }
+        self.rotate(need)
     }
 
     /// Whether so much and the end of a segment go into the active one, and its index stays within its bound.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{ManualClock, SystemClock};
-use crate::log::plan::SeededBug;
+use crate::log::plan::{EPOCH_SHIFT, SeededBug};
 use crate::log::reader::Request;
 use crate::log::tests::{
     EVERYTHING, Events, NOW_MS, TestLog, batch, create, open, open_with, read_all, seal, texts,
@@ -257,6 +257,46 @@ async fn disk_full_is_refused_and_recovers() {
     assert_eq!(texts(&log, 1).await, kept);
     drop(log);
     assert_eq!(texts(&open(&disk.crash(1)).unwrap(), 1).await, kept);
+}
+
+/// A log whose disk has no room for another segment opens though the active one is full to the last byte: reads go on, and
+/// writes are refused until there is room.
+#[tokio::test]
+async fn s6_a_log_that_is_full_opens_on_a_full_disk() {
+    let disk = MemoryDisk::crashable();
+    let log = with_shard_one(&disk, tiny()).await;
+    disk.set_capacity(Some(3 * 2048));
+    let mut kept = Vec::new();
+    for length in [300, 30, 1] {
+        loop {
+            let text = format!("{:0length$}", kept.len() % 10);
+            match log.append(ONE, batch(&[&text])).await {
+                Ok(_) => kept.push(text),
+                Err(Error::NoSpace { .. }) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    drop(log);
+    for cut in 0..4 {
+        let disk = disk.crash(cut);
+        disk.set_capacity(Some(disk.used_bytes()));
+        let log = open(&disk).unwrap();
+        assert_eq!(texts(&log, 1).await, kept);
+        let refused = log.append(ONE, batch(&["no"])).await;
+        assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+        assert!(!log.is_poisoned());
+        log.close().await;
+        let log = open(&disk).unwrap();
+        disk.set_capacity(None);
+        let before = log.tail(ONE).unwrap().next;
+        let again = log.append(ONE, batch(&["again"])).await.unwrap();
+        assert!(again.first >> EPOCH_SHIFT > before >> EPOCH_SHIFT, "S2");
+        drop(log);
+        let log = open(&disk.crash(cut)).unwrap();
+        let with_again = [&kept[..], &["again".to_owned()]].concat();
+        assert_eq!(texts(&log, 1).await, with_again);
+    }
 }
 
 /// The queue is bounded in bytes: while the disk stands still, more is refused.
