@@ -23,10 +23,11 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::HttpConfig;
 use super::LateTls;
 use super::alarm::Alarmed;
 use super::peer::Peer;
-use super::places::Held;
+use super::places::{Held, Places};
 use super::request::Shared;
 use super::rewound::Rewound;
 use super::stall::WriteStall;
@@ -149,16 +150,36 @@ async fn serve<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             Some(resting) => stream = resting,
             None => return,
         }
-        let mut first = [0];
         let woken = tokio::select! {
-            read = timeout(shared.config.idle_timeout, stream.read(&mut first)) => matches!(read, Ok(Ok(1))),
+            woken = rest(&mut stream, &shared.config, &held.places) => woken,
             () = held.shutdown.cancelled() => false,
         };
         if !woken {
             return;
         }
-        stream.rewind(&first);
     }
+}
+
+/// Waits for the next request; `false` if none comes. When all places for connections are taken it need not be waited for
+/// longer than for a head.
+async fn rest<S: AsyncRead + Unpin>(
+    stream: &mut Rewound<S>,
+    config: &HttpConfig,
+    places: &Places,
+) -> bool {
+    let (mut first, mut left) = ([0], config.idle_timeout);
+    while !left.is_zero() {
+        let step = left.min(config.header_read_timeout);
+        match timeout(step, stream.read(&mut first)).await {
+            Ok(Ok(1)) => {
+                stream.rewind(&first);
+                return true;
+            }
+            Err(_) if !places.are_taken() => left -= step,
+            Ok(_) | Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// Looks at the first bytes; `None` if there are none.

@@ -48,6 +48,11 @@ impl Places {
         Arc::clone(&self.all).acquire_owned().await.ok()
     }
 
+    /// Whether all places are taken, so that the next connection waits.
+    pub(super) fn are_taken(&self) -> bool {
+        self.all.available_permits() == 0
+    }
+
     /// Whether all places for those at work are taken, so that others may wait.
     pub(super) fn is_crowded(&self) -> bool {
         self.at_work.available_permits() == 0

@@ -89,6 +89,22 @@ async fn s6_a_resting_connection_is_let_go_in_time() {
     assert_eq!(ended.unwrap().unwrap(), 0);
 }
 
+/// Where all places are taken, a connection that rests is let go for the next one long before its time.
+#[tokio::test]
+async fn s6_a_resting_connection_makes_room_for_a_new_one() {
+    let server = restless(|config| {
+        config.max_connections = 1;
+        config.header_read_timeout = Duration::from_millis(100);
+        config.idle_timeout = LIMIT * 2;
+    })
+    .await;
+    let mut first = TcpStream::connect(server.address).await.unwrap();
+    ask(&mut first, "{}").await;
+    let mut second = TcpStream::connect(server.address).await.unwrap();
+    ask(&mut second, "{}").await;
+    assert_eq!(first.read(&mut [0; 8]).await.unwrap(), 0);
+}
+
 /// The time for a head begins with its first byte, however long the connection rested.
 #[tokio::test]
 async fn s6_a_head_that_does_not_end_is_not_waited_for_as_an_idle_connection_is() {
