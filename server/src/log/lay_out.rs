@@ -16,6 +16,8 @@ use rustix::io::Errno;
 #[repr(align(4096))]
 struct Zeros([u8; STEP_BYTES]);
 
+/// What the system keeps and writes as a whole.
+const PAGE_BYTES: usize = 4096;
 /// What is written at a time: commits have their turn on the disk in between.
 const STEP_BYTES: usize = 256 << 10;
 /// How much of a new file waits to be synced, where it goes through the page cache: a commit's sync may have to wait for it.
@@ -51,7 +53,7 @@ fn write_direct(file: &File, len_bytes: u64) -> io::Result<u64> {
     let mut at = 0;
     while let Some(left) = len_bytes.checked_sub(at) {
         let step = usize::try_from(left).unwrap_or(usize::MAX).min(STEP_BYTES);
-        let step = step / 4096 * 4096;
+        let step = step / PAGE_BYTES * PAGE_BYTES;
         if step == 0 {
             break;
         }
@@ -84,8 +86,8 @@ fn write_cached(file: &File, from: u64, len_bytes: u64) -> io::Result<()> {
 
 /// Zeros from such a place to the end of its page.
 pub(crate) fn rest_of_page(at: u64) -> &'static [u8] {
-    let rest = at.next_multiple_of(4096) - at;
-    &ZEROS.0[..usize::try_from(rest).unwrap_or_default()]
+    let inside = usize::try_from(at % PAGE_BYTES as u64).unwrap_or_default();
+    &ZEROS.0[..(PAGE_BYTES - inside) % PAGE_BYTES]
 }
 
 #[cfg(test)]
@@ -93,7 +95,7 @@ mod tests {
     use super::*;
 
     /// Goal: whatever its length, a file is zeros from end to end, and what was there is gone. Method: on the machine's file
-    /// system, and on one in memory where there is one, which takes no direct writes.
+    /// system, and on one in memory where there is one; lengths that end inside a page are written through the page cache to their end.
     #[test]
     fn a_file_is_zeros_whatever_its_length() {
         let here = tempfile::tempdir().unwrap();

@@ -128,21 +128,7 @@ impl Script {
     /// Restarts: after a power cut, and with the power on and cut later.
     async fn restart(&self, random: &mut fastrand::Rng) -> Report {
         self.disk.set_fault(None);
-        let cut = |random: &mut fastrand::Rng| {
-            let grain = random.choice(Grain::ALL).unwrap();
-            let image = self.disk.image(random);
-            TracedDisk::holding(image.cut(Fate::Drawn(random.fork(), grain)))
-        };
-        for _ in 0..2 {
-            let disk = cut(random);
-            let mut book = self.life.book(Book::clone);
-            let log = self
-                .life
-                .open_on(&disk)
-                .map_err(|error| format!("cut: refused: {error}"))?;
-            let checked = book.check(&log, When::Opened, EVERYTHING).await;
-            checked.map_err(|wrong| format!("cut: {wrong}"))?;
-        }
+        self.cut_and_open(random, "cut").await?;
         let log = self
             .life
             .open()
@@ -152,15 +138,22 @@ impl Script {
             .await
             .map_err(|error| format!("after a restart: {error}"))?;
         drop(log);
+        self.cut_and_open(random, "restarted, then cut").await
+    }
+
+    /// What two power cuts may leave of the disk as it is now, opened and checked.
+    async fn cut_and_open(&self, random: &mut fastrand::Rng, case: &str) -> Report {
         for _ in 0..2 {
-            let disk = cut(random);
+            let grain = random.choice(Grain::ALL).unwrap();
+            let image = self.disk.image(random);
+            let disk = TracedDisk::holding(image.cut(Fate::Drawn(random.fork(), grain)));
             let mut book = self.life.book(Book::clone);
             let log = self
                 .life
                 .open_on(&disk)
-                .map_err(|error| format!("restarted, then cut: refused: {error}"))?;
+                .map_err(|error| format!("{case}: refused: {error}"))?;
             let checked = book.check(&log, When::Opened, EVERYTHING).await;
-            checked.map_err(|wrong| format!("restarted, then cut: {wrong}"))?;
+            checked.map_err(|wrong| format!("{case}: {wrong}"))?;
         }
         Ok(())
     }

@@ -29,6 +29,14 @@ struct Whole {
     unnamed: usize,
 }
 
+impl Whole {
+    /// The greatest counter of all.
+    fn greatest(&self) -> Option<u64> {
+        let records = self.records.values().flatten();
+        records.map(|(counter, _)| *counter).max()
+    }
+}
+
 /// How its process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -192,12 +200,7 @@ async fn judge(disk: &MemoryDisk, found: &Checked<Events>, whole: &Whole, case: 
     // What nothing comes after may be lost unnamed: no more than one flipped frame holds, and it is said.
     let is_open = found.findings.iter().any(|one| one.is_open);
     let mut unnamed = if is_open { whole.unnamed } else { 0 };
-    let greatest = whole
-        .records
-        .values()
-        .flatten()
-        .map(|(counter, _)| *counter)
-        .max();
+    let greatest = whole.greatest();
     for (shard, expected) in &whole.records {
         let is_lost = |counter: u64| {
             let within = |lost: &&&crate::log::Lost| {
@@ -628,12 +631,7 @@ async fn is_served(disk: &MemoryDisk, found: &Checked<Events>, whole: &Whole, ca
         found.findings
     );
     let log = open(disk).unwrap_or_else(|error| panic!("{case}: {error} after {found:?}"));
-    let greatest = whole
-        .records
-        .values()
-        .flatten()
-        .map(|(counter, _)| *counter)
-        .max();
+    let greatest = whole.greatest();
     for (shard, expected) in &whole.records {
         let read = match read_all(&log, LogShard(*shard), EVERYTHING).await {
             Err(Error::Unknown(_)) => continue,
