@@ -18,6 +18,7 @@ pub mod http;
 pub mod log;
 mod memory;
 pub mod offline;
+pub mod patience;
 mod start;
 pub mod tls;
 

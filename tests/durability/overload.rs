@@ -1,4 +1,4 @@
-//! S6: four times the load that the server, or a shard, can take: what is too much is refused at once with the code that clients
+//! S6: four times the load that the server, or a shard, can take, and more clients than there are places at work: what is too much is refused at once with the code that clients
 //! know to wait on, what can be taken is, memory stays within its budget, and nothing that was acknowledged is missing.
 
 use crate::SERVER;
@@ -366,4 +366,81 @@ async fn neighbour(client: RawClient, stop: Arc<AtomicBool>) -> Vec<Duration> {
     }
     took.sort_unstable();
     took
+}
+
+/// Clients that send all but the end of their requests, more of them than there are places at work: a put of anybody else is refused
+/// at once, on connections that go on, and taken once they have gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s6_without_a_place_at_work_puts_are_refused_at_once() {
+    const PLACES: usize = 128;
+    let _alone = alone().await;
+    let memory = format!("{MEMORY_MIB}MiB");
+    let flags = ["--limits", "off", "--memory", &memory];
+    let server = ServerProcess::start_with(SERVER, &flags).await;
+    server.client().create_stream(STREAM, 1).await;
+    let request = Arc::new(request(b"small"));
+    let mut idle = Vec::new();
+    for _ in 0..PLACES {
+        let mut client = Client::connect(server.port(), &request).await;
+        let begun = &request[..request.len() - 1];
+        client.stream.write_all(begun).await.unwrap();
+        idle.push(client);
+    }
+    // Those of them without a place are refused as well.
+    sleep(Duration::from_secs(1)).await;
+    let over = load(&server, 32, &request, Duration::from_secs(3)).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut times = over.refusals();
+    assert_eq!(over.acked, [], "there was a place");
+    let codes: Vec<&String> = over.refused.keys().collect();
+    assert_eq!(codes, ["ServiceUnavailable"]);
+    drop(idle);
+    // The machine's share of it, told by a server that has places again.
+    let bystander = tokio::spawn(bystander(server.client(), Arc::clone(&stop)));
+    let served = load(&server, 32, &request, Duration::from_secs(1)).await;
+    stop.store(true, Ordering::SeqCst);
+    assert!(!served.acked.is_empty(), "nobody was served");
+    times.sort_unstable();
+    let shed = Shed {
+        refusals: times,
+        bystander: bystander.await.unwrap(),
+    };
+    println!("no place at work: {shed}");
+    shed.check();
+}
+
+/// Three times as many clients as there are places at work, one put after the other: all get their turns, and hardly any is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s6_clients_beyond_the_places_at_work_get_their_turns() {
+    const CLIENTS: usize = 320;
+    let _alone = alone().await;
+    let memory = format!("{MEMORY_MIB}MiB");
+    let flags = ["--limits", "off", "--memory", &memory];
+    let server = ServerProcess::start_with(SERVER, &flags).await;
+    server.client().create_stream(STREAM, 4).await;
+    let request = Arc::new(request(b"small"));
+    let length = Duration::from_secs(u64::try_from(scaled(3, 30)).unwrap());
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let client = Client::connect(server.port(), &request).await;
+        clients.spawn(client.run(Arc::clone(&stop)));
+    }
+    sleep(length).await;
+    stop.store(true, Ordering::SeqCst);
+    let (mut all, mut least) = (Outcome::default(), usize::MAX);
+    while let Some(one) = clients.join_next().await {
+        let one = one.unwrap();
+        least = least.min(one.acked.len());
+        all.add(one);
+    }
+    all.acked_after.sort_unstable();
+    let (acked, refused) = (all.acked.len(), all.refusals().len());
+    let [median, p99] = [50, 99].map(|percent| part(&all.acked_after, percent));
+    println!(
+        "{CLIENTS} clients: {:.0} puts/s after {median:?} (median) and {p99:?} (99 %), {least} or more each; {refused} refused",
+        per_second(acked, length)
+    );
+    assert!(least > 0, "somebody had no turn");
+    assert!(refused * 20 <= acked, "{refused} of {acked} were refused");
 }

@@ -26,6 +26,7 @@ pub use subscribe::{Event, Events};
 use crate::api::output::{Output, answer, encode};
 use crate::engine::Engine;
 use crate::error::{ApiError, Named};
+use crate::patience::Patience;
 use bytes::Bytes;
 use millstream_wire::shapes::{self, Request};
 use millstream_wire::{AccountId, Encoding, Operation, Region, StreamArn, StreamName};
@@ -44,6 +45,8 @@ pub struct Call {
     pub caller: Caller,
     /// The id in the answer's `x-amzn-RequestId`, for the log.
     pub request_id: RequestId,
+    /// How long it may wait for room.
+    pub patience: Patience,
 }
 
 /// Who asks, and where: names are looked up in the caller's account and region.
@@ -110,20 +113,21 @@ impl Api {
 impl Dispatch for Api {
     async fn dispatch(&self, call: Call) -> Result<Answer, ApiError> {
         self.latency.pass().await;
+        let engine = self.engine.within(call.patience);
         let body = Body {
             encoding: call.encoding,
             bytes: &call.body,
             asked: Asked {
-                engine: &self.engine,
+                engine: &engine,
                 operation: call.operation,
                 caller: &call.caller,
             },
         };
         let answer = if call.operation == Operation::SubscribeToShard {
-            let events = subscribe::subscribe(&self.engine, call.encoding, parse(body)?).await;
+            let events = subscribe::subscribe(&engine, call.encoding, parse(body)?).await;
             events.map(|events| Answer::Events(Box::new(events)))
         } else {
-            let output = run(&self.engine, call.operation, &call.caller, body).await;
+            let output = run(&engine, call.operation, &call.caller, body).await;
             output.map(|output| Answer::Body(Unencoded::new(output, call.encoding)))
         };
         if let Err(error) = &answer

@@ -75,6 +75,7 @@ impl Service {
                 region: "us-east-1".parse().unwrap(),
             },
             request_id: crate::api::RequestId::random(),
+            patience: crate::patience::Patience::default(),
         };
         let answer = self.api.dispatch(call).await?;
         let Answer::Body(body) = answer else {

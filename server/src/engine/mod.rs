@@ -43,6 +43,7 @@ pub use throttle::Limits;
 
 use crate::clock::SharedClock;
 use crate::log::{Log, Transaction};
+use crate::patience::Patience;
 use call_rates::CallRates;
 use catalog::{Catalog, Shard, Status, Stream};
 use faults::Faults;
@@ -78,10 +79,11 @@ impl Default for Settings {
     }
 }
 
-/// The stream service. Cheap to clone.
+/// The stream service. Cheap to clone. With it goes the patience of who uses it: how long a call waits for room.
 #[derive(Debug, Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
+    patience: Patience,
 }
 
 #[derive(Debug)]
@@ -118,7 +120,22 @@ impl Engine {
         };
         Engine {
             inner: Arc::new(inner),
+            patience: Patience::default(),
         }
+    }
+
+    /// The service for a request with this patience.
+    #[must_use]
+    pub fn within(&self, patience: Patience) -> Engine {
+        Engine {
+            inner: Arc::clone(&self.inner),
+            patience,
+        }
+    }
+
+    /// The log, with the patience of who uses this.
+    fn log(&self) -> Log<Catalog> {
+        self.inner.log.within(&self.patience)
     }
 
     /// Now, milliseconds since 1970.
@@ -193,7 +210,7 @@ impl Engine {
         let Some(transaction) = plan(&catalog, self.moment())? else {
             return Ok(catalog);
         };
-        let log = self.inner.log.clone();
+        let log = self.log();
         let commit = tokio::spawn(async move {
             let result = log.commit(transaction).await;
             drop(turn);

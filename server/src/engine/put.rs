@@ -162,7 +162,7 @@ impl Engine {
             .map(|group| Ok((group.shard.log_shard(), group.encode(entries)?)));
         let batches = batches.collect::<Result<Vec<_>, Error>>()?;
         let mut resend = Vec::new();
-        let results = match self.inner.log.append_all(batches).await {
+        let results = match self.log().append_all(batches).await {
             Ok(results) => results,
             Err(error) => groups.iter().map(|_| Err(error.clone())).collect(),
         };

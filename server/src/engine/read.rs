@@ -155,10 +155,8 @@ impl Engine {
                 return Err(Error::FutureTimestamp { given_ms, now_ms });
             }
             Start::AtTimestamp(given_ms) => {
-                self.inner
-                    .log
-                    .counter_at(shard.log_shard(), given_ms)
-                    .await?
+                let log = self.log();
+                log.counter_at(shard.log_shard(), given_ms).await?
             }
             Start::AtSequence(sequence) => {
                 let counter = own_counter(arn, shard, sequence)?;
@@ -184,7 +182,7 @@ impl Engine {
             bytes: 1,
         };
         let horizon_ms = stream.trim_horizon_ms(self.now_ms());
-        let log = &self.inner.log;
+        let log = self.log();
         let read = log
             .read(shard.log_shard(), counter, one, horizon_ms)
             .await?;
@@ -228,7 +226,7 @@ impl Engine {
         // Counters leave gaps where the server was started again, so it is this many at most.
         let most = tail.next.saturating_sub(iterator.counter);
         let most = most.min(u64::try_from(limit.records).unwrap_or(u64::MAX));
-        let share = self.inner.pages.admit(most).await?;
+        let share = self.inner.pages.admit(most, &self.patience).await?;
         let slice = self.slice(stream, shard, iterator.counter, limit).await?;
         self.inner.throttle.end_read(log_shard, slice.bytes);
         Ok(Page {
@@ -253,11 +251,7 @@ impl Engine {
         // The tail is read before the records: a page can then only be more complete than it says.
         let tail = self.tail(shard)?;
         let horizon_ms = stream.trim_horizon_ms(now_ms);
-        let read = self
-            .inner
-            .log
-            .read(log_shard, from, limit, horizon_ms)
-            .await?;
+        let read = self.log().read(log_shard, from, limit, horizon_ms).await?;
         let bytes: usize = read.iter().map(log::ReadRecord::len_bytes).sum();
         let last = read.last().map(|record| (record.counter, record.time_ms));
         let next = match last {

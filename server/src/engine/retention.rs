@@ -5,6 +5,7 @@ use crate::engine::catalog::{Catalog, Event, Shard, Stream};
 use crate::engine::streams::change_only;
 use crate::engine::{Engine, Error};
 use crate::log::{LogShard, Rewritten, Transaction};
+use crate::patience::Patience;
 use millstream_wire::StreamArn;
 use std::sync::Arc;
 
@@ -54,7 +55,8 @@ impl Engine {
         let inner = Arc::downgrade(&self.inner);
         let keep = move |shard| match inner.upgrade() {
             Some(inner) => {
-                let engine = Engine { inner };
+                let patience = Patience::default();
+                let engine = Engine { inner, patience };
                 keep_from_ms(&engine.catalog(), shard, engine.now_ms())
             }
             None => Some(0),

@@ -10,6 +10,7 @@ use crate::engine::put::sequence_number;
 use crate::engine::read::{ReadRecord, Slice};
 use crate::engine::{Engine, Error, Limits, Start};
 use crate::log::{self, LogShard, ReadLimit, ReadShare};
+use crate::patience::Patience;
 use millstream_wire::limits::{
     SHARD_READ_BYTES_PER_SECOND, SUBSCRIBE_CALLS_PER_SECOND, SUBSCRIPTION_EVENT_MAX_BYTES,
     SUBSCRIPTION_EVENT_MAX_RECORDS, SUBSCRIPTION_EVENT_SECONDS, SUBSCRIPTION_SECONDS,
@@ -117,7 +118,8 @@ impl Engine {
         })?;
         let now = Instant::now();
         Ok(Subscription {
-            engine: self.clone(),
+            // Each event waits anew, as it belongs to no request.
+            engine: self.within(Patience::default()),
             target,
             place: Some(place),
             ends_at: now + LIFETIME,

@@ -10,12 +10,14 @@ use crate::clock::ManualClock;
 
 pub(crate) use crate::log::MemoryDisk;
 use crate::log::{Log, LogConfig, LogShard, Metadata, Transaction};
+use crate::patience::{Patience, ROOM_WAIT};
 use millstream_wire::shapes::Blob;
 use millstream_wire::{HashKey, ShardId, StreamArn, hash_key};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 mod settings;
 
@@ -531,4 +533,38 @@ async fn retention_moves_only_the_way_the_operation_says() {
         let result = engine.set_retention(&arn(), hours, direction).await;
         assert_eq!(result.is_ok(), ok, "{hours} {direction:?}: {result:?}");
     }
+}
+
+/// A reader waits for its share of the pages, and then in vain for its share of what is read from files: less than 50 ms in all.
+#[tokio::test(start_paused = true)]
+async fn s6_the_waits_of_a_reader_together_are_less_than_50_ms() {
+    let clock = ManualClock::at(NOW_MS);
+    let settings = Settings {
+        page_bytes: super::PAGE_MAX_BYTES,
+        limits: Limits::Off,
+        ..Settings::default()
+    };
+    // One reader at a time.
+    let engine = engine_that_reads_files(&clock, &MemoryDisk::new(), settings, 1);
+    engine.create_stream(new_stream(1)).await.unwrap();
+    put_one(&engine, "k", b"data").await;
+    let arn = arn();
+    let start = engine.shard_iterator(&arn, "shardId-000000000000", Start::TrimHorizon);
+    let start = start.await.unwrap();
+    let _read = engine.records(&start, 1).await.unwrap();
+    let none = Patience::default();
+    let pages = engine.inner.pages.admit(9_999, &none).await.unwrap();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        drop(pages);
+    });
+    let began = tokio::time::Instant::now();
+    let reader = engine.within(Patience::of(ROOM_WAIT));
+    let refused = reader.records(&start, 1).await.unwrap_err();
+    let waited = began.elapsed();
+    assert!(matches!(refused, Error::Overloaded), "{refused}");
+    assert!(
+        (Duration::from_millis(30)..Duration::from_millis(50)).contains(&waited),
+        "{waited:?}"
+    );
 }

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
+
+use crate::patience::Patience;
 
 /// The largest answer that counts as small.
 const SMALL_BYTES: usize = 64 * 1024;
@@ -37,8 +39,12 @@ impl AnswerBudget {
         }
     }
 
-    /// A share within `wait`, or not at all.
-    pub(super) async fn admit(&self, bytes: usize, wait: Duration) -> Option<OwnedSemaphorePermit> {
+    /// A share while there is patience, or not at all.
+    pub(super) async fn admit(
+        &self,
+        bytes: usize,
+        patience: &Patience,
+    ) -> Option<OwnedSemaphorePermit> {
         let count = self.count(bytes);
         if bytes <= SMALL_BYTES
             && let Ok(permit) = Arc::clone(&self.small_bytes).try_acquire_many_owned(count)
@@ -46,7 +52,7 @@ impl AnswerBudget {
             return Some(permit);
         }
         let permit = Arc::clone(&self.bytes).acquire_many_owned(count);
-        let permit = timeout(wait, permit).await.ok().and_then(Result::ok);
+        let permit = patience.wait_for(permit).await.and_then(Result::ok);
         if permit.is_none() {
             *self.refused_at() = Some(Instant::now());
         }

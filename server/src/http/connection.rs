@@ -27,8 +27,8 @@ use super::HttpConfig;
 use super::LateTls;
 use super::alarm::Alarmed;
 use super::peer::Peer;
-use super::places::{Held, Places};
-use super::request::Shared;
+use super::places::{Held, Place, Places};
+use super::request::{REFUSAL_TIME, Shared};
 use super::rewound::Rewound;
 use super::stall::WriteStall;
 use super::unwritten::Unwritten;
@@ -144,7 +144,8 @@ async fn serve<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             tracing::debug!("a connection found no place among those at work");
             return;
         };
-        let served = Box::pin(serve_http_1(stream, &peer, &shared, &held)).await;
+        let turn = (&shared, &held, &place);
+        let served = Box::pin(serve_http_1(stream, &peer, turn)).await;
         drop(place);
         match served {
             Some(resting) => stream = resting,
@@ -205,15 +206,19 @@ async fn protocol<S: AsyncRead + Unpin>(stream: &mut Rewound<S>) -> Option<Proto
 async fn serve_http_1<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: Rewound<S>,
     peer: &Peer,
-    shared: &Arc<Shared<D>>,
-    held: &Held,
+    (shared, held, place): (&Arc<Shared<D>>, &Held, &Place),
 ) -> Option<Rewound<S>> {
     let calls = Arc::new(Calls::default());
+    let refuses = matches!(place, Place::Refuses(_));
     let service = service_fn(|request| {
         let (shared, peer) = (Arc::clone(shared), peer.clone());
         let under_way = UnderWay::count(&calls);
         Box::pin(async move {
-            let answer = shared.answer(request, peer).await;
+            let answer = if refuses {
+                shared.refuse(request).await
+            } else {
+                shared.answer(request, peer).await
+            };
             if answer.headers().contains_key(CONNECTION) {
                 under_way.ends_the_connection();
             }
@@ -223,12 +228,12 @@ async fn serve_http_1<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 's
     let unwritten = &peer.unwritten;
     let io = TokioIo::new(stream);
     let mut connection = http_1().serve_connection(io, service);
-    let beside = pin!(beside_http_1(&calls, unwritten, shared, held));
+    let beside = pin!(beside_http_1(&calls, unwritten, shared, (held, place)));
     let mut beside = Alarmed::new(beside);
     // It ended, or something else says that it should, or others wait for its place.
     let stop = poll_fn(|cx| match connection.poll_without_shutdown(cx) {
         Poll::Ready(ended) => Poll::Ready(Err(ended)),
-        Poll::Pending if held.places.is_crowded() && calls.are_done(unwritten) => {
+        Poll::Pending if (refuses || held.places.is_crowded()) && calls.are_done(unwritten) => {
             Poll::Ready(Ok(Stop::Rest))
         }
         Poll::Pending => Pin::new(&mut beside).poll(cx).map(Ok),
@@ -333,13 +338,18 @@ async fn beside_http_1<D: Dispatch>(
     calls: &Calls,
     unwritten: &Unwritten,
     shared: &Shared<D>,
-    held: &Held,
+    (held, place): (&Held, &Place),
 ) -> Stop {
     let config = &shared.config;
+    let head_limit = match place {
+        Place::Serves(_) => config.header_read_timeout,
+        Place::Refuses(_) => config.header_read_timeout.min(REFUSAL_TIME),
+    };
     tokio::select! {
         () = quiet(calls, unwritten, config.rest_after) => Stop::Rest,
+        () = done_when_wanted(calls, unwritten, &held.places) => Stop::Rest,
         () = left_for_long(unwritten, shared) => Stop::Cut(LEFT),
-        () = head_is_late(calls, config.header_read_timeout) => Stop::Cut("the head of a request took too long"),
+        () = head_is_late(calls, head_limit) => Stop::Cut("the head of a request took too long"),
         () = held.shutdown.cancelled() => Stop::Finish,
     }
 }
@@ -378,6 +388,16 @@ async fn nothing_left(calls: &Calls, unwritten: &Unwritten) {
         sleep(QUIET_LOOK).await;
         let is_quiet = !calls.are_under_way() && unwritten.is_empty();
         quiet = if is_quiet { quiet + 1 } else { 0 };
+    }
+}
+
+/// Waits until others want a place while this connection has nothing to do.
+async fn done_when_wanted(calls: &Calls, unwritten: &Unwritten, places: &Places) {
+    loop {
+        places.room_is_wanted().await;
+        if calls.are_done(unwritten) {
+            return;
+        }
     }
 }
 

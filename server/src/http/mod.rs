@@ -27,6 +27,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_rustls::rustls;
 
+use crate::patience::ROOM_WAIT;
+
 pub use listener::serve;
 pub(crate) use places::{REST_BYTES, WORK_BYTES};
 
@@ -43,7 +45,7 @@ pub struct HttpConfig {
     pub region: Region,
     /// Connections at a time; more wait to be accepted. One that speaks TLS counts as four, HTTP/2 as sixteen.
     pub max_connections: usize,
-    /// HTTP/1.1 connections at work at a time; more wait for one that rests.
+    /// HTTP/1.1 connections at work at a time; more wait for one that rests. A sixteenth of them only refuse.
     pub max_connections_at_work: usize,
     /// How long an HTTP/1.1 connection must have had nothing to do to rest.
     pub rest_after: Duration,
@@ -54,7 +56,8 @@ pub struct HttpConfig {
     /// Bytes of all answers not yet written at most; beyond it requests are answered with 503. Small
     /// answers have an eighth of it on top.
     pub max_response_bytes: usize,
-    /// How long a request waits for its share of these bytes.
+    /// How long a request waits for room, in all places together: for its share of these bytes, and for what it needs of the
+    /// engine. And how long a connection waits for a place at work while nobody gets one.
     pub admission_wait: Duration,
     /// What clients that speak TLS are shown; without it there is no TLS.
     pub tls: Option<LateTls>,
@@ -98,8 +101,7 @@ impl HttpConfig {
             max_body_bytes: 16 * MIB,
             max_request_bytes: 128 * MIB,
             max_response_bytes: 128 * MIB,
-            // The log waits as well: both together are less than the 50 ms in which overload is answered.
-            admission_wait: Duration::from_millis(20),
+            admission_wait: ROOM_WAIT,
             tls: None,
             tls_handshake_timeout: Duration::from_secs(10),
             header_read_timeout: Duration::from_secs(10),

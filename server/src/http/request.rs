@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
-use hyper::header::{CONNECTION, EXPECT, HeaderMap, HeaderValue};
+use hyper::header::{CONNECTION, EXPECT, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode, Version};
 use millstream_wire::{Encoding, ErrorCode, Operation};
@@ -26,12 +26,15 @@ use super::unwritten::Pieces;
 use super::{HttpConfig, admin, auth};
 use crate::api::{self, Call, Caller, Dispatch, Unencoded};
 use crate::error::ApiError;
+use crate::patience::Patience;
 
 /// The largest body that counts as small, and what small ones have for themselves as a part of what there is for all.
 const SMALL_BYTES: usize = 16 * 1024;
 const SMALL_SHARE: usize = 8;
 /// How long a refused body is still read.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
+/// How long what a client has begun is waited for where it will be refused in any case: others wait for a refusal, too.
+pub(super) const REFUSAL_TIME: Duration = Duration::from_millis(100);
 
 /// An answer that may be larger and is encoded at once is encoded on a thread of its own: it takes milliseconds, and
 /// other connections wait for the threads that serve them.
@@ -67,19 +70,29 @@ impl<D: Dispatch> Shared<D> {
     pub(super) async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Answer {
         let (parts, body) = request.into_parts();
         let mut body = Unfinished::of(body);
-        let mut answer = self.answer_to(&parts, &mut body, peer).await;
-        if parts.version < Version::HTTP_2 && !body.is_at_its_end() {
-            // What follows may be the rest of this body: it must never be taken for a request.
-            let close = HeaderValue::from_static("close");
-            answer.headers_mut().insert(CONNECTION, close);
+        let answer = self.answer_to(&parts, &mut body, peer).await;
+        ended_in_order(answer, &parts, &body)
+    }
+
+    /// Refuses one request, whose connection found no place at work. Operators are answered all the same.
+    pub(super) async fn refuse(&self, request: Request<Incoming>) -> Answer {
+        let (parts, body) = request.into_parts();
+        let mut body = Unfinished::of(body);
+        let head = Head::new(&parts.headers);
+        let answer = self.without_body(&parts, &body.body, &head);
+        let answer = answer.unwrap_or_else(|| head.error(&ApiError::overloaded()));
+        if is_sent(&parts) {
+            let discarded = discard(&mut body, self.config.max_body_bytes);
+            // Either way the answer is sent now.
+            let _ = timeout(REFUSAL_TIME, discarded).await;
         }
-        answer
+        ended_in_order(answer, &parts, &body)
     }
 
     async fn answer_to(&self, parts: &Parts, incoming: &mut Unfinished, peer: Peer) -> Answer {
         let head = Head::new(&parts.headers);
-        // One that asked first has sent nothing yet.
-        let is_sent = !parts.headers.contains_key(EXPECT);
+        let patience = Patience::of(self.config.admission_wait);
+        let is_sent = is_sent(parts);
         if let Some(answer) = self.without_body(parts, &incoming.body, &head) {
             if is_sent {
                 discard(incoming, self.config.max_body_bytes).await;
@@ -91,7 +104,7 @@ impl<D: Dispatch> Shared<D> {
             is_watched: parts.version < Version::HTTP_2,
             peer,
         };
-        let body = match self.read_body(incoming).await {
+        let body = match self.read_body(incoming, &patience).await {
             Ok(body) => body,
             Err(Unread::Refused(status)) => {
                 if status == StatusCode::PAYLOAD_TOO_LARGE {
@@ -106,7 +119,7 @@ impl<D: Dispatch> Shared<D> {
                 return head.error(&ApiError::overloaded());
             }
         };
-        match self.call(&head, &parts.headers, parts.uri.query(), body) {
+        match self.call(&head, parts, body, patience) {
             Ok(call) => self.run(&head, call, client).await,
             Err(answer) => *answer,
         }
@@ -125,7 +138,7 @@ impl<D: Dispatch> Shared<D> {
         answer.or_else(|| (parts.method != Method::POST).then(|| head.not_authorized()))
     }
 
-    async fn read_body(&self, body: &mut Unfinished) -> Result<Bytes, Unread> {
+    async fn read_body(&self, body: &mut Unfinished, patience: &Patience) -> Result<Bytes, Unread> {
         let max = self.config.max_body_bytes;
         // A body of unknown length is counted as the longest there may be.
         let exact = body
@@ -139,7 +152,7 @@ impl<D: Dispatch> Shared<D> {
         }
         let count = HttpConfig::request_bytes(expected);
         let count = u32::try_from(count).map_err(|_| Unread::Overloaded)?;
-        let permit = self.admitted(expected, count).await;
+        let permit = self.admitted(expected, count, patience).await;
         let permit = permit.ok_or(Unread::Overloaded)?;
         let read = async {
             let mut bytes = Vec::with_capacity(exact.unwrap_or_default());
@@ -169,7 +182,12 @@ impl<D: Dispatch> Shared<D> {
     }
 
     /// A share of the budget of bodies, soon or not at all.
-    async fn admitted(&self, body_bytes: usize, count: u32) -> Option<OwnedSemaphorePermit> {
+    async fn admitted(
+        &self,
+        body_bytes: usize,
+        count: u32,
+        patience: &Patience,
+    ) -> Option<OwnedSemaphorePermit> {
         if body_bytes <= SMALL_BYTES
             && let Ok(permit) = Arc::clone(&self.small_request_bytes).try_acquire_many_owned(count)
         {
@@ -179,18 +197,18 @@ impl<D: Dispatch> Shared<D> {
             return Some(permit);
         }
         let permit = Arc::clone(&self.request_bytes).acquire_many_owned(count);
-        let permit = timeout(self.config.admission_wait, permit).await;
-        permit.ok().and_then(Result::ok)
+        patience.wait_for(permit).await.and_then(Result::ok)
     }
 
     /// AWS's checks in AWS's order; an answer is the first that fails.
     fn call(
         &self,
         head: &Head,
-        headers: &HeaderMap,
-        query: Option<&str>,
+        parts: &Parts,
         body: Bytes,
+        patience: Patience,
     ) -> Result<Call, Box<Answer>> {
+        let (headers, query) = (&parts.headers, parts.uri.query());
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let content_type = content_type(headers);
         let target = text("x-amz-target").unwrap_or_default();
@@ -240,11 +258,12 @@ impl<D: Dispatch> Shared<D> {
             body,
             caller,
             request_id: head.request_id,
+            patience,
         })
     }
 
     async fn run(&self, head: &Head, call: Call, client: Client) -> Answer {
-        let operation = call.operation;
+        let (operation, patience) = (call.operation, call.patience.clone());
         let faulty = || {
             tracing::error!(request_id = %head.request_id, %operation, "the operation panicked");
             ApiError::internal()
@@ -256,7 +275,7 @@ impl<D: Dispatch> Shared<D> {
                 head.events(EventBody::new(*events, client, budget, shutdown))
             }
             Ok(api::Answer::Body(body)) => {
-                let written = caught(self.written(body, &client)).await;
+                let written = caught(self.written(body, &client, &patience)).await;
                 match written.unwrap_or_else(|| Err(faulty())) {
                     Ok(pieces) => head.output(pieces),
                     Err(error) => head.error(&error),
@@ -267,11 +286,15 @@ impl<D: Dispatch> Shared<D> {
     }
 
     /// An encoded answer within the budget: its share is taken before it is encoded.
-    async fn written(&self, body: Unencoded, client: &Client) -> Result<Pieces, ApiError> {
+    async fn written(
+        &self,
+        body: Unencoded,
+        client: &Client,
+        patience: &Patience,
+    ) -> Result<Pieces, ApiError> {
         let most = body.max_bytes();
         let aside = most > ENCODED_ASIDE_BYTES && body.is_encoded_at_once();
-        let wait = self.config.admission_wait;
-        let permit = self.answers.admit(most, wait).await;
+        let permit = self.answers.admit(most, patience).await;
         let mut permit = permit.ok_or_else(ApiError::overloaded)?;
         let encode = move || {
             let bytes = body.encode()?;
@@ -288,6 +311,21 @@ impl<D: Dispatch> Shared<D> {
         };
         Ok(client.peer.unwritten.hold(bytes, permit))
     }
+}
+
+/// Whether the body is on its way: one that asked first has sent nothing yet.
+fn is_sent(parts: &Parts) -> bool {
+    !parts.headers.contains_key(EXPECT)
+}
+
+/// The answer; the last on its connection where what follows may be the rest of this request's body, which must never be
+/// taken for a request.
+fn ended_in_order(mut answer: Answer, parts: &Parts, body: &Unfinished) -> Answer {
+    if parts.version < Version::HTTP_2 && !body.is_at_its_end() {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(CONNECTION, close);
+    }
+    answer
 }
 
 /// Whom an answer is for.
@@ -380,4 +418,38 @@ async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
         },
     )
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::tests::{config, fake};
+    use std::future::pending;
+    use tokio::time::{Instant, sleep};
+
+    /// A request that waits for the budget of bodies, for something below, and for the budget of answers, until it is refused: all
+    /// of it takes less than 50 ms.
+    #[tokio::test(start_paused = true)]
+    async fn s6_all_waits_of_a_request_together_are_less_than_50_ms() {
+        let config = config();
+        let shared = Arc::new(Shared::new(fake, config, CancellationToken::new()));
+        let ms = Duration::from_millis;
+        let size = u32::try_from(shared.request_bytes.available_permits()).unwrap();
+        let bodies = Arc::clone(&shared.request_bytes).acquire_many_owned(size);
+        let (bodies, none) = (bodies.await.unwrap(), Patience::default());
+        let _answers = shared.answers.admit(usize::MAX, &none).await.unwrap();
+        tokio::spawn(async move {
+            sleep(ms(18)).await;
+            drop(bodies);
+        });
+        let began = Instant::now();
+        let patience = Patience::of(shared.config.admission_wait);
+        let body = shared.admitted(1 << 20, 1 << 20, &patience).await;
+        assert!(body.is_some(), "there was room in time");
+        assert_eq!(patience.wait_for(sleep(ms(15))).await, Some(()));
+        // No small answer, which would have room of its own.
+        assert!(shared.answers.admit(1 << 20, &patience).await.is_none());
+        assert_eq!(patience.wait_for(pending::<()>()).await, None);
+        assert!(began.elapsed() < ms(50), "{:?}", began.elapsed());
+    }
 }

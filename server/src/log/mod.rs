@@ -77,6 +77,7 @@ use crate::log::reader::Request;
 use crate::log::recovery::Recovered;
 use crate::log::rewriter::Rewriter;
 use crate::log::writer::{Committer, Start};
+use crate::patience::Patience;
 
 /// Names a shard of the log. Chosen by the caller; never used again once dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -187,9 +188,10 @@ pub struct ReadLimit {
 }
 
 /// The log: a handle, cheap to clone. Dropping the last one closes it and waits for what it had
-/// accepted; [`Log::close`] does the same without blocking the runtime.
+/// accepted; [`Log::close`] does the same without blocking the runtime. With it goes the patience of who uses it: how long
+/// a call waits for room.
 #[derive(Debug)]
-pub struct Log<M>(Arc<Inner<M>>);
+pub struct Log<M>(Arc<Inner<M>>, Patience);
 
 #[derive(Debug)]
 struct Inner<M> {
@@ -204,7 +206,7 @@ struct Inner<M> {
 
 impl<M> Clone for Log<M> {
     fn clone(&self) -> Self {
-        Log(Arc::clone(&self.0))
+        Log(Arc::clone(&self.0), self.1.clone())
     }
 }
 
@@ -271,7 +273,7 @@ impl<M: Metadata> Log<M> {
         let committer = Mutex::new(Some(thread));
         // Permits are taken as u32.
         let read_limit_bytes = config.read_bytes.min(1 << 31);
-        Ok(Log(Arc::new(Inner {
+        let inner = Inner {
             id,
             published,
             queue,
@@ -279,7 +281,14 @@ impl<M: Metadata> Log<M> {
             read_limit_bytes,
             rewriter,
             committer,
-        })))
+        };
+        Ok(Log(Arc::new(inner), Patience::default()))
+    }
+
+    /// The log for a request with this patience.
+    #[must_use]
+    pub fn within(&self, patience: &Patience) -> Log<M> {
+        Log(Arc::clone(&self.0), patience.clone())
     }
 
     /// The log's random id, given when it was created.
@@ -340,7 +349,7 @@ impl<M: Metadata> Log<M> {
         if let Some(error) = self.0.published.poisoned() {
             return Err(error.clone());
         }
-        self.0.queue.push(work).await
+        self.0.queue.push(work, &self.1).await
     }
 
     fn unanswered(&self) -> Error {
@@ -407,10 +416,8 @@ impl<M: Metadata> Log<M> {
             wanted_bytes,
             queue_bytes: limit_bytes,
         };
-        match tokio::time::timeout(queue::PATIENCE, permit).await {
-            Ok(permit) => permit.map_err(|_| Error::Closed),
-            Err(_elapsed) => Err(overloaded()),
-        }
+        let permit = self.1.wait_for(permit).await.ok_or_else(overloaded)?;
+        permit.map_err(|_| Error::Closed)
     }
 
     /// The counter of the first record at or after that time, or a smaller one that leads to it; the

@@ -7,9 +7,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::log::{Appended, Error, LogShard, RecordBatch, Transaction};
+use crate::patience::Patience;
 
-/// How long a call may wait for room before it is refused; overload is answered in 50 ms.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(25);
 /// What an entry costs beside its bytes, so that empty ones are bounded as well.
 const ENTRY_COST_BYTES: usize = 256;
 
@@ -113,13 +112,13 @@ impl<M> Queue<M> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues work once there is room for it.
+    /// Queues work once there is room for it, which is waited for with this patience.
     ///
     /// # Cancel safety
     /// Dropped before it is done, nothing was queued.
-    pub(crate) async fn push(&self, work: Work<M>) -> Result<(), Error> {
+    pub(crate) async fn push(&self, work: Work<M>, patience: &Patience) -> Result<(), Error> {
         let len_bytes = work.len_bytes();
-        let permit = self.permit(len_bytes).await?;
+        let permit = self.permit(len_bytes, patience).await?;
         let mut state = self.lock();
         if state.closed {
             return Err(Error::Closed);
@@ -137,7 +136,11 @@ impl<M> Queue<M> {
         Ok(())
     }
 
-    async fn permit(&self, wanted_bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+    async fn permit(
+        &self,
+        wanted_bytes: usize,
+        patience: &Patience,
+    ) -> Result<OwnedSemaphorePermit, Error> {
         let too_large = Error::TooLarge {
             bytes: wanted_bytes,
             limit_bytes: self.limit_bytes,
@@ -150,10 +153,10 @@ impl<M> Queue<M> {
             return Ok(permit);
         }
         let room = Arc::clone(&self.budget).acquire_many_owned(permits);
-        match tokio::time::timeout(PATIENCE, room).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_closed)) => Err(Error::Closed),
-            Err(_elapsed) => Err(Error::Overloaded {
+        match patience.wait_for(room).await {
+            Some(Ok(permit)) => Ok(permit),
+            Some(Err(_closed)) => Err(Error::Closed),
+            None => Err(Error::Overloaded {
                 wanted_bytes,
                 queue_bytes: self.limit_bytes,
             }),

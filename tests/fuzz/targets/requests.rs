@@ -7,6 +7,7 @@ use millstream_server::clock::ManualClock;
 use millstream_server::engine::catalog::Catalog;
 use millstream_server::engine::{Engine, Settings};
 use millstream_server::log::{Log, LogConfig, MemoryDisk};
+use millstream_server::patience::Patience;
 use millstream_server::{Durability, Limits};
 use millstream_wire::{Encoding, Operation};
 use serde_json::{Value, json};
@@ -86,6 +87,7 @@ impl Service {
                 region: "us-east-1".parse().unwrap(),
             },
             request_id: RequestId::random(),
+            patience: Patience::default(),
         };
         let answer = self.runtime.block_on(self.api.dispatch(call))?;
         Ok(match answer {

@@ -38,6 +38,7 @@ impl Fixture {
                 region: "us-east-1".parse().unwrap(),
             },
             request_id: crate::api::RequestId::random(),
+            patience: crate::patience::Patience::default(),
         };
         match self.api.dispatch(call).await? {
             Answer::Body(body) => {
@@ -248,6 +249,7 @@ async fn events_come_in_the_encoding_of_the_request() {
             region: "us-east-1".parse().unwrap(),
         },
         request_id: crate::api::RequestId::random(),
+        patience: crate::patience::Patience::default(),
     };
     let Answer::Events(mut events) = on.api.dispatch(call).await.unwrap() else {
         panic!("a body");

@@ -203,6 +203,7 @@ async fn each_account_and_region_has_streams_of_its_own_and_an_arn_names_any() {
                 region: region.parse().unwrap(),
             },
             request_id: crate::api::RequestId::random(),
+            patience: crate::patience::Patience::default(),
         };
         match service.api.dispatch(call).await.unwrap() {
             Answer::Body(body) => match &body.encode().unwrap().into_bytes()[..] {

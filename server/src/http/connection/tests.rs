@@ -147,6 +147,97 @@ async fn s6_connections_between_two_requests_make_room_for_those_who_wait() {
     timeout(LIMIT, server.task).await.unwrap().unwrap().unwrap();
 }
 
+/// A server with a place to serve in and one to refuse in, and one who took the first: it has not sent the last byte of its body.
+async fn without_place() -> (Server, TcpStream) {
+    let server = restless(|config| config.max_connections_at_work = 2).await;
+    let mut taken = TcpStream::connect(server.address).await.unwrap();
+    taken
+        .write_all(&request("{}").as_bytes()[..request("{}").len() - 1])
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    (server, taken)
+}
+
+/// Whoever finds no place at work is told so by the code for it, one after the other; operators are answered. Their connections go on
+/// when there is a place again.
+#[tokio::test]
+async fn s6_connections_without_a_place_at_work_are_refused_and_go_on() {
+    let (server, mut taken) = without_place().await;
+    let mut streams = Vec::new();
+    for _ in 0..10 {
+        streams.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    for _ in 0..3 {
+        for stream in &mut streams {
+            stream.write_all(request("{}").as_bytes()).await.unwrap();
+        }
+        for stream in &mut streams {
+            let reply = timeout(LIMIT, read_reply(stream)).await.unwrap();
+            assert_eq!(reply.status, 503, "{reply:?}");
+            assert!(reply.body.contains("ServiceUnavailable"), "{reply:?}");
+        }
+    }
+    let health = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+    streams[0].write_all(health.as_bytes()).await.unwrap();
+    let reply = timeout(LIMIT, read_reply(&mut streams[0])).await.unwrap();
+    assert_eq!(reply.status, 200, "{reply:?}");
+    taken.write_all(b"}").await.unwrap();
+    answered(&mut taken, "{}").await;
+    for stream in &mut streams {
+        ask(stream, "{}").await;
+    }
+}
+
+/// What comes late of the body of a request that was refused for want of a place is no request.
+#[tokio::test]
+async fn s9_the_rest_of_a_body_refused_for_want_of_a_place_is_no_request() {
+    let (server, _taken) = without_place().await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let whole = request(&format!("{}{}", " ".repeat(1_000), request("{}")));
+    let (begun, rest) = whole.split_at(whole.len() - 900);
+    stream.write_all(begun.as_bytes()).await.unwrap();
+    let mut answers = Vec::new();
+    let first = timeout(LIMIT, stream.read_buf(&mut answers)).await.unwrap();
+    assert!(first.unwrap() > 0);
+    // The connection may be gone by now.
+    let _ = stream.write_all(rest.as_bytes()).await;
+    let _ = timeout(LIMIT, stream.read_to_end(&mut answers)).await;
+    let answers = String::from_utf8_lossy(&answers);
+    assert!(answers.starts_with("HTTP/1.1 503 "), "{answers}");
+    assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{answers}");
+}
+
+/// Those at work who have nothing to do make room before anybody is refused, long before they would rest.
+#[tokio::test]
+async fn s6_connections_without_anything_to_do_make_room_before_others_are_refused() {
+    let server = restless(|config| {
+        config.max_connections_at_work = 4;
+        config.rest_after = LIMIT;
+    })
+    .await;
+    // Two who have been answered, and one who is at work.
+    let mut idle = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        ask(&mut stream, "{}").await;
+        idle.push(stream);
+    }
+    let mut busy = TcpStream::connect(server.address).await.unwrap();
+    busy.write_all(&request("{}").as_bytes()[..request("{}").len() - 1])
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        ask(&mut stream, "{}").await;
+        ask(&mut stream, "{}").await;
+        idle.push(stream);
+    }
+    for stream in &mut idle {
+        ask(stream, "{}").await;
+    }
+}
+
 /// What every connection takes whether it is of use or not: what serves it is set aside while it is.
 #[tokio::test]
 async fn s6_the_task_of_a_connection_is_small() {
