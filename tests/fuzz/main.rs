@@ -1,5 +1,5 @@
 //! Fuzzes every decoder that reads bytes of strangers: requests, base64, CBOR, event streams, the log's files,
-//! iterators, aggregates, positions, names and the configuration.
+//! iterators, aggregates, positions, names, the configuration, signatures and the rows of lease tables.
 //!
 //! ```text
 //! cargo run --release -p millstream-tests --bin fuzz -- [--executions N] [--seconds S] [--only NAME] [--seed N]
@@ -156,6 +156,8 @@ mod tests {
         k10_no_event_stream_is_fatal = "events",
         k10_no_page_is_fatal = "pages",
         s9_no_configuration_is_fatal = "configuration",
+        s9_no_signature_is_fatal = "signatures",
+        k10_no_row_is_fatal = "leases",
     }
 
     #[test]

@@ -9,6 +9,9 @@ pub mod audit;
 #[cfg(test)]
 mod contract;
 pub mod expiry;
+#[cfg(feature = "_fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod glance;
 mod inspect;
 mod memory;

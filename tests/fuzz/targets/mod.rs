@@ -6,15 +6,17 @@ mod cbor;
 mod client;
 mod configuration;
 mod iterators;
+mod leases;
 mod log;
 mod requests;
+mod signatures;
 mod texts;
 
 use crate::engine::Target;
 use millstream_wire::Encoding;
 
 /// Every target.
-pub(crate) const NAMES: [&str; 11] = [
+pub(crate) const NAMES: [&str; 13] = [
     "json-requests",
     "cbor-requests",
     "iterators",
@@ -26,6 +28,8 @@ pub(crate) const NAMES: [&str; 11] = [
     "events",
     "pages",
     "configuration",
+    "signatures",
+    "leases",
 ];
 
 /// A target by its name.
@@ -42,6 +46,8 @@ pub(crate) fn make(name: &str) -> Box<dyn Target> {
         "events" => Box::new(client::Events::new()),
         "pages" => Box::new(client::Pages),
         "configuration" => Box::new(configuration::Configuration),
+        "signatures" => Box::new(signatures::Signatures::new()),
+        "leases" => Box::new(leases::Rows),
         _ => panic!("there is no target {name}"),
     }
 }

@@ -76,7 +76,8 @@ pub(in crate::lease) fn key(row: &impl Columns) -> Result<LeaseKey, String> {
     })
 }
 
-fn decode(key: &LeaseKey, row: &impl Columns) -> Result<Lease, String> {
+/// What the columns beside the key say, or what is wrong with them.
+pub(in crate::lease) fn decode(key: &LeaseKey, row: &impl Columns) -> Result<Lease, String> {
     let checkpoint = text(row, "checkpoint")?;
     let parents = serde_json::from_str(&text(row, "parents")?)
         .map_err(|error| format!("column parents is not a JSON list of shard ids: {error}"))?;
