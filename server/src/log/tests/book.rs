@@ -137,6 +137,11 @@ impl Book {
         }
     }
 
+    /// An empty one for the same log.
+    pub(super) fn anew(&self) -> Book {
+        Book::new(self.durability)
+    }
+
     /// Shards that are not sealed.
     pub(super) fn open_shards(&self) -> Vec<u64> {
         let open = self.shards.iter().filter(|(_, shard)| !shard.sealed);

@@ -23,6 +23,7 @@ mod repairing;
 mod rewriting;
 mod service;
 mod traced_disk;
+mod two_faults;
 
 use std::sync::Arc;
 

@@ -20,7 +20,7 @@ const FEW: usize = 4;
 
 /// Together they make the log write in every way it can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Script {
+pub(super) enum Script {
     FirstStart,
     Rotation,
     Reshards,
@@ -30,7 +30,7 @@ enum Script {
 }
 
 impl Script {
-    fn config(self) -> LogConfig {
+    pub(super) fn config(self) -> LogConfig {
         let durability = match self {
             Script::Relaxed(durability) => durability,
             _ => Durability::Fsync,
@@ -42,7 +42,7 @@ impl Script {
         }
     }
 
-    async fn play(self, life: &Life) -> Result<(), Error> {
+    pub(super) async fn play(self, life: &Life) -> Result<(), Error> {
         let log = life.open()?;
         if self == Script::FirstStart {
             life.close(log).await;
