@@ -56,6 +56,19 @@ pub(crate) enum SeededBug {
     RetrySync,
 }
 
+#[cfg(test)]
+impl SeededBug {
+    /// Those that show in what a log holds, and so in every suite that looks at it. The others take a power cut or a disk that fails.
+    pub(crate) const IN_CONTENTS: [SeededBug; 6] = [
+        SeededBug::AckBeforeSync,
+        SeededBug::ReuseCounter,
+        SeededBug::IgnoreSeal,
+        SeededBug::SkipBatch,
+        SeededBug::LoseInRewriting,
+        SeededBug::LoseUnseen,
+    ];
+}
+
 /// What a commit may need of a segment at most.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Need {

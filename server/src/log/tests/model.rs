@@ -472,15 +472,7 @@ async fn s2_no_counter_twice_even_where_loss_is_allowed() {
 /// The checker is only worth something if it notices. Each bug must be found by some seed.
 #[tokio::test]
 async fn the_model_check_catches_every_seeded_bug() {
-    let bugs = [
-        SeededBug::AckBeforeSync,
-        SeededBug::ReuseCounter,
-        SeededBug::IgnoreSeal,
-        SeededBug::SkipBatch,
-        SeededBug::LoseInRewriting,
-        SeededBug::LoseUnseen,
-    ];
-    for bug in bugs {
+    for bug in SeededBug::IN_CONTENTS {
         let mut report = Ok(());
         for seed in 0..150 {
             report = check(seed, 60, bug, Durability::Fsync).await;
