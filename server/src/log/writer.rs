@@ -16,13 +16,18 @@ use crate::log::frame::{Frames, Kind, Magic, Place, frame_bytes};
 use crate::log::index::Segment;
 use crate::log::plan::{EPOCH_LIMIT, Need, Planner, SeededBug, Shards};
 use crate::log::published::Published;
-use crate::log::queue::{Drained, Entry, Queue};
+use crate::log::queue::{Drained, Entry, Queue, Work};
 use crate::log::recovery::{State, snapshot_frame};
 use crate::log::segment::{self, Spare, as_u64};
 use crate::log::{Durability, Error, LogConfig, Metadata};
 
 /// The most one commit takes from the queue, beyond its first entry.
 const COMMIT_BYTES: usize = 8 << 20;
+
+/// What appends leave free of a segment for transactions that come when there is no room for another: a part of it, and no more
+/// than so much.
+const RESERVE_PART: u64 = 64;
+const RESERVE_MAX_BYTES: u64 = 64 << 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -140,7 +145,7 @@ impl<M: Metadata> Committer<M> {
             frames_bytes: frame_bytes(8),
             ..Need::default()
         };
-        if !self.fits(need) {
+        if !self.fits(need, 0) {
             self.rotate(need)?;
         }
         self.write(frames)?;
@@ -213,16 +218,9 @@ impl<M: Metadata> Committer<M> {
     }
 
     fn commit(&mut self, entries: Vec<Entry<M>>) {
-        let mut need = Need::default();
-        for entry in &entries {
-            need.add(&entry.work);
-        }
-        if let Err(error) = self.make_room(need) {
-            for entry in entries {
-                entry.work.refuse(error.clone());
-            }
+        let Some((entries, need)) = self.with_room(entries) else {
             return;
-        }
+        };
         let (metadata, bug) = (Arc::clone(&self.metadata), self.bug);
         let times = (self.epoch, self.clock.now_ms());
         let mut planner = Planner::new(&mut self.shards, metadata, times, need, bug);
@@ -265,6 +263,26 @@ impl<M: Metadata> Committer<M> {
         drop(permits);
     }
 
+    /// Makes room for the work, and refuses what there is none for. On a full disk transactions go into what is kept free for
+    /// them: they may be what frees it.
+    fn with_room(&mut self, entries: Vec<Entry<M>>) -> Option<(Vec<Entry<M>>, Need)> {
+        let need = need_of(&entries);
+        let Err(error) = self.make_room(need) else {
+            return Some((entries, need));
+        };
+        let is_full = self.epoch_begun && matches!(error, Error::NoSpace { .. });
+        let may_fit = |entry: &Entry<M>| is_full && matches!(entry.work, Work::Commit { .. });
+        let (mut kept, mut refused): (Vec<_>, Vec<_>) = entries.into_iter().partition(may_fit);
+        let need = need_of(&kept);
+        if !self.fits(need, 0) {
+            refused.append(&mut kept);
+        }
+        for entry in refused {
+            entry.work.refuse(error.clone());
+        }
+        (!kept.is_empty()).then_some((kept, need))
+    }
+
     fn make_room(&mut self, need: Need) -> Result<(), Error> {
         if let Some(error) = self.published.poisoned() {
             return Err(error.clone());
@@ -272,20 +290,22 @@ impl<M: Metadata> Committer<M> {
         if !self.epoch_begun {
             self.begin_epoch()?;
         }
-        if self.fits(need) {
+        let reserve_bytes = RESERVE_MAX_BYTES.min(self.capacity / RESERVE_PART);
+        if self.fits(need, reserve_bytes) {
             return Ok(());
         }
         self.rotate(need)
     }
 
-    /// Whether so much and the end of a segment go into the active one, and its index stays within its bound.
-    fn fits(&self, need: Need) -> bool {
+    /// Whether so much, the reserve and the end of a segment go into the active one, and its index stays within its bound.
+    fn fits(&self, need: Need, reserve_bytes: u64) -> bool {
         let segments = self.published.segments();
         let index = &segments.active.index;
         let end = self.position + as_u64(need.frames_bytes + end_bytes(need, index));
         let runs = index.run_count() + need.runs;
         // A segment without runs takes what must be written, however much that is.
-        end <= self.capacity && (runs <= self.segment_runs || index.run_count() == 0)
+        end.saturating_add(reserve_bytes) <= self.capacity
+            && (runs <= self.segment_runs || index.run_count() == 0)
     }
 
     fn write_durably(
@@ -429,6 +449,14 @@ impl<M: Metadata> Committer<M> {
             shards,
         }
     }
+}
+
+fn need_of<M>(entries: &[Entry<M>]) -> Need {
+    let mut need = Need::default();
+    for entry in entries {
+        need.add(&entry.work);
+    }
+    need
 }
 
 /// Bytes of all that may follow a commit in its segment.

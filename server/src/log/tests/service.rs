@@ -12,7 +12,8 @@ use crate::log::tests::{
     tiny,
 };
 use crate::log::{
-    Durability, Error, Log, LogConfig, LogShard, MemoryDisk, ReadLimit, RealDisk, segment,
+    Durability, Error, Log, LogConfig, LogShard, MemoryDisk, ReadLimit, RealDisk, Transaction,
+    segment,
 };
 
 const ONE: LogShard = LogShard(1);
@@ -297,6 +298,46 @@ async fn s6_a_log_that_is_full_opens_on_a_full_disk() {
         let with_again = [&kept[..], &["again".to_owned()]].concat();
         assert_eq!(texts(&log, 1).await, with_again);
     }
+}
+
+/// A log whose disk takes no more appends takes the transaction that drops a shard, though appends are queued with it; when the shard's
+/// segments are trimmed there is room again.
+#[tokio::test]
+async fn s6_a_full_disk_takes_the_transaction_that_frees_it() {
+    let config = LogConfig {
+        segment_bytes: 64 << 10,
+        ..tiny()
+    };
+    let disk = MemoryDisk::new();
+    let log = with_shard_one(&disk, config).await;
+    log.commit(create("two", &[2])).await.unwrap();
+    for _ in 0..16 {
+        log.append(ONE, batch(&[&"x".repeat(8 << 10)]))
+            .await
+            .unwrap();
+    }
+    disk.set_capacity(Some(disk.used_bytes() + 1000));
+    for length in [9000, 900, 90, 9, 0] {
+        let text = "y".repeat(length);
+        while log.append(LogShard(2), batch(&[&text])).await.is_ok() {}
+    }
+    let event = "drop one".to_owned().into();
+    let transaction = Transaction {
+        event,
+        drop: vec![ONE],
+        ..Transaction::default()
+    };
+    let refused = log.append(LogShard(2), batch(&["no"]));
+    let (refused, dropped) = tokio::join!(refused, log.commit(transaction));
+    assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+    dropped.unwrap();
+    let kept = |shard| (shard != ONE).then_some(0);
+    assert!(log.trim(kept).await.unwrap() > 0);
+    log.append(LogShard(2), batch(&["again"])).await.unwrap();
+    log.close().await;
+    let log = open_with(&disk, config, SeededBug::None).unwrap();
+    assert_eq!(log.tail(ONE), None);
+    assert_eq!(texts(&log, 2).await.last().unwrap(), "again");
 }
 
 /// The queue is bounded in bytes: while the disk stands still, more is refused.
