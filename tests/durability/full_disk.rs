@@ -3,10 +3,15 @@
 
 use crate::SERVER;
 use crate::puts::read_whole;
+use millstream_server::clock::ManualClock;
+use millstream_server::log::LogConfig;
+use millstream_server::{Config, DataLocation, Limits, Server};
+use serde_json::json;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 use support::client::{CallError, RawClient};
 use support::history::Acked;
@@ -32,14 +37,14 @@ struct SmallDisk {
 
 impl SmallDisk {
     /// Mounts it. To mount something takes root; what cannot be tested fails.
-    fn mount() -> SmallDisk {
+    fn mount(bytes: u64) -> SmallDisk {
         let directory = TempDir::with_prefix("millstream-full-").unwrap();
         let mounted = Command::new("mount")
             .args([
                 "-t",
                 "tmpfs",
                 "-o",
-                &format!("size={DISK_BYTES}"),
+                &format!("size={bytes}"),
                 "millstream-test",
             ])
             .arg(directory.path())
@@ -119,7 +124,7 @@ async fn put_until_refused(client: &RawClient, stream: &str) -> Vec<Acked> {
 
 /// One disk: full, killed and started again while it is full, freed, and killed once more.
 async fn fill_and_free(but_bytes: u64) -> usize {
-    let disk = SmallDisk::mount();
+    let disk = SmallDisk::mount(DISK_BYTES);
     let data = disk.directory.path().join("data");
     let mut server = ServerProcess::start_on(SERVER, data, &["--limits", "off"]).await;
     let client = server.client();
@@ -165,4 +170,153 @@ async fn s1_s6_a_full_disk_refuses_puts_and_nothing_else() {
         acked += fill_and_free(random.u64(0..4 << 20)).await;
     }
     println!("full disk: {disks} disks of {DISK_BYTES} bytes, {acked} acknowledged, lost 0");
+}
+
+/// Room for a few segments of the size below.
+const SMALLER_DISK_BYTES: u64 = 8 << 20;
+const SEGMENT_BYTES: u64 = 1 << 20;
+const NOW_MS: u64 = 1_750_000_000_000;
+const HOUR_MS: u64 = 3_600_000;
+
+/// A server in this process on a small disk, so that its clock and its sweeps need not be waited for.
+struct Served {
+    disk: SmallDisk,
+    clock: Arc<ManualClock>,
+    server: Server,
+    client: RawClient,
+}
+
+impl Served {
+    async fn start() -> Served {
+        let disk = SmallDisk::mount(SMALLER_DISK_BYTES);
+        let clock = ManualClock::at(NOW_MS);
+        let server = Served::serve(&disk, &clock).await;
+        let client = RawClient::new(&server.url());
+        for stream in ["going", "staying", "afterwards"] {
+            client.create_stream(stream, 2).await;
+        }
+        Served {
+            disk,
+            clock,
+            server,
+            client,
+        }
+    }
+
+    async fn serve(disk: &SmallDisk, clock: &Arc<ManualClock>) -> Server {
+        let config = Config {
+            port: 0,
+            data: DataLocation::Directory(disk.directory.path().join("data")),
+            limits: Limits::Off,
+            log: LogConfig {
+                segment_bytes: SEGMENT_BYTES,
+                rewrite_bytes_per_second: 0,
+                ..LogConfig::default()
+            },
+            ..Config::default()
+        };
+        Server::start_with_clock(config, clock.clone())
+            .await
+            .unwrap()
+    }
+
+    /// Puts into a stream until the segments take so much.
+    async fn put_some(&self, stream: &str, until_bytes: u64) -> Vec<Acked> {
+        let load = Load::start(&self.client, stream, SHAPE);
+        while self.data_bytes() < until_bytes {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (acked, refusals) = load.stop().await;
+        assert_eq!(refusals, [], "there is room");
+        acked
+    }
+
+    fn data_bytes(&self) -> u64 {
+        let files = fs::read_dir(self.disk.directory.path().join("data")).unwrap();
+        let bytes = files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len()));
+        bytes.sum()
+    }
+
+    /// What the server does in the background every half minute.
+    async fn free(&self) {
+        let engine = self.server.engine();
+        // The first frees the space, whatever else it cannot do; what is rewritten may be trimmed then.
+        let _ = engine.sweep().await;
+        let _ = engine.rewrite().await;
+        engine.sweep().await.unwrap();
+        engine.rewrite().await.unwrap();
+    }
+
+    /// Puts are taken again, and what was acknowledged is there, also after a restart.
+    async fn goes_on(self, staying: &[Acked]) -> usize {
+        let load = Load::start(&self.client, "afterwards", SHAPE);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let (taken, refusals) = load.stop().await;
+        assert_eq!(refusals, [], "there is room again");
+        assert!(taken.len() > 300, "{} puts", taken.len());
+        // Readers take what is of this very moment for the tip.
+        self.clock.advance_ms(1);
+        read_whole(&self.client, "staying", staying).await;
+        read_whole(&self.client, "afterwards", &taken).await;
+        self.server.shutdown().await;
+        let server = Served::serve(&self.disk, &self.clock).await;
+        let client = RawClient::new(&server.url());
+        read_whole(&client, "staying", staying).await;
+        read_whole(&client, "afterwards", &taken).await;
+        server.shutdown().await;
+        taken.len()
+    }
+}
+
+/// On a disk that is full a stream is deleted: its segments go, and of those it shared what is left; puts are taken again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s6_a_full_disk_has_room_again_when_a_stream_is_deleted() {
+    let _alone = alone().await;
+    let served = Served::start().await;
+    served.put_some("going", SMALLER_DISK_BYTES / 2).await;
+    // Both in each segment.
+    let beside = Load::start(&served.client, "going", SHAPE);
+    let staying = put_until_refused(&served.client, "staying").await;
+    beside.stop().await;
+    let before = served.data_bytes();
+    served
+        .client
+        .must("DeleteStream", json!({"StreamName": "going"}))
+        .await;
+    served.free().await;
+    let after = served.data_bytes();
+    assert!(after < before, "{before} bytes, then {after}");
+    let taken = served.goes_on(&staying).await;
+    println!(
+        "full disk, a stream deleted: {before} bytes, then {after}; {} acknowledged before and {taken} after, lost 0",
+        staying.len()
+    );
+}
+
+/// On a disk that is full a stream's retention is made shorter: what is older goes, and puts are taken again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s6_s7_a_full_disk_has_room_again_when_a_retention_is_shorter() {
+    let _alone = alone().await;
+    let served = Served::start().await;
+    let hours = |hours: u64| json!({"StreamName": "going", "RetentionPeriodHours": hours});
+    let longer = served
+        .client
+        .must("IncreaseStreamRetentionPeriod", hours(48));
+    longer.await;
+    served.put_some("going", SMALLER_DISK_BYTES / 2).await;
+    served.clock.advance_ms(30 * HOUR_MS);
+    let staying = put_until_refused(&served.client, "staying").await;
+    let shorter = served
+        .client
+        .must("DecreaseStreamRetentionPeriod", hours(24));
+    shorter.await;
+    let before = served.data_bytes();
+    served.free().await;
+    let after = served.data_bytes();
+    assert!(after < before, "{before} bytes, then {after}");
+    let taken = served.goes_on(&staying).await;
+    println!(
+        "full disk, a shorter retention: {before} bytes, then {after}; {} acknowledged before and {taken} after, lost 0",
+        staying.len()
+    );
 }
