@@ -305,6 +305,7 @@ async fn s8_left_over_and_foreign_files_do_no_harm() {
         "spare.segment",
         "large.segment",
         "rewrite.segment",
+        "recycled.segment",
         "FORMAT.new",
     ];
     let foreign = [
@@ -324,7 +325,7 @@ async fn s8_left_over_and_foreign_files_do_no_harm() {
         let _there = fs::create_dir(data.join(foreign[3]));
         let found = command("check", &data).await;
         assert_eq!(found.code, Some(0), "turn {turn}: {found:?}");
-        for name in &left[..3] {
+        for name in &left[..4] {
             assert!(
                 found.stdout.contains(name),
                 "{name} is told: {}",

@@ -6,13 +6,13 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
+use crate::log::format::{FORMAT_DRAFT, Format, Formatted, check_format, read_format};
 use crate::log::segment::as_u64;
 use crate::log::{Error, lay_out};
 
@@ -31,9 +31,11 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes names created, renamed and removed so far survive a power cut.
     fn sync_directory(&self) -> io::Result<()>;
-    /// Says, in a way that survives a power cut, that there are rewritten segments from now on: versions that
+    /// Gives a file another name beside its own: what is written under one is read under both.
+    fn link(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Says, in a way that survives a power cut, that there may be files of this format from now on: versions that
     /// cannot read them refuse to open these files.
-    fn raise_format(&self) -> io::Result<()>;
+    fn raise_format(&self, format: Format) -> io::Result<()>;
 }
 
 /// One file: positioned reads and writes.
@@ -48,9 +50,9 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
         self.read_at(&mut bytes, offset)?;
         Ok(bytes)
     }
-    /// Writes these bytes one after the other. Behind them are zeros up to the end of the page at least, which may be
-    /// written once more: a page that is written as a whole need not be read first.
-    fn write_before_zeros(&self, pieces: &[Bytes], mut offset: u64) -> io::Result<()> {
+    /// Writes these bytes one after the other. Nothing behind them is needed up to the end of the page at least, and zeros
+    /// may be written there: a page that is written as a whole need not be read first.
+    fn write_last(&self, pieces: &[Bytes], mut offset: u64) -> io::Result<()> {
         for piece in pieces {
             self.write_at(piece, offset)?;
             offset += as_u64(piece.len());
@@ -61,25 +63,21 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn sync(&self) -> io::Result<()>;
     /// Cuts the file to that length and syncs it, length included.
     fn truncate(&self, len_bytes: u64) -> io::Result<()>;
+    /// Makes a shorter file that long, with zeros that are written out, and syncs it, length included.
+    fn lengthen(&self, len_bytes: u64) -> io::Result<()>;
     /// Length in bytes.
     fn len_bytes(&self) -> io::Result<u64>;
 }
 
 pub(crate) const LOCK: &str = "LOCK";
-pub(crate) const FORMAT: &str = "FORMAT";
-const FORMAT_DRAFT: &str = "FORMAT.new";
-const FORMAT_LINE: &str = "millstream-log 1";
-/// With rewritten segments.
-const RAISED_FORMAT_LINE: &str = "millstream-log 2";
 /// Pieces of one write, as many as Linux takes.
 const PIECES_MAX: usize = 1024;
-const FORMAT_FAMILY: &str = "millstream-log ";
 
 /// A data directory that this process alone serves, as long as this value lives.
 #[derive(Debug)]
 pub struct RealDisk {
     directory: PathBuf,
-    raised: AtomicBool,
+    format: Mutex<Format>,
     /// Kept open: a process out of file descriptors must still be able to sync the directory.
     opened: File,
     /// Holds the exclusive lock; released by the system when closed, however the process ends.
@@ -112,7 +110,7 @@ impl RealDisk {
         let formatted = check_format(&directory)?;
         let disk = RealDisk::locked(directory, &formatted)?;
         if formatted == Formatted::No {
-            disk.write_format(FORMAT_LINE)
+            disk.write_format(Format::Plain)
                 .map_err(io("writing FORMAT of"))?;
         }
         Ok(disk)
@@ -133,12 +131,14 @@ impl RealDisk {
     /// # Errors
     /// What the system says.
     pub fn mend_format(&self, any_rewritten: bool) -> io::Result<()> {
-        let raised = any_rewritten || self.raised.load(Ordering::Acquire);
-        self.write_format(if raised {
-            RAISED_FORMAT_LINE
+        let found = *self.format.lock().unwrap_or_else(PoisonError::into_inner);
+        // What follows from rewriting cannot be seen.
+        let least = if any_rewritten {
+            Format::LATEST
         } else {
-            FORMAT_LINE
-        })
+            Format::Plain
+        };
+        self.write_format(found.max(least))
     }
 
     fn locked(directory: PathBuf, formatted: &Formatted) -> Result<RealDisk, Error> {
@@ -162,19 +162,19 @@ impl RealDisk {
         })?;
         Ok(RealDisk {
             opened: File::open(&directory).map_err(io("opening"))?,
-            raised: AtomicBool::new(*formatted == Formatted::Raised),
+            format: Mutex::new(formatted.format()),
             directory,
             _lock: lock,
         })
     }
 
-    fn write_format(&self, line: &str) -> io::Result<()> {
+    fn write_format(&self, format: Format) -> io::Result<()> {
         let draft = self.directory.join(FORMAT_DRAFT);
         let mut file = File::create(&draft)?;
-        file.write_all(line.as_bytes())?;
+        file.write_all(format.line().as_bytes())?;
         file.write_all(b"\n")?;
         file.sync_all()?;
-        fs::rename(draft, self.directory.join(FORMAT))?;
+        fs::rename(draft, self.directory.join(crate::log::FORMAT))?;
         self.sync_directory()
     }
 
@@ -200,82 +200,6 @@ fn create_directory(directory: &Path) -> io::Result<()> {
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
     }
     Ok(())
-}
-
-/// What `FORMAT` says.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Formatted {
-    Yes,
-    Raised,
-    /// There is none.
-    No,
-    /// Something else, or not exactly that.
-    Garbled(String),
-}
-
-/// Reads `FORMAT`.
-pub(crate) fn read_format(directory: &Path) -> Result<Formatted, Error> {
-    let shown = directory.display().to_string();
-    let bytes = match fs::read(directory.join(FORMAT)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Formatted::No),
-        Err(source) => return Err(Error::io("reading FORMAT of", &shown, source)),
-    };
-    let text = String::from_utf8_lossy(bytes.get(..100).unwrap_or(&bytes)).into_owned();
-    let line = text.trim_end();
-    let is_line = |line: &str| text.strip_suffix('\n') == Some(line);
-    if is_line(FORMAT_LINE) {
-        return Ok(Formatted::Yes);
-    }
-    if is_line(RAISED_FORMAT_LINE) {
-        return Ok(Formatted::Raised);
-    }
-    let is_newer =
-        line.starts_with(FORMAT_FAMILY) && line != FORMAT_LINE && line != RAISED_FORMAT_LINE;
-    if is_newer {
-        let (found, known) = (line.to_owned(), RAISED_FORMAT_LINE.to_owned());
-        return Err(Error::NewerFormat {
-            name: shown,
-            found,
-            known,
-        });
-    }
-    Ok(Formatted::Garbled(text))
-}
-
-/// `FORMAT` of a directory that is to be served.
-fn check_format(directory: &Path) -> Result<Formatted, Error> {
-    let shown = directory.display().to_string();
-    let foreign = |reason: String| Error::NotADataDirectory {
-        directory: shown.clone(),
-        reason,
-    };
-    let formatted = read_format(directory)?;
-    match &formatted {
-        // Written by hand, or by an editor.
-        Formatted::Garbled(text) if text.trim_end() == FORMAT_LINE => Ok(Formatted::Yes),
-        Formatted::Garbled(text) if text.trim_end() == RAISED_FORMAT_LINE => Ok(Formatted::Raised),
-        Formatted::Garbled(text) => Err(foreign(format!(
-            "its FORMAT file says {:?}",
-            text.trim_end()
-        ))),
-        Formatted::Yes | Formatted::Raised => Ok(formatted),
-        Formatted::No => {
-            let entries =
-                fs::read_dir(directory).map_err(|source| Error::io("listing", &shown, source))?;
-            for entry in entries {
-                let entry = entry.map_err(|source| Error::io("listing", &shown, source))?;
-                let name = entry.file_name();
-                if name != LOCK && name != FORMAT_DRAFT {
-                    return Err(foreign(format!(
-                        "it holds {} and no FORMAT file",
-                        name.display()
-                    )));
-                }
-            }
-            Ok(formatted)
-        }
-    }
 }
 
 /// Names of the segment files of a directory.
@@ -324,10 +248,15 @@ impl Disk for RealDisk {
         self.opened.sync_all()
     }
 
-    fn raise_format(&self) -> io::Result<()> {
-        if !self.raised.load(Ordering::Acquire) {
-            self.write_format(RAISED_FORMAT_LINE)?;
-            self.raised.store(true, Ordering::Release);
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::hard_link(self.directory.join(from), self.directory.join(to))
+    }
+
+    fn raise_format(&self, format: Format) -> io::Result<()> {
+        let mut written = self.format.lock().unwrap_or_else(PoisonError::into_inner);
+        if *written < format {
+            self.write_format(format)?;
+            *written = format;
         }
         Ok(())
     }
@@ -361,7 +290,7 @@ impl DiskFile for RealFile {
         self.0.write_all_at(bytes, offset)
     }
 
-    fn write_before_zeros(&self, pieces: &[Bytes], mut offset: u64) -> io::Result<()> {
+    fn write_last(&self, pieces: &[Bytes], mut offset: u64) -> io::Result<()> {
         let len: usize = pieces.iter().map(Bytes::len).sum();
         let rest = lay_out::rest_of_page(offset + as_u64(len));
         let all = pieces.iter().map(AsRef::as_ref).chain([rest]);
@@ -391,6 +320,10 @@ impl DiskFile for RealFile {
     fn truncate(&self, len_bytes: u64) -> io::Result<()> {
         self.0.set_len(len_bytes)?;
         self.0.sync_all()
+    }
+
+    fn lengthen(&self, len_bytes: u64) -> io::Result<()> {
+        lay_out::lengthen(&self.0, len_bytes)
     }
 
     fn len_bytes(&self) -> io::Result<u64> {
@@ -446,9 +379,9 @@ mod tests {
     #[test]
     fn s8_a_newer_format_is_refused_and_untouched() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("FORMAT"), "millstream-log 3\n").unwrap();
+        fs::write(directory.path().join("FORMAT"), "millstream-log 8\n").unwrap();
         let error = RealDisk::open(directory.path()).unwrap_err();
-        assert!(matches!(&error, Error::NewerFormat { found, .. } if found == "millstream-log 3"));
+        assert!(matches!(&error, Error::NewerFormat { found, .. } if found == "millstream-log 8"));
         assert_eq!(names(directory.path()), ["FORMAT"]);
     }
 
@@ -458,12 +391,18 @@ mod tests {
         let format = || fs::read_to_string(directory.path().join("FORMAT")).unwrap();
         let disk = RealDisk::open(directory.path()).unwrap();
         assert_eq!(format(), "millstream-log 1\n");
-        disk.raise_format().unwrap();
-        disk.raise_format().unwrap();
-        assert_eq!(format(), "millstream-log 2\n");
+        for (raised, line) in [
+            (Format::Rewritten, "millstream-log 2\n"),
+            (Format::Recycled, "millstream-log 4\n"),
+            (Format::Rewritten, "millstream-log 4\n"),
+        ] {
+            disk.raise_format(raised).unwrap();
+            assert_eq!(format(), line);
+        }
         drop(disk);
-        RealDisk::open(directory.path()).unwrap();
-        assert_eq!(format(), "millstream-log 2\n");
+        let disk = RealDisk::open(directory.path()).unwrap();
+        disk.raise_format(Format::Rewritten).unwrap();
+        assert_eq!(format(), "millstream-log 4\n");
         assert_eq!(names(directory.path()), ["FORMAT", "LOCK"]);
     }
 

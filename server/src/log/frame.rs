@@ -33,6 +33,7 @@ pub(crate) const VERSION: u8 = 1;
 
 const SNAPSHOT_MAGIC: [u8; 4] = *b"MSF\x01";
 const CHECKED_FROM: usize = 12;
+const SEGMENT_AT: usize = 16;
 const FLAG_MORE: u16 = 1;
 
 /// What a frame holds. Tags are never reused.
@@ -138,6 +139,12 @@ pub(crate) enum Fault {
     /// A sound frame that this version cannot read.
     #[error("a sound frame of an unknown version {version} or kind {kind}")]
     Unknown { version: u8, kind: u8 },
+}
+
+/// The segment that the header of a frame names, whether the frame holds or not.
+pub(crate) fn claimed_segment(bytes: &[u8]) -> Option<u64> {
+    let named = bytes.get(SEGMENT_AT..)?.first_chunk()?;
+    Some(u64::from_be_bytes(*named))
 }
 
 /// Bytes a frame with such a body takes, padding included.

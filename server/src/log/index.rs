@@ -76,13 +76,7 @@ pub(crate) struct FooterCache {
     used_bytes: usize,
     limit_bytes: usize,
     clock: u64,
-    replaced: Replaced,
 }
-
-/// How many segments have been replaced by rewritten ones: who begins to read a footer remembers it, and
-/// what was read keeps out of the cache if it has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Replaced(u64);
 
 #[derive(Debug)]
 struct Cached {
@@ -98,24 +92,11 @@ impl FooterCache {
             used_bytes: 0,
             limit_bytes,
             clock: 0,
-            replaced: Replaced(0),
-        }
-    }
-
-    pub(crate) fn replaced(&self) -> Replaced {
-        self.replaced
-    }
-
-    /// Adds what was read from a file, unless a file was replaced since.
-    pub(crate) fn insert_read(&mut self, segment: Arc<Sealed>, since: Replaced) {
-        if self.replaced == since {
-            self.insert(segment);
         }
     }
 
     /// Lets a segment take the place of what there is of it; what nobody has asked for is not kept.
     pub(crate) fn replace(&mut self, segment: Arc<Sealed>) {
-        self.replaced.0 += 1;
         if self.footers.contains_key(&segment.number) {
             self.insert(segment);
         }
@@ -166,7 +147,6 @@ mod tests {
     use crate::log::LogShard;
     use crate::log::disk::Disk;
     use crate::log::memory_disk::MemoryDisk;
-    use crate::log::packed_index::PackedIndex;
 
     #[test]
     fn s6_footers_stay_within_their_bytes() {
@@ -195,30 +175,5 @@ mod tests {
         cache.insert(segment(5));
         assert!(cache.get(5).is_some(), "the latest stays");
         assert_eq!(cache.footers.len(), 1);
-    }
-
-    #[test]
-    fn what_was_read_before_a_replacement_is_not_kept() {
-        let file = MemoryDisk::new().create("a", 1).unwrap();
-        let segment = |generation| {
-            let index = PackedIndex {
-                generation,
-                ..PackedIndex::default()
-            };
-            Arc::new(Sealed {
-                number: 1,
-                file: Arc::clone(&file),
-                index: Index::Packed(index),
-            })
-        };
-        let mut cache = FooterCache::new(1000);
-        let before = cache.replaced();
-        cache.insert_read(segment(1), before);
-        cache.replace(segment(2));
-        cache.insert_read(segment(1), before);
-        assert_eq!(cache.get(1).unwrap().index.generation(), 2);
-        let since = cache.replaced();
-        cache.insert_read(segment(3), since);
-        assert_eq!(cache.get(1).unwrap().index.generation(), 3);
     }
 }

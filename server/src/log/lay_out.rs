@@ -12,6 +12,8 @@ use std::path::Path;
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::io::Errno;
 
+use crate::log::disk::DiskFile;
+
 /// Zeros at a multiple of what any device writes at a time.
 #[repr(align(4096))]
 struct Zeros([u8; STEP_BYTES]);
@@ -45,6 +47,29 @@ pub(crate) fn create(path: &Path, len_bytes: u64) -> io::Result<File> {
     write_cached(&file, written, len_bytes)?;
     file.sync_all()?;
     Ok(file)
+}
+
+/// Writes zeros behind the end of a file, up to that length, and syncs it.
+///
+/// # Errors
+/// Whatever the system refuses; the file may then be longer than it was.
+pub(crate) fn lengthen(file: &File, len_bytes: u64) -> io::Result<()> {
+    write_cached(file, file.metadata()?.len(), len_bytes)?;
+    file.sync_all()
+}
+
+/// Zeros over what is between these places, not synced.
+///
+/// # Errors
+/// Whatever the file refuses.
+pub(crate) fn zero(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<()> {
+    let mut at = from;
+    while let Some(left) = end.checked_sub(at).filter(|left| *left > 0) {
+        let step = usize::try_from(left).unwrap_or(usize::MAX).min(STEP_BYTES);
+        file.write_at(&ZEROS.0[..step], at)?;
+        at += u64::try_from(step).unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// Writes zeros from the beginning on, and gives how far it got: not to the end where that lies inside a block, and not at

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::log::Format;
 use crate::log::disk::{Disk, DiskFile};
 
 const BLOCK_BYTES: usize = 512;
@@ -46,7 +47,7 @@ struct State {
     fail: Option<Failure>,
     syncs_held: bool,
     sync_failure: Option<io::ErrorKind>,
-    raised: bool,
+    format: Format,
     read_bytes: u64,
     /// The most that files took since it was asked for.
     peak_bytes: u64,
@@ -121,7 +122,7 @@ impl MemoryDisk {
             (name.clone(), left)
         });
         let left = MemoryDisk::with_contents(left.collect());
-        left.0.lock().raised = state.raised;
+        left.0.lock().format = state.format;
         left
     }
 
@@ -147,9 +148,9 @@ impl MemoryDisk {
         std::mem::replace(&mut state.peak_bytes, used_bytes).max(used_bytes)
     }
 
-    /// Whether versions that cannot read rewritten segments would refuse it.
-    pub fn is_raised(&self) -> bool {
-        self.0.lock().raised
+    /// Which versions would refuse it.
+    pub fn format(&self) -> Format {
+        self.0.lock().format
     }
 
     /// Lets the operation numbered `at` (see [`MemoryDisk::operations`]) fail, once.
@@ -323,7 +324,13 @@ impl State {
     }
 
     fn used_bytes(&self) -> u64 {
-        self.names
+        // A file may have two names.
+        let files: BTreeMap<_, _> = self
+            .names
+            .values()
+            .map(|file| (Arc::as_ptr(file), file))
+            .collect();
+        files
             .values()
             .map(|file| as_u64(lock(file).live.len()))
             .sum()
@@ -411,8 +418,19 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
-    fn raise_format(&self) -> io::Result<()> {
-        self.0.operate()?.raised = true;
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.0.operate()?;
+        let file = state.named(from)?;
+        if state.names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.change_names(Rename::Create(to.to_owned(), file));
+        Ok(())
+    }
+
+    fn raise_format(&self, format: Format) -> io::Result<()> {
+        let mut state = self.0.operate()?;
+        state.format = state.format.max(format);
         Ok(())
     }
 }
@@ -500,6 +518,14 @@ impl DiskFile for MemoryFile {
             *contents = Contents::crashable(live);
         }
         Ok(())
+    }
+
+    fn lengthen(&self, len_bytes: u64) -> io::Result<()> {
+        let (length, has) = (as_usize(len_bytes)?, lock(&self.file).live.len());
+        if let Some(more) = length.checked_sub(has) {
+            self.write_at(&vec![0; more], as_u64(has))?;
+        }
+        self.sync()
     }
 
     fn len_bytes(&self) -> io::Result<u64> {

@@ -1,5 +1,5 @@
-//! How fast work in the background goes, and that it stops when it is told to. Reads no clock: it waits after
-//! each step for as long as the step is worth.
+//! How fast work in the background goes, that it makes way for puts where it can wait, and that it stops when it is
+//! told to. Reads no clock: it waits after each step for as long as the step is worth, and longer while there are puts.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +11,12 @@ const STEP_BYTES: u64 = 256 << 10;
 /// So many more segments that wait double the pace, up to [`DOUBLINGS`] times.
 const DOUBLED_BY: usize = 4;
 const DOUBLINGS: usize = 4;
+/// Work that can wait looks, before each step, for a while in which nobody puts anything: so many times in a row.
+const QUIET_LOOKS: u32 = 4;
+/// What lies between two looks at most.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// For so long it looks: 16 MiB in a second go on beside puts that take all there is.
+const LOOKS_FOR: Duration = Duration::from_millis(16);
 
 /// See the module.
 #[derive(Debug)]
@@ -26,6 +32,8 @@ struct State {
     /// Spent and not yet waited for.
     owed_bytes: u64,
     waiting: usize,
+    /// The work under way can wait.
+    makes_way: bool,
 }
 
 impl Pace {
@@ -56,32 +64,60 @@ impl Pace {
         Ok(())
     }
 
-    /// How much work waits: the more, the faster.
-    pub(crate) fn set_waiting(&self, segments: usize) {
-        self.lock().waiting = segments;
+    /// How much work waits: the more, the faster. And whether this piece of it makes way for puts.
+    pub(crate) fn begin(&self, waiting_segments: usize, makes_way: bool) {
+        let mut state = self.lock();
+        state.waiting = waiting_segments;
+        state.makes_way = makes_way;
     }
 
-    /// Waits as long as work on so many bytes takes.
+    /// Waits as long as work on so many bytes takes; work that makes way also until `is_committing` says no, for a while.
     ///
     /// # Errors
     /// [`Error::Closed`] once it was stopped.
-    pub(crate) fn spend(&self, bytes: u64) -> Result<(), Error> {
+    pub(crate) fn spend(&self, bytes: u64, is_committing: impl Fn() -> bool) -> Result<(), Error> {
         let mut state = self.lock();
         state.owed_bytes += bytes;
-        if state.owed_bytes >= STEP_BYTES {
+        if state.owed_bytes >= STEP_BYTES && self.bytes_per_second > 0 {
             let wait = time_of(state.owed_bytes, self.bytes_per_second, state.waiting);
             state.owed_bytes = 0;
-            if !wait.is_zero() {
-                let waited = self
-                    .stopped
-                    .wait_timeout_while(state, wait, |state| !state.stopped);
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            }
+            state = if state.makes_way {
+                self.make_way(state, wait, is_committing)
+            } else {
+                self.wait(state, wait)
+            };
         }
         if state.stopped {
             return Err(Error::Closed);
         }
         Ok(())
+    }
+
+    /// Waits that long, and until nobody has put anything for a while or it has taken long enough.
+    fn make_way<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        least: Duration,
+        is_committing: impl Fn() -> bool,
+    ) -> MutexGuard<'a, State> {
+        let gap = least.min(LOOK_AGAIN);
+        let (mut waited, mut quiet) = (Duration::ZERO, 0);
+        while !state.stopped && (waited < least || (quiet < QUIET_LOOKS && waited < LOOKS_FOR)) {
+            state = self.wait(state, gap);
+            waited += gap.max(Duration::from_micros(1));
+            quiet = if is_committing() { 0 } else { quiet + 1 };
+        }
+        state
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, wait: Duration) -> MutexGuard<'a, State> {
+        if wait.is_zero() {
+            return state;
+        }
+        let waited = self
+            .stopped
+            .wait_timeout_while(state, wait, |state| !state.stopped);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
@@ -108,12 +144,34 @@ mod tests {
         assert_eq!(time_of(u64::MAX, 0, 0), Duration::ZERO);
     }
 
+    /// As long as there are puts, and no longer than so.
+    #[test]
+    fn work_that_can_wait_makes_way_for_puts() {
+        // A step is worth 1 ms.
+        let pace = Pace::new(STEP_BYTES * 1000);
+        let looks = |makes_way, busy: fn(u32) -> bool| {
+            pace.begin(0, makes_way);
+            let looked = std::cell::Cell::new(0);
+            let is_committing = || {
+                looked.set(looked.get() + 1);
+                busy(looked.get())
+            };
+            pace.spend(STEP_BYTES, is_committing).unwrap();
+            looked.get()
+        };
+        assert_eq!(looks(true, |_| false), QUIET_LOOKS);
+        assert_eq!(looks(true, |look| look <= 3), 3 + QUIET_LOOKS);
+        assert_eq!(looks(true, |_| true), 16);
+        assert_eq!(looks(true, |look| look % 4 == 0), 16, "never for a while");
+        assert_eq!(looks(false, |_| true), 0);
+    }
+
     /// At a byte in a second this would take days.
     #[test]
     fn s10_a_stop_ends_the_wait() {
         let pace = Arc::new(Pace::new(1));
         let waiting = Arc::clone(&pace);
-        let thread = std::thread::spawn(move || waiting.spend(STEP_BYTES));
+        let thread = std::thread::spawn(move || waiting.spend(STEP_BYTES, || false));
         pace.stop();
         assert!(matches!(thread.join().unwrap(), Err(Error::Closed)));
         assert!(matches!(pace.check_stopped(), Err(Error::Closed)));

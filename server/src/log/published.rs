@@ -2,21 +2,27 @@
 //! setting says. The committer writes it, and no lock that it takes is held across a file operation.
 
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::log::block_cache::BlockCache;
-use crate::log::disk::Disk;
+use crate::log::disk::{Disk, DiskFile};
 use crate::log::entry::ShardState;
 use crate::log::extent::Index;
 use crate::log::frame::{Magic, Place};
 use crate::log::index::{FooterCache, Sealed, Segment, SegmentView, Segments};
+use crate::log::open_files::OpenFiles;
 use crate::log::plan::{Plan, Shards};
+use crate::log::spare::{Promise, SpareDesk};
 use crate::log::tail_cache::TailCache;
 use crate::log::tails::Tails;
 use crate::log::{Error, LogConfig, LogShard, Tail, segment};
+
+/// A file that may become the spare.
+pub(crate) type Promised<'a> = (Promise<'a>, Arc<dyn DiskFile>);
 
 /// See the module. Locks are taken one at a time, but for `files`, which is taken first.
 #[derive(Debug)]
@@ -31,9 +37,15 @@ pub(crate) struct Published<M> {
     block_cache: Mutex<BlockCache>,
     /// Held while the files of sealed segments are removed or replaced, by trimming and rewriting.
     files: Mutex<()>,
-    /// Held by who reads a footer from its file to look into it: one at a time, or as many readers would hold as many
-    /// copies of it. Like `files` it is held across file operations; the committer takes neither.
+    /// Held by who opens a segment's file and reads its footer: one at a time, or as many readers would hold as many
+    /// copies of it; and by who takes the file's name away, so that whoever has the file is known. Like `files` it is held
+    /// across file operations; the committer takes neither.
     loading: Mutex<()>,
+    open_files: Mutex<OpenFiles>,
+    /// The next segment's file.
+    pub(crate) spare: Arc<SpareDesk>,
+    /// The committer is at work.
+    committing: AtomicBool,
     poison: OnceLock<Error>,
     closed: watch::Sender<bool>,
 }
@@ -47,6 +59,9 @@ impl<M> Published<M> {
         segments: Segments,
     ) -> Published<M> {
         let tails = shards.iter().map(|(shard, state)| (*shard, tail(*state)));
+        let mut open_files = OpenFiles::default();
+        open_files.insert(segments.active.number, &segments.active.file);
+        let spare = SpareDesk::new(Arc::clone(&disk), config.segment_bytes);
         Published {
             disk,
             magic,
@@ -58,6 +73,9 @@ impl<M> Published<M> {
             block_cache: Mutex::new(BlockCache::new(config.block_cache_bytes)),
             files: Mutex::default(),
             loading: Mutex::new(()),
+            open_files: Mutex::new(open_files),
+            spare: Arc::new(spare),
+            committing: AtomicBool::new(false),
             poison: OnceLock::new(),
             closed: watch::Sender::new(false),
         }
@@ -73,6 +91,15 @@ impl<M> Published<M> {
 
     pub(crate) fn watch(&self, shard: LogShard) -> Option<watch::Receiver<Tail>> {
         self.tails.watch(shard)
+    }
+
+    /// Whether the committer is at work.
+    pub(crate) fn is_committing(&self) -> bool {
+        self.committing.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_committing(&self, committing: bool) {
+        self.committing.store(committing, Ordering::Relaxed);
     }
 
     pub(crate) fn watch_closed(&self) -> watch::Receiver<bool> {
@@ -167,6 +194,7 @@ impl<M> Published<M> {
 
     /// Makes `next` the active segment; the one before is sealed.
     pub(crate) fn rotate(&self, next: Segment) {
+        self.open_files().insert(next.number, &next.file);
         let mut segments = self
             .segments
             .write()
@@ -222,6 +250,16 @@ impl<M> Published<M> {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn open_files(&self) -> MutexGuard<'_, OpenFiles> {
+        self.open_files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn loading(&self) -> MutexGuard<'_, ()> {
+        self.loading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn footers(&self) -> MutexGuard<'_, FooterCache> {
         self.footers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -257,45 +295,86 @@ impl<M> Published<M> {
 
     /// The footer, which somebody else may have loaded meanwhile.
     fn load_once(&self, number: u64) -> Result<Option<Arc<Sealed>>, Error> {
-        let _one_at_a_time = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        let (cached, since) = {
-            let mut footers = self.footers();
-            (footers.get(number), footers.replaced())
-        };
+        let _one_at_a_time = self.loading();
+        let cached = self.footers().get(number);
         if cached.is_some() {
             return Ok(cached);
         }
-        let segment = match self.load(number) {
+        let segment = match self.load_alone(number) {
             Ok((segment, _)) => Arc::new(segment),
             Err(_) if number < self.segments().first => return Ok(None),
             Err(error) => return Err(error),
         };
-        self.footers().insert_read(Arc::clone(&segment), since);
+        self.footers().insert(Arc::clone(&segment));
         Ok(Some(segment))
     }
 
     /// A sealed segment and the place of its footer, as they are in its file now.
     pub(crate) fn load(&self, number: u64) -> Result<(Sealed, Place), Error> {
-        let name = segment::name(number);
-        segment::load(self.disk.as_ref(), number, &name, self.magic)
+        let _one_at_a_time = self.loading();
+        self.load_alone(number)
+    }
+
+    fn load_alone(&self, number: u64) -> Result<(Sealed, Place), Error> {
+        let opened = self.open_files().get(number);
+        let file = if let Some(file) = opened {
+            file
+        } else {
+            let file = segment::open(self.disk.as_ref(), &segment::name(number))?;
+            self.open_files().insert(number, &file);
+            file
+        };
+        segment::load(file, number, self.magic)
     }
 
     /// Renames the file of a rewritten segment over that of the old one, whose readers go on with what they
-    /// have. `false`: the segment has been removed meanwhile.
-    pub(crate) fn replace(&self, rewritten: Sealed) -> Result<bool, Error> {
-        let name = segment::name(rewritten.number);
+    /// have. Without readers it may become the spare. `false`: the segment has been removed meanwhile.
+    pub(crate) fn replace(
+        &self,
+        rewritten: Sealed,
+        old: (Arc<dyn DiskFile>, u64),
+    ) -> Result<bool, Error> {
+        let number = rewritten.number;
+        let name = segment::name(number);
         let io = |operation| move |source| Error::io(operation, segment::REWRITE, source);
         let _turn = self.files_turn();
-        if rewritten.number < self.segments().first {
+        if number < self.segments().first {
             return Ok(false);
         }
         self.check_sound()?;
-        self.disk
-            .rename(segment::REWRITE, &name)
-            .map_err(io("renaming"))?;
-        self.footers().replace(Arc::new(rewritten));
+        let (old, old_bytes) = old;
+        let mut promise = self.spare.promise(old_bytes);
+        let is_linked = promise.as_mut().is_some_and(|promise| promise.link(&name));
+        {
+            let _nobody_opens_it = self.loading();
+            let renamed = self.disk.rename(segment::REWRITE, &name);
+            renamed.map_err(io("renaming"))?;
+            self.open_files().insert(number, &rewritten.file);
+            self.footers().replace(Arc::new(rewritten));
+        }
         self.sync_directory()?;
+        if let Some(promise) = promise.filter(|_| is_linked) {
+            promise.bring(old);
+        }
         Ok(true)
+    }
+
+    /// Takes the name of a forgotten segment's file away. What is given may become the spare, once that survives a power cut.
+    pub(crate) fn take_away(&self, number: u64) -> Result<Option<Promised<'_>>, Error> {
+        let name = segment::name(number);
+        let io = |source| Error::io("removing", &name, source);
+        let _nobody_opens_it = self.loading();
+        let opened = self.open_files().get(number);
+        let file = opened.map_or_else(|| self.disk.open(&name), Ok);
+        let file = file.map_err(io)?;
+        let promise = self.spare.promise(file.len_bytes().map_err(io)?);
+        let Some(mut promise) = promise else {
+            self.disk.remove(&name).map_err(io)?;
+            return Ok(None);
+        };
+        promise.rename(&name).map_err(io)?;
+        self.open_files().forget(number);
+        Ok(Some((promise, file)))
     }
 }
 

@@ -6,7 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::log::disk::{FORMAT, Formatted, LOCK, read_format};
+use crate::log::disk::LOCK;
+use crate::log::format::{FORMAT, Format, Formatted, read_format};
 use crate::log::{Disk, DiskFile, Error, Finding, Remedy, segment};
 
 /// See the module. While it lives no server starts on the directory; others may look at it, too.
@@ -70,11 +71,11 @@ impl ReadDisk {
     /// What is wrong with `FORMAT`, if some segments, or none, have been rewritten.
     pub fn check_format(&self, any_rewritten: bool) -> Option<Finding> {
         let problem = match &self.formatted {
-            Formatted::Yes if any_rewritten => {
+            Formatted::As(Format::Plain) if any_rewritten => {
                 "it says 1, but segments have been rewritten: earlier versions would take them for damaged"
                     .to_owned()
             }
-            Formatted::Yes | Formatted::Raised => return None,
+            Formatted::As(_) => return None,
             Formatted::No => "it is missing".to_owned(),
             Formatted::Garbled(line) => format!("it says {line:?}"),
         };
@@ -120,7 +121,11 @@ impl Disk for ReadDisk {
         refused()
     }
 
-    fn raise_format(&self) -> io::Result<()> {
+    fn link(&self, _from: &str, _to: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn raise_format(&self, _format: Format) -> io::Result<()> {
         refused()
     }
 }
@@ -142,6 +147,10 @@ impl DiskFile for ReadFile {
     }
 
     fn truncate(&self, _len_bytes: u64) -> io::Result<()> {
+        refused()
+    }
+
+    fn lengthen(&self, _len_bytes: u64) -> io::Result<()> {
         refused()
     }
 
@@ -173,13 +182,12 @@ mod tests {
     /// A bit of every byte of `FORMAT`: told as damage, or as a newer version; and mended.
     #[test]
     fn s8_a_flipped_format_is_told_and_mended() {
-        for raised in [false, true] {
+        for format in [Format::Plain, Format::Rewritten, Format::Recycled] {
+            let rewritten = format > Format::Plain;
             let directory = tempfile::tempdir().unwrap();
             let disk = RealDisk::open(directory.path()).unwrap();
             drop(disk.create(&segment::name(1), 10).unwrap());
-            if raised {
-                disk.raise_format().unwrap();
-            }
+            disk.raise_format(format).unwrap();
             drop(disk);
             let path = directory.path().join(FORMAT);
             let sound = fs::read(&path).unwrap();
@@ -192,18 +200,25 @@ mod tests {
                     opened => opened.unwrap(),
                 };
                 assert!(
-                    opened.check_format(raised).is_some(),
+                    opened.check_format(rewritten).is_some(),
                     "bit {at}: {damaged:?}"
                 );
                 drop(opened);
                 let disk = RealDisk::open_damaged(directory.path()).unwrap();
                 assert_eq!(fs::read(&path).unwrap(), damaged, "opening changes nothing");
-                disk.mend_format(raised).unwrap();
-                assert_eq!(fs::read(&path).unwrap(), sound);
+                disk.mend_format(rewritten).unwrap();
+                // What follows from rewriting cannot be seen.
+                let mended = if rewritten {
+                    Format::LATEST
+                } else {
+                    Format::Plain
+                };
+                let mended = format!("{}\n", mended.line());
+                assert_eq!(fs::read_to_string(&path).unwrap(), mended);
             }
             fs::remove_file(&path).unwrap();
             let opened = ReadDisk::open(directory.path()).unwrap();
-            assert!(opened.check_format(raised).is_some());
+            assert!(opened.check_format(rewritten).is_some());
         }
     }
 }

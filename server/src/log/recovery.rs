@@ -22,7 +22,10 @@ use crate::log::plan::{self, EPOCH_LIMIT, Shards};
 use crate::log::records::RunHead;
 use crate::log::segment::{self, as_u64};
 use crate::log::{Error, Metadata};
+use crate::log::{lay_out, spare};
 
+/// What a scan says of a frame that an earlier segment left in a file.
+const STALE: &str = "the frame is of an earlier segment";
 /// The first segment is small: laying out a whole one takes longer than all else that a first start does.
 const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
 static ZEROS: [u8; 4096] = [0; 4096];
@@ -86,7 +89,7 @@ pub(crate) fn recover<M: Metadata>(
 /// Removes what was laid out or rewritten for a segment and never became one. Only now: a log that is refused is
 /// left as it was.
 fn remove_laid_out(disk: &dyn Disk, names: &[String]) -> Result<(), Error> {
-    for name in [segment::SPARE, segment::LARGE, segment::REWRITE] {
+    for name in segment::PASSING {
         if !names.iter().any(|found| found == name) {
             continue;
         }
@@ -128,7 +131,7 @@ fn create_first<M: Metadata>(
     let least = as_u64(frames.len() + 4 * HEADER_BYTES + 2 * TRAILER_BYTES);
     let file = disk
         .create(segment::SPARE, bytes.max(least))
-        .map_err(|source| segment::refused(bytes.max(least), Arc::new(source)))?;
+        .map_err(|source| spare::refused(bytes.max(least), Arc::new(source)))?;
     let place = || {
         file.write_at(&frames, 0)?;
         file.sync()?;
@@ -240,7 +243,7 @@ fn cut(file: &dyn DiskFile, bytes: &[u8], position: u64) -> std::io::Result<()> 
     let start = usize::try_from(position).unwrap_or(usize::MAX);
     let tail = bytes.get(start..written_end(bytes)).unwrap_or_default();
     match tail.iter().rposition(|byte| *byte != 0) {
-        Some(last) => file.write_at(&vec![0; last + 1], position),
+        Some(last) => lay_out::zero(file, position, position + as_u64(last) + 1),
         None => Ok(()),
     }
 }
@@ -274,6 +277,11 @@ pub(crate) fn scan<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, 
     while !state.sealed {
         let number = state.commit + 1;
         match frame::decode(bytes.get(at..).unwrap_or_default(), magic) {
+            // The file was that of an earlier segment.
+            Ok(frame) if frame.place.segment < segment => {
+                refuse_durable(segment, (bytes, at), (magic, number), &STALE)?;
+                break;
+            }
             Ok(frame) => {
                 if frame.place.segment != segment || frame.place.commit != number {
                     return Err(Error::corrupt(
@@ -301,10 +309,7 @@ pub(crate) fn scan<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, 
             }
             Err(fault @ Fault::Unknown { .. }) => return Err(segment::newer(segment, fault)),
             Err(fault) => {
-                if durable_after(bytes, at, magic, segment) >= Some(number) {
-                    let reason = format!("{fault}, and later frames say that it was durable");
-                    return Err(Error::corrupt(segment, as_u64(at), reason));
-                }
+                refuse_durable(segment, (bytes, at), (magic, number), &fault)?;
                 break;
             }
         }
@@ -343,13 +348,29 @@ pub(crate) fn begin<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>,
     })
 }
 
+/// Fails if a later frame says that the commit was durable of which a frame should be at `at`.
+fn refuse_durable(
+    segment: u64,
+    (bytes, at): (&[u8], usize),
+    (magic, commit): (Magic, u64),
+    fault: &dyn std::fmt::Display,
+) -> Result<(), Error> {
+    if durable_after(bytes, at, magic, segment) >= Some(commit) {
+        let reason = format!("{fault}, and later frames say that it was durable");
+        return Err(Error::corrupt(segment, as_u64(at), reason));
+    }
+    Ok(())
+}
+
 /// The greatest commit that any frame after `at` says was durable.
 fn durable_after(bytes: &[u8], at: usize, magic: Magic, segment: u64) -> Option<u64> {
     let rest = (at + ALIGNMENT..written_end(bytes)).step_by(ALIGNMENT);
     let durable = |at| {
         let bytes = bytes.get(at..).filter(|bytes| magic.begins(bytes))?;
-        let frame = frame::decode(bytes, magic).ok()?;
-        (frame.place.segment == segment).then_some(frame.place.durable)
+        // Cheap, where the file was that of an earlier segment and is full of its frames.
+        let of_segment = frame::claimed_segment(bytes) == Some(segment);
+        let frame = of_segment.then(|| frame::decode(bytes, magic).ok())??;
+        Some(frame.place.durable)
     };
     rest.filter_map(durable).max()
 }

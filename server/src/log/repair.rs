@@ -16,7 +16,8 @@ use crate::log::plan::SeededBug;
 use crate::log::recovery::read_whole;
 use crate::log::rewrite::Rewrite;
 use crate::log::segment::{self, REWRITE, SPARE, as_u64};
-use crate::log::{Error, Metadata};
+use crate::log::spare;
+use crate::log::{Error, Format, Metadata};
 
 /// A segment that goes on after a damaged one has room for a while.
 const NEXT_SEGMENT_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 1 << 20 };
@@ -141,7 +142,8 @@ fn apply(disk: &dyn Disk, action: &Action, magic: Magic, keep: Keep<'_>) -> Resu
         }
         Action::Fill { index, place, .. } => {
             let footer = segment::packed_footer(0, index, *place, magic);
-            disk.raise_format().map_err(io("raising the format for"))?;
+            disk.raise_format(Format::Rewritten)
+                .map_err(io("raising the format for"))?;
             write(disk, &footer).map_err(io("writing"))?;
             REWRITE
         }
@@ -183,7 +185,7 @@ fn begin(disk: &dyn Disk, frames: &[u8]) -> Result<(), Error> {
     let least = as_u64(frames.len() + 4 * HEADER_BYTES + 2 * TRAILER_BYTES);
     let bytes = least.max(NEXT_SEGMENT_BYTES);
     let created = disk.create(SPARE, bytes);
-    let file = created.map_err(|source| segment::refused(bytes, source.into()))?;
+    let file = created.map_err(|source| spare::refused(bytes, source.into()))?;
     let written = file.write_at(frames, 0).and_then(|()| file.sync());
     written.map_err(|source| Error::io("writing", SPARE, source))
 }
@@ -206,6 +208,7 @@ fn rebuild(
         disk,
         magic,
         pace: &Pace::new(0),
+        is_committing: &|| false,
         compression: Compression::Zstd,
         bug: SeededBug::default(),
     };

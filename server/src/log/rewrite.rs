@@ -1,4 +1,4 @@
-//! Rewriting a sealed segment: shard by shard, compressed, without what is no longer kept. [`weigh`] and [`is_due`]
+//! Rewriting a sealed segment: shard by shard, compressed, without what is no longer kept. [`weigh`] and [`due`]
 //! decide and are pure; [`Rewrite`] writes the new file, reads it back, and puts it in the place of the old one only
 //! if it holds what it should. Blocking. Why and how: `docs/0001-log.md`.
 
@@ -19,7 +19,7 @@ use crate::log::published::Published;
 use crate::log::reader::Located;
 use crate::log::records::{Encoded, RunHead, visit_run};
 use crate::log::segment::{self, REWRITE, as_u64};
-use crate::log::{Error, LogShard};
+use crate::log::{Error, Format, LogShard};
 
 /// A segment is rewritten again when one part in so many is dead.
 const DEAD_PART: u64 = 8;
@@ -99,19 +99,29 @@ pub(crate) enum Standing {
     Newest,
 }
 
+/// Why a segment is rewritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Too much of it is dead: until it is gone the log takes more of the disk than it may.
+    Dead,
+    /// To be read faster and to take less. That can wait.
+    Gain,
+}
+
 /// Whether rewriting pays.
-pub(crate) fn is_due(weight: &Weight, standing: Standing, compression: Compression) -> bool {
+pub(crate) fn due(weight: &Weight, standing: Standing, compression: Compression) -> Option<Due> {
     if standing == Standing::Oldest && weight.live == 0 {
-        return false;
+        return None;
     }
     let share = |bytes: u64| bytes.saturating_mul(DEAD_PART) >= weight.total;
     if weight.dead >= DEAD_LEAST_BYTES && share(weight.dead) {
-        return true;
+        return Some(Due::Dead);
     }
     let gains = compression == Compression::Zstd
         || weight.live < weight.extents.saturating_mul(LARGE_RUN_BYTES)
         || share(weight.total.saturating_sub(weight.live));
-    !weight.rewritten && standing != Standing::Newest && gains
+    let is_due = !weight.rewritten && standing != Standing::Newest && gains;
+    is_due.then_some(Due::Gain)
 }
 
 /// Number and checksum of records of a shard.
@@ -152,11 +162,12 @@ pub(crate) fn rewrite_published<M>(
         let before_bytes = source.file.len_bytes();
         let before_bytes = before_bytes.map_err(failed("measuring"))?;
         let (rewritten, after_bytes) = rewrite.write(&source, place, keep)?;
+        let old = (source.file, before_bytes);
         let change = Change {
             before_bytes,
             after_bytes,
         };
-        Ok(published.replace(rewritten)?.then_some(change))
+        Ok(published.replace(rewritten, old)?.then_some(change))
     };
     let change = replace();
     if !matches!(change, Ok(Some(_))) {
@@ -167,11 +178,12 @@ pub(crate) fn rewrite_published<M>(
 }
 
 /// What rewriting a segment needs.
-#[derive(Debug)]
 pub(crate) struct Rewrite<'a> {
     pub(crate) disk: &'a dyn Disk,
     pub(crate) magic: Magic,
     pub(crate) pace: &'a Pace,
+    /// Whether somebody puts something right now.
+    pub(crate) is_committing: &'a dyn Fn() -> bool,
     pub(crate) compression: Compression,
     pub(crate) bug: SeededBug,
 }
@@ -190,7 +202,7 @@ impl Rewrite<'_> {
         let rewritten = self.check(source.number, &index, &tallies);
         let rewritten = rewritten.map_err(not_sound)?;
         self.disk
-            .raise_format()
+            .raise_format(Format::Rewritten)
             .map_err(failed("raising the format for"))?;
         Ok((rewritten, after_bytes))
     }
@@ -239,7 +251,8 @@ impl Rewrite<'_> {
                 if extent.last_time_ms < keep {
                     continue;
                 }
-                self.pace.spend(u64::from(extent.length))?;
+                self.pace
+                    .spend(u64::from(extent.length), self.is_committing)?;
                 copy.extent(&Located::new(shard, source.view(), extent))?;
             }
             copy.end()?;
@@ -250,7 +263,8 @@ impl Rewrite<'_> {
 
     /// Reads the new file, and compares it with what was to be kept.
     fn check(&self, number: u64, index: &PackedIndex, tallies: &Tallies) -> Result<Sealed, Error> {
-        let (rewritten, _) = segment::load(self.disk, number, REWRITE, self.magic)?;
+        let file = segment::open(self.disk, REWRITE)?;
+        let (rewritten, _) = segment::load(file, number, self.magic)?;
         let differs = |reason| Error::corrupt(number, 0, reason);
         if !matches!(&rewritten.index, Index::Packed(found) if found == index) {
             return Err(differs("the footer is not the one that was written"));

@@ -12,7 +12,7 @@ use crate::log::pace::Pace;
 use crate::log::packed::Compression;
 use crate::log::plan::SeededBug;
 use crate::log::published::Published;
-use crate::log::rewrite::{Keep, Rewrite, Standing, Weight, is_due, rewrite_published, weigh};
+use crate::log::rewrite::{Due, Keep, Rewrite, Standing, Weight, due, rewrite_published, weigh};
 use crate::log::{Error, LogConfig, LogShard};
 
 /// Segments whose footers are looked at in one pass; the next one goes on after them.
@@ -219,17 +219,18 @@ impl<M> Passes<'_, M> {
     /// Rewrites what is due, most gain first.
     fn pass(&mut self, keep: Keep<'_>) -> Result<Rewritten, Error> {
         let mut due = self.examine(keep)?;
-        due.sort_by_key(|(number, weight)| (std::cmp::Reverse(weight.dead), *number));
+        due.sort_by_key(|(number, weight, _)| (std::cmp::Reverse(weight.dead), *number));
         let rewrite = Rewrite {
             disk: self.published.disk.as_ref(),
             magic: self.published.magic,
             pace: self.pace,
+            is_committing: &|| self.published.is_committing(),
             compression: self.compression,
             bug: self.bug,
         };
         let (mut rewritten, mut failed) = (Rewritten::default(), None);
-        for (at, (number, weight)) in due.iter().enumerate() {
-            self.pace.set_waiting(due.len() - at);
+        for (at, (number, weight, why)) in due.iter().enumerate() {
+            self.pace.begin(due.len() - at, *why == Due::Gain);
             let change = match rewrite_published(self.published, &rewrite, *number, keep) {
                 Ok(Some(change)) => change,
                 Ok(None) => continue,
@@ -255,10 +256,10 @@ impl<M> Passes<'_, M> {
     }
 
     /// The segments that are due, of as many as are looked at in one pass.
-    fn examine(&mut self, keep: Keep<'_>) -> Result<Vec<(u64, Weight)>, Error> {
-        let mut due = Vec::new();
+    fn examine(&mut self, keep: Keep<'_>) -> Result<Vec<(u64, Weight, Due)>, Error> {
+        let mut found = Vec::new();
         if self.published.poisoned().is_some() {
-            return Ok(due);
+            return Ok(found);
         }
         let range = self.published.range();
         let (first, active) = range.into_inner();
@@ -280,12 +281,12 @@ impl<M> Passes<'_, M> {
                 _ => Standing::Between,
             };
             if let Some(weight) = self.weigh(number, &mut keep)?
-                && is_due(&weight, standing, self.compression)
+                && let Some(why) = due(&weight, standing, self.compression)
             {
-                due.push((number, weight));
+                found.push((number, weight, why));
             }
         }
-        Ok(due)
+        Ok(found)
     }
 
     fn weigh(

@@ -1,9 +1,7 @@
-//! Segment files: their names, the spare laid out ahead, sealing. Knows what a segment begins and
-//! ends with, not what is in between.
+//! Segment files: their names, sealing, footers. Knows what a segment begins and ends with, not what is in between.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
 use crate::log::Error;
 use crate::log::disk::{Disk, DiskFile};
@@ -19,6 +17,10 @@ pub(crate) const SPARE: &str = "spare.segment";
 pub(crate) const LARGE: &str = "large.segment";
 /// A segment that is being rewritten, before it replaces the old one.
 pub(crate) const REWRITE: &str = "rewrite.segment";
+/// The file of a segment that was rewritten or removed, before it becomes the next one.
+pub(crate) const RECYCLED: &str = "recycled.segment";
+/// Names that never outlive the process that gave them.
+pub(crate) const PASSING: [&str; 4] = [SPARE, LARGE, REWRITE, RECYCLED];
 
 /// The file name of a segment.
 pub(crate) fn name(segment: u64) -> String {
@@ -105,16 +107,18 @@ pub(crate) fn read_footer(
     })
 }
 
+/// Opens a file.
+pub(crate) fn open(disk: &dyn Disk, name: &str) -> Result<Arc<dyn DiskFile>, Error> {
+    disk.open(name)
+        .map_err(|source| Error::io("opening", name, source))
+}
+
 /// A sealed segment and the place of its footer, from a file that may not bear the segment's number yet.
 pub(crate) fn load(
-    disk: &dyn Disk,
+    file: Arc<dyn DiskFile>,
     number: u64,
-    name: &str,
     magic: Magic,
 ) -> Result<(Sealed, Place), Error> {
-    let file = disk
-        .open(name)
-        .map_err(|source| Error::io("opening", name, source))?;
     let Footer { index, place } = read_footer(file.as_ref(), number, magic)?;
     let segment = Sealed {
         number,
@@ -134,150 +138,6 @@ pub(crate) fn newer(segment: u64, fault: Fault) -> Error {
     }
 }
 
-/// Lays the next segment out in a thread of its own, so that no commit waits for it.
-#[derive(Debug)]
-pub(crate) struct Spare {
-    shared: Arc<SpareShared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug)]
-struct SpareShared {
-    disk: Arc<dyn Disk>,
-    segment_bytes: u64,
-    state: Mutex<SpareState>,
-    changed: Condvar,
-}
-
-#[derive(Debug)]
-enum SpareState {
-    Idle,
-    Wanted,
-    Ready(Arc<dyn DiskFile>),
-    Failed(Arc<io::Error>),
-    Stopped,
-}
-
-impl Spare {
-    /// Starts the thread, which lays out a spare once one is wanted.
-    pub(crate) fn start(disk: Arc<dyn Disk>, segment_bytes: u64) -> io::Result<Spare> {
-        let state = Mutex::new(SpareState::Idle);
-        let shared = Arc::new(SpareShared {
-            disk,
-            segment_bytes,
-            state,
-            changed: Condvar::new(),
-        });
-        let worker = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("log-spare".to_owned())
-            .spawn(move || worker.run())?;
-        Ok(Spare {
-            shared,
-            thread: Some(thread),
-        })
-    }
-
-    /// Asks for a spare ahead of its need.
-    pub(crate) fn want(&self) {
-        let mut state = self.shared.lock();
-        if matches!(*state, SpareState::Idle | SpareState::Failed(_)) {
-            *state = SpareState::Wanted;
-            self.shared.changed.notify_all();
-        }
-    }
-
-    /// The spare, of at least `need_bytes`, and the name it has. Waits for it if it must; a failure
-    /// to lay it out is tried anew by the next call.
-    pub(crate) fn take(&self, need_bytes: u64) -> Result<(Arc<dyn DiskFile>, &'static str), Error> {
-        if need_bytes > self.shared.segment_bytes {
-            let made = self.shared.disk.create(LARGE, need_bytes);
-            return made
-                .map(|file| (file, LARGE))
-                .map_err(|source| refused(need_bytes, Arc::new(source)));
-        }
-        self.want();
-        let mut state = self.shared.lock();
-        loop {
-            match std::mem::replace(&mut *state, SpareState::Idle) {
-                SpareState::Ready(file) => return Ok((file, SPARE)),
-                SpareState::Failed(source) => {
-                    return Err(refused(self.shared.segment_bytes, source));
-                }
-                SpareState::Stopped => {
-                    *state = SpareState::Stopped;
-                    return Err(Error::Closed);
-                }
-                waiting => *state = waiting,
-            }
-            state = self
-                .shared
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-pub(crate) fn refused(segment_bytes: u64, source: Arc<io::Error>) -> Error {
-    match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoSpace {
-            segment_bytes,
-            source,
-        },
-        _ => Error::Io {
-            operation: "laying out",
-            name: SPARE.to_owned(),
-            source,
-        },
-    }
-}
-
-impl SpareShared {
-    fn lock(&self) -> MutexGuard<'_, SpareState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn run(&self) {
-        let mut state = self.lock();
-        loop {
-            match *state {
-                SpareState::Stopped => return,
-                SpareState::Wanted => {
-                    drop(state);
-                    let made = self.disk.create(SPARE, self.segment_bytes);
-                    state = self.lock();
-                    if matches!(*state, SpareState::Stopped) {
-                        return;
-                    }
-                    *state = match made {
-                        Ok(file) => SpareState::Ready(file),
-                        Err(error) => SpareState::Failed(Arc::new(error)),
-                    };
-                    self.changed.notify_all();
-                }
-                SpareState::Idle | SpareState::Ready(_) | SpareState::Failed(_) => {
-                    state = self
-                        .changed
-                        .wait(state)
-                        .unwrap_or_else(PoisonError::into_inner);
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Spare {
-    fn drop(&mut self) {
-        *self.shared.lock() = SpareState::Stopped;
-        self.shared.changed.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // A panic there has been reported by the runtime; nothing depends on the thread now.
-            let _ = thread.join();
-        }
-    }
-}
-
 pub(crate) fn as_u64(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
@@ -285,7 +145,6 @@ pub(crate) fn as_u64(number: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::memory_disk::MemoryDisk;
 
     #[test]
     fn names_are_told_from_other_files() {
@@ -302,24 +161,5 @@ mod tests {
         ] {
             assert_eq!(number(other), None, "{other}");
         }
-    }
-
-    #[test]
-    fn a_spare_that_could_not_be_laid_out_is_tried_again() {
-        let disk = MemoryDisk::new();
-        disk.set_capacity(Some(100));
-        let spare = Spare::start(Arc::new(disk.clone()), 200).unwrap();
-        assert!(matches!(
-            spare.take(10),
-            Err(Error::NoSpace {
-                segment_bytes: 200,
-                ..
-            })
-        ));
-        disk.set_capacity(None);
-        let (file, name) = spare.take(10).unwrap();
-        assert_eq!((file.len_bytes().unwrap(), name), (200, SPARE));
-        let (file, name) = spare.take(201).unwrap();
-        assert_eq!((file.len_bytes().unwrap(), name), (201, LARGE));
     }
 }

@@ -1,7 +1,7 @@
 //! Removing the oldest segments, once nothing in them is to be kept. Blocking.
 
 use crate::log::published::Published;
-use crate::log::{Error, LogShard, segment};
+use crate::log::{Error, LogShard};
 
 impl<M> Published<M> {
     /// Removes the oldest sealed segments of which nothing is to be kept; see [`crate::log::Log::trim`].
@@ -36,14 +36,16 @@ impl<M> Published<M> {
     /// Removes the oldest segment. The directory is synced around each one: after a crash no gap may
     /// be left between those that are still there.
     fn remove(&self, oldest: u64) -> Result<(), Error> {
-        let name = segment::name(oldest);
         self.sync_directory()?;
         // A reader that finds the file gone must find it forgotten as well.
         self.forget(oldest);
-        if let Err(source) = self.disk.remove(&name) {
-            self.remember(oldest);
-            return Err(Error::io("removing", &name, source));
+        let taken = self
+            .take_away(oldest)
+            .inspect_err(|_| self.remember(oldest))?;
+        self.sync_directory()?;
+        if let Some((promise, file)) = taken {
+            promise.bring(file);
         }
-        self.sync_directory()
+        Ok(())
     }
 }

@@ -18,7 +18,8 @@ use crate::log::plan::{EPOCH_LIMIT, Need, Planner, SeededBug, Shards};
 use crate::log::published::Published;
 use crate::log::queue::{Drained, Entry, Queue, Work};
 use crate::log::recovery::{State, snapshot_frame};
-use crate::log::segment::{self, Spare, as_u64};
+use crate::log::segment::{self, as_u64};
+use crate::log::spare::Spare;
 use crate::log::{Durability, Error, LogConfig, Metadata};
 
 /// The most one commit takes from the queue, beyond its first entry.
@@ -36,9 +37,12 @@ pub(crate) struct Committer<M> {
     clock: SharedClock,
     published: Arc<Published<M>>,
     queue: Arc<Queue<M>>,
-    spare: Spare,
-    /// A first spare was asked for; each is followed by the next.
+    /// Sees to the next segment's file.
+    _spare: Spare,
+    /// It was asked for.
     spare_wanted: bool,
+    /// Where the active segment was, and when, as this process began to write it.
+    begun: (u64, u64),
     durability: Durability,
     commit_bytes: usize,
     segment_runs: usize,
@@ -81,7 +85,7 @@ impl<M: Metadata> Committer<M> {
         queue: Arc<Queue<M>>,
     ) -> Result<Committer<M>, Error> {
         let disk = Arc::clone(&published.disk);
-        let spare = Spare::start(Arc::clone(&disk), config.segment_bytes)
+        let spare = Spare::start(Arc::clone(&published.spare), Arc::clone(&clock))
             .map_err(|source| Error::io("starting", "the thread log-spare", source))?;
         let quarter = usize::try_from(config.segment_bytes / 4).unwrap_or(usize::MAX);
         let Start {
@@ -92,14 +96,16 @@ impl<M: Metadata> Committer<M> {
             capacity,
             bug,
         } = start;
+        let now_ms = clock.now_ms();
         let mut committer = Committer {
-            synced_at_ms: clock.now_ms(),
+            synced_at_ms: now_ms,
             disk,
             clock,
             published,
             queue,
-            spare,
+            _spare: spare,
             spare_wanted: false,
+            begun: (state.position, now_ms),
             durability: config.durability,
             commit_bytes: COMMIT_BYTES.min(quarter),
             segment_runs: config.segment_runs,
@@ -166,7 +172,9 @@ impl<M: Metadata> Committer<M> {
         loop {
             let due = match self.queue.drain(self.commit_bytes, self.patience()) {
                 Drained::Entries(entries) => {
+                    self.published.set_committing(true);
                     self.commit(entries);
+                    self.published.set_committing(false);
                     self.sync_is_due()
                 }
                 Drained::Idle => true,
@@ -236,8 +244,12 @@ impl<M: Metadata> Committer<M> {
         }
         if !self.spare_wanted {
             // Not before there is something to write: a start has better things to do.
-            self.spare.want();
-            self.spare_wanted = true;
+            let (position, at_ms) = self.begun;
+            self.spare_wanted = self.published.spare.want_in_time(
+                self.position - position,
+                self.capacity.saturating_sub(self.position),
+                self.clock.now_ms().saturating_sub(at_ms),
+            );
         }
         let frames = std::mem::take(&mut plan.frames);
         let written = if frames.is_empty() {
@@ -329,7 +341,7 @@ impl<M: Metadata> Committer<M> {
         let end = offset + as_u64(pieces.iter().map(Bytes::len).sum());
         assert!(end <= self.capacity, "room was made before");
         self.file
-            .write_before_zeros(&pieces, offset)
+            .write_last(&pieces, offset)
             .map_err(|error| self.poison("a write", &error))?;
         self.commit = place.commit;
         self.position = end;
@@ -368,9 +380,8 @@ impl<M: Metadata> Committer<M> {
     /// sealed segment that is the last means that one is missing.
     fn rotate(&mut self, need: Need) -> Result<(), Error> {
         let metadata = self.encoded_metadata();
-        let (file, name) = self
-            .spare
-            .take(self.next_segment_bytes(metadata.len(), need))?;
+        let need_bytes = self.next_segment_bytes(metadata.len(), need);
+        let (file, name) = self.published.spare.take(need_bytes)?;
         // A snapshot must not outlive what it tells of.
         self.sync()?;
         let sealing = self.next_place();
@@ -400,6 +411,7 @@ impl<M: Metadata> Committer<M> {
             file.len_bytes()
         };
         let capacity = begin().map_err(|error| self.poison("beginning a segment", &error))?;
+        self.published.spare.placed();
         segment::seal(self.file.as_ref(), self.position, &footer)
             .map_err(|error| self.poison("sealing a segment", &error))?;
         self.capacity = capacity;
@@ -414,7 +426,8 @@ impl<M: Metadata> Committer<M> {
             file,
             index,
         });
-        self.spare.want();
+        self.spare_wanted = false;
+        self.begun = (self.position, self.clock.now_ms());
         Ok(())
     }
 

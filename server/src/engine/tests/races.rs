@@ -5,7 +5,7 @@ use crate::clock::ManualClock;
 use crate::engine::catalog::{Catalog, Event, Status};
 use crate::engine::streams::change_only;
 use crate::engine::{Engine, Error, Limits, NewStream, Probability, PutEntry, Settings, Start};
-use crate::log::{Disk, DiskFile, Log, LogConfig, LogShard, MemoryDisk, Transaction};
+use crate::log::{Disk, DiskFile, Format, Log, LogConfig, LogShard, MemoryDisk, Transaction};
 use millstream_wire::shapes::Blob;
 use millstream_wire::{HashKey, ShardId, StreamArn};
 use std::collections::BTreeMap;
@@ -32,11 +32,20 @@ async fn put_bytes(engine: &Engine, arn: &StreamArn, bytes: usize) -> bool {
     engine.put(arn, &[entry]).await.unwrap()[0].is_ok()
 }
 
-/// A disk whose first removal says so and waits until it may go on.
+/// A disk that says so when it is first to take a segment away, and waits until it may go on.
 #[derive(Debug)]
 struct Gated {
     disk: MemoryDisk,
     gate: Mutex<Option<(SyncSender<()>, Receiver<()>)>>,
+}
+
+impl Gated {
+    fn pass(&self) {
+        if let Some((reached, go_on)) = self.gate.lock().unwrap().take() {
+            reached.send(()).unwrap();
+            go_on.recv().unwrap();
+        }
+    }
 }
 
 impl Disk for Gated {
@@ -50,20 +59,23 @@ impl Disk for Gated {
         self.disk.open(name)
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        if to == "recycled.segment" {
+            self.pass();
+        }
         self.disk.rename(from, to)
     }
     fn remove(&self, name: &str) -> io::Result<()> {
-        if let Some((reached, go_on)) = self.gate.lock().unwrap().take() {
-            reached.send(()).unwrap();
-            go_on.recv().unwrap();
-        }
+        self.pass();
         self.disk.remove(name)
     }
     fn sync_directory(&self) -> io::Result<()> {
         self.disk.sync_directory()
     }
-    fn raise_format(&self) -> io::Result<()> {
-        self.disk.raise_format()
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.link(from, to)
+    }
+    fn raise_format(&self, format: Format) -> io::Result<()> {
+        self.disk.raise_format(format)
     }
 }
 

@@ -175,6 +175,14 @@ impl<'a, M: Metadata> Folding<'a, M> {
 
     /// What was not acknowledged and will be cut: the commit that is not whole, and all behind it.
     fn torn(&mut self, at: usize, survey: &Survey<'_>) {
+        if self.pending.is_empty()
+            && survey.is_left
+            && survey.tail.is_some_and(|tail| tail.at == at)
+        {
+            let text = "the rest of the file was left by an earlier segment, and nothing is read from it; the next start zeroes it";
+            self.note(at, text.to_owned());
+            return;
+        }
         let at = self.pending.first().map_or(at, |(first, _)| *first);
         self.pending.clear();
         let last = survey
@@ -186,6 +194,10 @@ impl<'a, M: Metadata> Folding<'a, M> {
             "a torn tail: {} bytes that were never acknowledged; the next start cuts them",
             end.saturating_sub(at)
         );
+        self.note(at, text);
+    }
+
+    fn note(&mut self, at: usize, text: String) {
         self.notes.push(Note {
             file: crate::log::segment::name(self.number),
             offset: as_u64(at),

@@ -124,8 +124,7 @@ struct Finished<M> {
 
 /// What was laid out or rewritten and got no number.
 fn left_over(names: &[String]) -> Vec<Note> {
-    let left = [segment::SPARE, segment::LARGE, segment::REWRITE];
-    let left = left
+    let left = segment::PASSING
         .into_iter()
         .filter(|left| names.iter().any(|name| name == left));
     left.map(|name| Note {

@@ -1,6 +1,8 @@
 //! What there is in the bytes of a segment, whole or not: every frame that holds, and what lies between. Pure; knows no
 //! bodies and draws no conclusions.
 
+use std::ops::Range;
+
 use crate::log::Error;
 use crate::log::frame::{self, ALIGNMENT, Fault, Frame, HEADER_BYTES, Magic, frame_bytes};
 use crate::log::recovery::written_end;
@@ -31,6 +33,8 @@ pub(crate) struct Survey<'a> {
     pub(crate) holes: Vec<Hole>,
     /// What is written after the last frame.
     pub(crate) tail: Option<Hole>,
+    /// The tail has nothing of this segment, and frames that an earlier one left in the file.
+    pub(crate) is_left: bool,
     /// Where padding is not zero; it covers nothing.
     pub(crate) padding: Vec<(usize, usize)>,
     /// Another segment's number in a frame that holds.
@@ -71,6 +75,9 @@ pub(crate) fn survey(bytes: &[u8], magic: Magic, number: u64) -> Result<Survey<'
             magic.begins(bytes) && frame_at(bytes, 0, magic, number).is_ok()
         };
         let Some(next) = candidates.find(begins) else {
+            let left = left_from(bytes, at..end, magic, number);
+            survey.is_left = left.is_some();
+            let end = left.unwrap_or(end);
             survey.tail = Some(Hole { at, end, fault });
             break;
         };
@@ -83,6 +90,23 @@ pub(crate) fn survey(bytes: &[u8], magic: Magic, number: u64) -> Result<Survey<'
         at = next;
     }
     Ok(survey)
+}
+
+/// Where the first frame begins that an earlier segment left in the file, if none of this segment does.
+fn left_from(bytes: &[u8], tail: Range<usize>, magic: Magic, number: u64) -> Option<usize> {
+    let mut left = None;
+    for at in tail.step_by(ALIGNMENT) {
+        let bytes = bytes.get(at..).unwrap_or_default();
+        if !magic.begins(bytes) {
+            continue;
+        }
+        match frame::claimed_segment(bytes) {
+            Some(claimed) if (1..number).contains(&claimed) => left = left.or(Some(at)),
+            // Of this segment, or a header that did not arrive as a whole.
+            _ => return None,
+        }
+    }
+    left
 }
 
 fn frame_at(bytes: &[u8], at: usize, magic: Magic, number: u64) -> Result<Frame<'_>, HoleFault> {

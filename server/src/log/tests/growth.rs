@@ -9,7 +9,7 @@ use crate::log::plan::SeededBug;
 use crate::log::tests::{
     EVERYTHING, Events, NOW_MS, batch, create, open_with, read_all, texts, tiny,
 };
-use crate::log::{Disk, DiskFile, Log, LogConfig, LogShard, MemoryDisk, segment};
+use crate::log::{Disk, DiskFile, Format, Log, LogConfig, LogShard, MemoryDisk, segment};
 
 const ONE: LogShard = LogShard(1);
 
@@ -46,8 +46,11 @@ impl Disk for CountingDisk {
         self.disk.sync_directory()
     }
 
-    fn raise_format(&self) -> io::Result<()> {
-        self.disk.raise_format()
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.link(from, to)
+    }
+    fn raise_format(&self, format: Format) -> io::Result<()> {
+        self.disk.raise_format(format)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::log::tests::book::{Book, Entry, Refusal, When};
 use crate::log::tests::life::{Life, Reshard};
 use crate::log::tests::traced_disk::{Fate, Files, Grain, Image, TracedDisk};
 use crate::log::tests::{EVERYTHING, Report, TestLog, batch, rounds, tiny};
-use crate::log::{Durability, Error, LogConfig, LogShard};
+use crate::log::{Durability, Error, Format, LogConfig, LogShard};
 
 /// How many drawn states of each point beside the subsets.
 const DRAWS: &str = "MILLSTREAM_POINTS_DRAWS";
@@ -191,7 +191,7 @@ impl Points {
         fates
     }
 
-    fn is_new(&mut self, left: &(Files, bool)) -> bool {
+    fn is_new(&mut self, left: &(Files, Format)) -> bool {
         let mut hasher = DefaultHasher::new();
         left.hash(&mut hasher);
         self.seen.insert(hasher.finish())

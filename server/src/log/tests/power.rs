@@ -27,6 +27,8 @@ struct Sum {
     acked: usize,
     changes: usize,
     steps: usize,
+    /// Segments in files of earlier ones.
+    recycled: usize,
 }
 
 impl Sum {
@@ -36,6 +38,7 @@ impl Sum {
         self.acked += other.acked;
         self.changes += other.changes;
         self.steps += other.steps;
+        self.recycled += other.recycled;
     }
 }
 
@@ -123,6 +126,9 @@ impl Machine {
         self.life.set_disk(&left);
         self.sum.cuts += 1;
         self.sum.steps += disk.steps();
+        let recycles =
+            |step: &&Step| matches!(step, Step::Rename(from, _) if from == segment::RECYCLED);
+        self.sum.recycled += disk.trace(0).iter().filter(recycles).count();
     }
 
     /// Writers, a resharder and retention work at once, until the power goes off or they have done enough.
@@ -258,6 +264,7 @@ async fn s1_s2_s3_power_cuts_at_any_step() {
     let lives = usize::try_from(seeds).unwrap();
     assert!(sum.cuts > 3 * lives && sum.kills > lives, "{sum:?}");
     assert!(sum.acked > 10 * lives, "hardly a load: {sum:?}");
+    assert!(sum.recycled > lives / 4, "no file is used again: {sum:?}");
 }
 
 /// The suite is only worth something if it notices. Each bug must be found by some seed.

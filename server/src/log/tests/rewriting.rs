@@ -9,11 +9,12 @@ use std::time::Duration;
 use crate::clock::{Clock, ManualClock};
 use crate::log::plan::SeededBug;
 use crate::log::tests::{
-    EVERYTHING, NOW_MS, TestLog, batch, create, is_rewritten, open, open_under, open_with,
+    EVERYTHING, Events, NOW_MS, TestLog, batch, create, is_rewritten, open, open_under, open_with,
     read_all, texts, tiny,
 };
 use crate::log::{
-    Compression, Error, LogConfig, LogShard, MemoryDisk, ReadLimit, Rewritten, segment,
+    Compression, Error, Format, LogConfig, LogShard, MemoryDisk, ReadLimit, Rewritten, check,
+    segment,
 };
 
 const ONE: LogShard = LogShard(1);
@@ -251,6 +252,44 @@ async fn s1_a_rewriting_that_loses_a_record_is_thrown_away() {
     for shard in 1..3 {
         assert_eq!(texts(&log, shard).await, expected(shard, 0..60));
     }
+}
+
+/// The files of segments that were rewritten become the next ones, whether the log is closed, killed or cut off meanwhile; nothing
+/// of what was in them is found again.
+#[tokio::test]
+async fn files_of_rewritten_segments_are_used_again() {
+    let mut disk = MemoryDisk::crashable();
+    let clock = ManualClock::at(NOW_MS);
+    let mut log = open_under(&clock, &disk, tiny(), SeededBug::None).unwrap();
+    log.commit(create("create", &[1, 2])).await.unwrap();
+    let mut used_again = 0;
+    for turn in 0..40 {
+        fill(&log, &clock, turn * 7..turn * 7 + 7).await;
+        log.rewrite(|_| Some(0)).await.unwrap();
+        let left = check::<Events>(&disk).unwrap();
+        assert_eq!(left.findings, [], "turn {turn}");
+        used_again += left
+            .notes
+            .iter()
+            .filter(|note| note.text.contains("left by an earlier segment"))
+            .count();
+        if turn % 2 == 0 {
+            if turn % 3 == 0 {
+                log.close().await;
+            }
+            disk = disk.crash(turn);
+            log = open_under(&clock, &disk, tiny(), SeededBug::None).unwrap();
+        }
+        for shard in 1..3 {
+            assert_eq!(
+                texts(&log, shard).await,
+                expected(shard, 0..turn * 7 + 7),
+                "turn {turn}"
+            );
+        }
+    }
+    assert!(used_again > 5, "{used_again}");
+    assert_eq!(disk.format(), Format::Recycled);
 }
 
 /// Whatever is wrong with the new file when it is read back, it does not take the old one's place.

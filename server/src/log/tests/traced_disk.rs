@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::log::{Disk, DiskFile};
+use crate::log::{Disk, DiskFile, Format};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -28,7 +28,9 @@ pub(super) enum Step {
     SyncFailed(usize),
     Rename(String, String),
     Remove(String),
-    Raise,
+    /// A file gets another name beside its own.
+    Link(String, String),
+    Raise(Format),
     SyncDirectory,
     SyncDirectoryFailed,
 }
@@ -100,14 +102,14 @@ pub(super) struct Image {
     /// As the process sees them.
     live_names: BTreeMap<String, usize>,
     waiting_names: Vec<Naming>,
-    raised: bool,
+    format: Format,
 }
 
 #[derive(Debug, Clone)]
 struct Naming {
     removed: Option<String>,
     added: Option<(String, usize)>,
-    raises: bool,
+    raises: Format,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -123,7 +125,7 @@ enum Waiting {
 }
 
 impl Image {
-    pub(super) fn of(files: &Files, raised: bool) -> Image {
+    pub(super) fn of(files: &Files, format: Format) -> Image {
         let names: BTreeMap<_, _> = files.keys().cloned().zip(0..).collect();
         let stored = files.values().map(|bytes| Stored {
             bytes: bytes.clone(),
@@ -134,7 +136,7 @@ impl Image {
             live_names: names.clone(),
             names,
             waiting_names: Vec::new(),
-            raised,
+            format,
         }
     }
 
@@ -164,14 +166,18 @@ impl Image {
                 self.rename(Some(from.clone()), Some((to.clone(), file)));
             }
             Step::Remove(name) => self.rename(Some(name.clone()), None),
-            Step::Raise => self.waiting_names.push(Naming {
+            Step::Link(from, to) => {
+                let file = self.live_names[from];
+                self.rename(None, Some((to.clone(), file)));
+            }
+            Step::Raise(format) => self.waiting_names.push(Naming {
                 removed: None,
                 added: None,
-                raises: true,
+                raises: *format,
             }),
             Step::SyncDirectory => {
                 for naming in std::mem::take(&mut self.waiting_names) {
-                    self.raised |= naming.raises;
+                    self.format = self.format.max(naming.raises);
                     naming.apply(&mut self.names);
                 }
             }
@@ -184,7 +190,7 @@ impl Image {
         let naming = Naming {
             removed,
             added,
-            raises: false,
+            raises: Format::Plain,
         };
         naming.apply(&mut self.live_names);
         self.waiting_names.push(naming);
@@ -196,9 +202,9 @@ impl Image {
         self.waiting_names.len() + files.sum::<usize>()
     }
 
-    /// What a power cut leaves, and whether the format was raised.
-    pub(super) fn cut(&self, mut fate: Fate) -> (Files, bool) {
-        let (mut names, mut raised) = (self.names.clone(), self.raised);
+    /// What a power cut leaves, and of which format.
+    pub(super) fn cut(&self, mut fate: Fate) -> (Files, Format) {
+        let (mut names, mut format) = (self.names.clone(), self.format);
         // With a journal, of the changes to names a beginning; else any of them.
         let in_order = match &mut fate {
             Fate::Mask(_) => None,
@@ -209,7 +215,7 @@ impl Image {
         };
         for (number, naming) in self.waiting_names.iter().enumerate() {
             if in_order.map_or_else(|| fate.keeps(), |kept| number < kept) {
-                raised |= naming.raises;
+                format = format.max(naming.raises);
                 naming.apply(&mut names);
             }
         }
@@ -220,7 +226,7 @@ impl Image {
         let left = names
             .into_iter()
             .map(|(name, file)| (name, files[file].bytes.clone()));
-        (left.collect(), raised)
+        (left.collect(), format)
     }
 }
 
@@ -330,14 +336,14 @@ struct State {
 
 impl TracedDisk {
     pub(super) fn new() -> TracedDisk {
-        TracedDisk::holding((Files::new(), false))
+        TracedDisk::holding((Files::new(), Format::Plain))
     }
 
     /// A disk as it is found after a power cut.
-    pub(super) fn holding((files, raised): (Files, bool)) -> TracedDisk {
+    pub(super) fn holding((files, format): (Files, Format)) -> TracedDisk {
         TracedDisk(Arc::new(Mutex::new(State {
             names: files.keys().cloned().zip(0..).collect(),
-            start: Image::of(&files, raised),
+            start: Image::of(&files, format),
             files: files.into_values().collect(),
             ..State::default()
         })))
@@ -465,9 +471,17 @@ impl State {
                 let missing = || io::Error::from(io::ErrorKind::NotFound);
                 self.names.remove(name).ok_or_else(missing)?;
             }
+            Step::Link(from, to) => {
+                let missing = || io::Error::from(io::ErrorKind::NotFound);
+                let file = self.names.get(from).copied().ok_or_else(missing)?;
+                if self.names.contains_key(to) {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
+                self.names.insert(to.clone(), file);
+            }
             Step::Sync(_)
             | Step::SyncFailed(_)
-            | Step::Raise
+            | Step::Raise(_)
             | Step::SyncDirectory
             | Step::SyncDirectoryFailed => {}
         }
@@ -568,16 +582,22 @@ impl Disk for TracedDisk {
         state.sync_directory(failure)
     }
 
-    fn raise_format(&self) -> io::Result<()> {
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.lock();
+        state.begin_whole(true)?;
+        state.take(Step::Link(from.to_owned(), to.to_owned()))
+    }
+
+    fn raise_format(&self, format: Format) -> io::Result<()> {
         let mut state = self.lock();
         if let Some(failure) = state.begin(true)? {
             // The mark is there and may not survive: not what a failed sync of the log's own files is about.
             if failure == Failure::Short {
-                state.take(Step::Raise)?;
+                state.take(Step::Raise(format))?;
             }
             return Err(failure.into());
         }
-        state.take(Step::Raise)?;
+        state.take(Step::Raise(format))?;
         state.take(Step::SyncDirectory)
     }
 }
@@ -625,6 +645,13 @@ impl DiskFile for TracedFile {
             return state.sync(self.1, failure);
         }
         failure.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    fn lengthen(&self, len_bytes: u64) -> io::Result<()> {
+        let has = self.len_bytes()?;
+        let more = usize::try_from(len_bytes.saturating_sub(has)).unwrap();
+        self.write_at(&vec![0; more], has)?;
+        self.sync()
     }
 
     fn len_bytes(&self) -> io::Result<u64> {
