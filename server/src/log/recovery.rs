@@ -46,6 +46,8 @@ pub(crate) struct State<M> {
     pub(crate) fresh: bool,
     /// The last frame is a footer.
     pub(crate) sealed: bool,
+    /// The last frame says that all before it was durable: nothing of this segment can lie behind it.
+    pub(crate) closed: bool,
     /// Commits, and where they begin, of which no frame says that they were durable.
     pub(crate) unsure: VecDeque<(u64, u64)>,
 }
@@ -77,10 +79,10 @@ pub(crate) fn recover<M: Metadata>(
         if let Some(missing) = (first..=last).find(|number| !numbers.contains(number)) {
             return Err(Error::corrupt(missing, 0, "the segment is missing"));
         }
-        recover_from(disk, first, last)?
+        recover_from(disk, (first, last), false)?
     } else {
         create_first(disk, segment_bytes, initial)?;
-        recover_from(disk, 1, 1)?
+        recover_from(disk, (1, 1), true)?
     };
     remove_laid_out(disk, &names)?;
     Ok(recovered)
@@ -150,12 +152,13 @@ pub(crate) fn snapshot_frame(snapshot: &Snapshot<'_>, place: Place) -> Vec<u8> {
 
 fn recover_from<M: Metadata>(
     disk: &dyn Disk,
-    first_segment: u64,
-    last: u64,
+    (first_segment, last): (u64, u64),
+    is_new: bool,
 ) -> Result<Recovered<M>, Error> {
     let io = |operation| move |source| Error::io(operation, &segment::name(last), source);
     let (file, bytes) = read_whole(disk, last)?;
     let mut state: State<M> = scan(last, &bytes)?;
+    state.closed |= is_new;
     // A name that was found may never have been synced, if a process was killed; sealing relies on it.
     disk.sync_directory()
         .map_err(io("syncing the directory of"))?;
@@ -166,7 +169,7 @@ fn recover_from<M: Metadata>(
         // The next segment is there before this one is sealed.
         return Err(Error::corrupt(last + 1, 0, "the segment is missing"));
     }
-    cut(file.as_ref(), &bytes, state.position).map_err(io("cutting the torn tail of"))?;
+    cut(file.as_ref(), &bytes, &state).map_err(io("cutting the torn tail of"))?;
     secure(file.as_ref(), &bytes, &state).map_err(io("writing again what was found in"))?;
     let index = std::mem::take(&mut state.index);
     let active = Segment {
@@ -238,14 +241,18 @@ fn check_sealed<M: Metadata>(
         .map_err(|source| Error::io("sealing", &name, source))
 }
 
-/// Zeroes what follows `position`, so that it is never taken for frames of the future.
-fn cut(file: &dyn DiskFile, bytes: &[u8], position: u64) -> std::io::Result<()> {
-    let start = usize::try_from(position).unwrap_or(usize::MAX);
-    let tail = bytes.get(start..written_end(bytes)).unwrap_or_default();
-    match tail.iter().rposition(|byte| *byte != 0) {
-        Some(last) => lay_out::zero(file, position, position + as_u64(last) + 1),
-        None => Ok(()),
-    }
+/// Zeroes what follows the last commit, so that it is never taken for frames of the future. Unless the log was closed also what is
+/// found to be zeros: where the sync of an earlier start has failed, the system may only have them in memory.
+fn cut<M>(file: &dyn DiskFile, bytes: &[u8], state: &State<M>) -> std::io::Result<()> {
+    let start = usize::try_from(state.position).unwrap_or(usize::MAX);
+    let end = if state.closed {
+        let tail = bytes.get(start..written_end(bytes)).unwrap_or_default();
+        let last = tail.iter().rposition(|byte| *byte != 0);
+        last.map_or(state.position, |last| state.position + as_u64(last) + 1)
+    } else {
+        as_u64(bytes.len())
+    };
+    lay_out::zero(file, state.position, end)
 }
 
 /// Makes what was found durable. It may never have been synced, if a process was killed; and where a sync has failed,
@@ -299,6 +306,7 @@ pub(crate) fn scan<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>, 
                     while state.unsure.front().is_some_and(|(n, _)| *n <= durable) {
                         state.unsure.pop_front();
                     }
+                    state.closed = frame.kind == Kind::Closed;
                     for (at, frame) in commit.drain(..) {
                         state.apply(segment, as_u64(at), &frame)?;
                     }
@@ -344,6 +352,7 @@ pub(crate) fn begin<M: Metadata>(segment: u64, bytes: &[u8]) -> Result<State<M>,
         position: as_u64(frame_bytes(frame.body.len())),
         fresh: true,
         sealed: false,
+        closed: false,
         unsure: VecDeque::new(),
     })
 }

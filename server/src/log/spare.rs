@@ -33,8 +33,8 @@ struct Desk {
 enum State {
     Idle,
     Wanted,
-    /// Somebody is bringing a file. Is one wanted meanwhile?
-    Promised(bool),
+    /// Somebody may bring a file. Who wants one does not wait for it: that takes operations of the disk, at a low priority.
+    Promised,
     /// A file was brought, and is to be made as long as a segment.
     Brought(Arc<dyn DiskFile>),
     Ready(Arc<dyn DiskFile>, &'static str),
@@ -65,12 +65,11 @@ impl SpareDesk {
     pub(crate) fn want(&self) {
         let mut desk = self.lock();
         match desk.state {
-            State::Idle | State::Taken | State::Failed(_) => {
+            State::Idle | State::Promised | State::Taken | State::Failed(_) => {
                 desk.state = State::Wanted;
                 self.changed.notify_all();
             }
-            State::Promised(_) => desk.state = State::Promised(true),
-            _ => {}
+            State::Wanted | State::Brought(_) | State::Ready(..) | State::Stopped => {}
         }
     }
 
@@ -129,7 +128,7 @@ impl SpareDesk {
         if !matches!(desk.state, State::Idle) {
             return None;
         }
-        desk.state = State::Promised(false);
+        desk.state = State::Promised;
         Some(Promise {
             to: self,
             is_named: false,
@@ -160,7 +159,7 @@ impl SpareDesk {
                     self.made(desk, made.map(|file| (file, SPARE)))
                 }
                 State::Brought(file) => {
-                    desk.state = State::Promised(true);
+                    desk.state = State::Wanted;
                     drop(desk);
                     let made = file.lengthen(self.segment_bytes);
                     if made.is_err() {
@@ -200,7 +199,8 @@ fn is_time(written: u64, left: u64, elapsed_ms: u64, took_ms: u64) -> bool {
     elapsed_ms > 0 && left_ms < u128::from(took_ms) * u128::from(AHEAD)
 }
 
-/// That a file will be brought, which bears the name [`RECYCLED`] by then. Dropped, none will be.
+/// That a file may be brought, which bears the name [`RECYCLED`] by then. Dropped, none will be. There is one at a time: who
+/// takes names away from segments does so in turns.
 #[derive(Debug)]
 pub(crate) struct Promise<'a> {
     to: &'a SpareDesk,
@@ -240,7 +240,7 @@ impl Promise<'_> {
             return;
         }
         let mut desk = self.to.lock();
-        if matches!(desk.state, State::Promised(_)) {
+        if matches!(desk.state, State::Promised) {
             desk.state = State::Brought(file);
             self.to.changed.notify_all();
             self.is_named = false;
@@ -255,9 +255,8 @@ impl Drop for Promise<'_> {
             let _ = self.to.disk.remove(RECYCLED);
         }
         let mut desk = self.to.lock();
-        if let State::Promised(wanted) = desk.state {
-            desk.state = if wanted { State::Wanted } else { State::Idle };
-            self.to.changed.notify_all();
+        if matches!(desk.state, State::Promised) {
+            desk.state = State::Idle;
         }
     }
 }
@@ -348,7 +347,6 @@ mod tests {
         old.write_at(&[7; 150], 0).unwrap();
         let mut promise = desk.promise(150).unwrap();
         assert!(desk.promise(150).is_none(), "one at a time");
-        desk.want();
         promise.rename("old").unwrap();
         promise.bring(old);
         let (file, name) = desk.take(10).unwrap();
@@ -381,6 +379,21 @@ mod tests {
         drop(desk.promise(150).unwrap());
         let (_, name) = desk.take(10).unwrap();
         assert_eq!(name, SPARE);
+    }
+
+    /// Whoever needs a spare does not wait for one that may be brought.
+    #[test]
+    fn a_promise_keeps_nobody_waiting() {
+        let disk = MemoryDisk::new();
+        let (desk, _thread) = desk(&disk, 200);
+        let old = disk.create("old", 150).unwrap();
+        let mut promise = desk.promise(150).unwrap();
+        promise.rename("old").unwrap();
+        let (_, name) = desk.take(10).unwrap();
+        assert_eq!(name, SPARE);
+        promise.bring(old);
+        assert_eq!(disk.list().unwrap(), [SPARE], "it came too late");
+        assert!(desk.promise(150).is_none(), "the spare has its name still");
     }
 
     /// A name that could not be removed does not lead to a file that is needed being written over.

@@ -657,6 +657,7 @@ fn state_after<M: Metadata>(number: u64, before: Option<&Before<M>>) -> State<Pe
         unsure: VecDeque::new(),
         fresh: false,
         sealed: false,
+        closed: false,
     };
     match before.and_then(|before| before.state.as_ref()) {
         Some(state) => State {
