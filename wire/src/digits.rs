@@ -22,14 +22,16 @@ static PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
-/// The most digits that a number below 2^192 has.
-const DIGITS_MAX: usize = 58;
+/// Room for the most digits that a number below 2^192 has, which are 58, in whole words.
+const ROOM: usize = 64;
+/// Digits that are added at once: those of a word.
+const WORD_DIGITS: usize = 8;
 
 /// A sequence number's decimal text.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Digits {
     /// ASCII digits, at the end; before them zeros.
-    text: [u8; DIGITS_MAX],
+    text: [u8; ROOM],
     start: usize,
 }
 
@@ -62,20 +64,35 @@ impl Digits {
         }
     }
 
-    /// Adds a number; `false` where there is no room for the sum, and then nothing of use is left.
-    fn add(&mut self, other: &Digits) -> bool {
-        let (mut at, mut carry) = (DIGITS_MAX, 0);
-        while at > other.start || carry > 0 {
-            if at == 0 {
-                return false;
+    /// Adds a number; the sum is below 2^192. Each byte of a word begins so far up that a sum of ten or more carries into
+    /// the next.
+    fn add(&mut self, other: &Digits) {
+        const VALUES: u64 = 0x0f0f_0f0f_0f0f_0f0f;
+        const UP: u64 = 0xf6f6_f6f6_f6f6_f6f6;
+        const NOT_CARRIED: u64 = 0x8080_8080_8080_8080;
+        const ASCII: u64 = 0x3030_3030_3030_3030;
+        let (words, _) = self.text.as_chunks_mut::<WORD_DIGITS>();
+        let (others, _) = other.text.as_chunks::<WORD_DIGITS>();
+        let (mut at, mut carries) = (ROOM, false);
+        for (word, other_word) in words.iter_mut().zip(others).rev() {
+            if at <= other.start && !carries {
+                break;
             }
-            at -= 1;
-            let sum = self.text[at] - b'0' + (other.text[at] - b'0') + carry;
-            carry = u8::from(sum >= 10);
-            self.text[at] = b'0' + sum - 10 * carry;
+            let values = |word: &[u8; WORD_DIGITS]| u64::from_be_bytes(*word) & VALUES;
+            let (sum, one) = (values(word) + values(other_word)).overflowing_add(UP);
+            let (sum, two) = sum.overflowing_add(u64::from(carries));
+            carries = one || two;
+            let still_up = (sum & NOT_CARRIED) >> 7;
+            let sum = sum - still_up * (UP & 0xff);
+            *word = (sum | ASCII).to_be_bytes();
+            at -= WORD_DIGITS;
         }
-        self.start = self.start.min(at);
-        true
+        self.start = self.start.min(other.start);
+        // The sum has one digit more at most.
+        let before = self.start.checked_sub(1);
+        self.start = before
+            .filter(|at| self.text[*at] != b'0')
+            .unwrap_or(self.start);
     }
 }
 
@@ -89,20 +106,33 @@ pub(crate) struct Successive {
 
 impl Successive {
     /// The text of a number.
-    pub(crate) fn digits(&mut self, number: SequenceNumber) -> Digits {
-        let digits = self.next(number).unwrap_or_else(|| number.digits());
-        self.last = Some((number, digits));
+    pub(crate) fn digits(&mut self, number: SequenceNumber) -> &Digits {
+        if !self.step_to(number) {
+            self.last = None;
+        }
+        let (_, digits) = self.last.get_or_insert_with(|| (number, number.digits()));
         digits
     }
 
-    /// The text by what it is more than the last, where that is known.
-    fn next(&mut self, number: SequenceNumber) -> Option<Digits> {
-        let (last, mut digits) = self.last?;
-        let step = number.behind(last)?;
-        let known = self.step.filter(|(known, _)| *known == step);
-        let text = known.map(|(_, text)| text.unwrap_or_else(|| step.digits()));
-        self.step = Some((step, text));
-        digits.add(&text?).then_some(digits)
+    /// Makes the last text that of a number by what it is more, where that is known. In place: it is copied often enough.
+    fn step_to(&mut self, number: SequenceNumber) -> bool {
+        let Some((last, digits)) = &mut self.last else {
+            return false;
+        };
+        let Some(step) = number.behind(*last) else {
+            return false;
+        };
+        match &mut self.step {
+            Some((known, text)) if *known == step => {
+                digits.add(text.get_or_insert_with(|| step.digits()));
+                *last = number;
+                true
+            }
+            other => {
+                *other = Some((step, None));
+                false
+            }
+        }
     }
 }
 
@@ -115,7 +145,7 @@ pub(crate) struct Places([Successive; SHARDS]);
 
 impl Places {
     /// The text of a number of that shard.
-    pub(crate) fn digits(&mut self, shard: ShardId, number: SequenceNumber) -> Digits {
+    pub(crate) fn digits(&mut self, shard: ShardId, number: SequenceNumber) -> &Digits {
         // Two shards that share a place only find no step.
         let place = usize::try_from(shard.0).unwrap_or_default() % SHARDS;
         self.0[place].digits(number)
@@ -126,8 +156,8 @@ impl SequenceNumber {
     /// Its decimal text, nothing allocated.
     pub(crate) fn digits(self) -> Digits {
         let mut digits = Digits {
-            text: [b'0'; DIGITS_MAX],
-            start: DIGITS_MAX,
+            text: [b'0'; ROOM],
+            start: ROOM,
         };
         let mut limbs = self.limbs();
         let mut used = limbs.len();
@@ -136,7 +166,7 @@ impl SequenceNumber {
                 used -= 1;
             }
             if used <= 1 && limbs[0] < CHUNK {
-                digits.prepend(limbs[0], usize::from(digits.start == DIGITS_MAX));
+                digits.prepend(limbs[0], usize::from(digits.start == ROOM));
                 return digits;
             }
             let mut remainder = 0u64;

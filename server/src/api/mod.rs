@@ -19,7 +19,7 @@ mod token;
 mod unsupported;
 
 pub use latency::{LATENCY_MAX_MS, Latency};
-pub use output::{Encoded, Unencoded};
+pub use output::{Encoded, PIECE_BYTES, Unencoded};
 pub use request_id::RequestId;
 pub use subscribe::{Event, Events};
 

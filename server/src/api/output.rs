@@ -56,9 +56,10 @@ pub struct Encoded {
     records: Option<Box<RecordPieces>>,
 }
 
-/// An answer with records that is no larger is encoded at once. What larger ones are made of takes about what they
-/// do, however little of it lies together.
-const ENCODED_WHOLE_BYTES: usize = 1024 * 1024;
+/// Bytes that are handed to a connection at a time: it asks for more when it has room again. So many are written with one
+/// call, and each wakes the client. An answer with records that is no larger is encoded at once; what larger ones are made
+/// of takes about what they do, however little of it lies together.
+pub const PIECE_BYTES: usize = 1024 * 1024;
 
 /// Records that become bytes when they are asked for.
 #[derive(Debug)]
@@ -105,7 +106,7 @@ impl Encoded {
         };
         // A few records may lie in much that was read with them, and would keep it.
         Ok(match len {
-            ..=ENCODED_WHOLE_BYTES => Encoded::whole(encoded.into_bytes()),
+            ..=PIECE_BYTES => Encoded::whole(encoded.into_bytes()),
             _ => encoded,
         })
     }
@@ -119,6 +120,11 @@ impl Encoded {
     #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Bytes it takes until all of it is given out: what becomes a piece is there beside what that is made of.
+    pub fn held_bytes(&self) -> usize {
+        self.len + self.records.as_ref().map_or(0, |_| PIECE_BYTES)
     }
 
     /// The next piece, of so many bytes at most, if there is one more.

@@ -52,7 +52,7 @@ impl ReadRecord {
 
     /// The payload.
     pub fn data(&self) -> &[u8] {
-        &self.record.data
+        self.record.data()
     }
 }
 

@@ -210,6 +210,7 @@ async fn serve_http_1<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 's
 ) -> Option<Rewound<S>> {
     let calls = Arc::new(Calls::default());
     let refuses = matches!(place, Place::Refuses(_));
+    peer.unwritten.set_in_turn();
     let service = service_fn(|request| {
         let (shared, peer) = (Arc::clone(shared), peer.clone());
         let under_way = UnderWay::count(&calls);

@@ -298,7 +298,7 @@ impl<D: Dispatch> Shared<D> {
         let mut permit = permit.ok_or_else(ApiError::overloaded)?;
         let encode = move || {
             let bytes = body.encode()?;
-            let unused = permit.num_permits().saturating_sub(bytes.len());
+            let unused = permit.num_permits().saturating_sub(bytes.held_bytes());
             drop(permit.split(unused));
             Ok((bytes, permit))
         };

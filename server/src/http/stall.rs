@@ -32,6 +32,15 @@ impl<S> WriteStall<S> {
         }
     }
 
+    /// When all is written, more is asked for, which is noted there.
+    fn note(&self, written: &Poll<io::Result<usize>>, wanted: usize) {
+        if let Poll::Ready(Ok(written)) = written
+            && *written < wanted
+        {
+            self.unwritten.part_was_written();
+        }
+    }
+
     fn watch<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -70,6 +79,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteStall<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(&result, bytes.len());
         self.watch(cx, result)
     }
 
@@ -79,6 +89,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteStall<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.note(&result, slices.iter().map(|slice| slice.len()).sum());
         self.watch(cx, result)
     }
 

@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use crate::api::Encoded;
+use crate::api::{Encoded, PIECE_BYTES};
 
-/// Bytes that are handed to the connection at a time: it asks for more when it has room again.
-const PIECE_BYTES: usize = 64 * 1024;
+/// Bytes of a piece where answers go out side by side: that one is taken is seen piece by piece.
+const SMALL_PIECE_BYTES: usize = 64 * 1024;
 
 /// The answers under way to one client.
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ pub(super) struct Unwritten {
     answers: Mutex<Answers>,
     /// Whether the connection has bytes that it could not write yet.
     is_stalled: AtomicBool,
+    /// Whether answers go out one after the other, as in HTTP/1.1: what is written is of the one under way.
+    in_turn: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +61,23 @@ impl Unwritten {
 
     pub(super) fn is_empty(&self) -> bool {
         self.lock().taken_at.is_empty()
+    }
+
+    /// Answers go out one after the other from now on.
+    pub(super) fn set_in_turn(&self) {
+        self.in_turn.store(true, Ordering::Relaxed);
+    }
+
+    fn is_in_turn(&self) -> bool {
+        self.in_turn.load(Ordering::Relaxed)
+    }
+
+    /// The connection took a part of what it was to write.
+    pub(super) fn part_was_written(&self) {
+        if self.is_in_turn() {
+            let now = Instant::now();
+            self.lock().taken_at.values_mut().for_each(|at| *at = now);
+        }
     }
 
     pub(super) fn set_stalled(&self, is_stalled: bool) {
@@ -124,12 +143,18 @@ impl Pieces {
 
     /// The next piece, if there is one more.
     pub(super) fn next(&mut self) -> Option<Bytes> {
+        let is_in_turn = self.held.as_ref();
+        let is_in_turn = is_in_turn.is_none_or(|held| held.unwritten.is_in_turn());
         if let Some(held) = &self.held
             && let Some(taken_at) = held.unwritten.lock().taken_at.get_mut(&held.id)
         {
             *taken_at = Instant::now();
         }
-        let bytes = self.rest.next_piece(PIECE_BYTES)?;
+        let bytes = self.rest.next_piece(if is_in_turn {
+            PIECE_BYTES
+        } else {
+            SMALL_PIECE_BYTES
+        })?;
         // With the last one the rest has nothing more to keep.
         let held = if self.rest.len() == 0 {
             self.held.take()
@@ -177,6 +202,25 @@ mod tests {
         assert_eq!(unwritten.longest(), Duration::from_secs(9));
         drop(taken);
         assert_eq!(budget.available_permits(), 400_000);
+        assert_eq!(unwritten.longest(), Duration::ZERO);
+    }
+
+    /// One answer after the other is handed out in larger pieces, of which every part that is written counts.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_written_of_the_one_answer_under_way_is_taken() {
+        let budget = Arc::new(Semaphore::new(2_000_000));
+        let permit = budget.acquire_many_owned(2_000_000).await.unwrap();
+        let unwritten = Arc::<Unwritten>::default();
+        let mut answer = unwritten.hold(Encoded::whole(vec![7; 2_000_000]), permit);
+        unwritten.part_was_written();
+        advance(Duration::from_secs(3)).await;
+        unwritten.part_was_written();
+        assert_eq!(unwritten.longest(), Duration::from_secs(3));
+        unwritten.set_in_turn();
+        assert_eq!(answer.next().unwrap().len(), PIECE_BYTES);
+        advance(Duration::from_secs(3)).await;
+        assert_eq!(unwritten.longest(), Duration::from_secs(3));
+        unwritten.part_was_written();
         assert_eq!(unwritten.longest(), Duration::ZERO);
     }
 }

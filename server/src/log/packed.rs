@@ -287,14 +287,15 @@ pub(crate) fn visit_pieces<'a>(
     as_said.then_some(())
 }
 
-/// The records of a block from counter `from` on that are not older than `not_before_ms`, while `take` says so.
+/// Appends the records of a block from counter `from` on that are not older than `not_before_ms`, while `take` says so.
+/// `None` if they are garbled.
 pub(crate) fn decode_pieces(
     pieces: &Bytes,
     extent: &Extent,
     (from, not_before_ms): (u64, u64),
+    records: &mut Vec<ReadRecord>,
     mut take: impl FnMut(&ReadRecord) -> bool,
-) -> Option<Vec<ReadRecord>> {
-    let mut records = Vec::new();
+) -> Option<()> {
     visit_pieces(pieces, extent, |encoded| {
         if encoded.counter < from || encoded.time_ms < not_before_ms {
             return ControlFlow::Continue(());
@@ -305,8 +306,7 @@ pub(crate) fn decode_pieces(
         }
         records.push(record);
         ControlFlow::Continue(())
-    })?;
-    Some(records)
+    })
 }
 
 #[cfg(test)]
@@ -393,9 +393,10 @@ mod tests {
             prop_assert_eq!((extent.end, extent.last_time_ms), (last.0 + 1, last.1));
             let from = plain[skip % plain.len()].0;
             let not_before_ms = plain[plain.len() / 2].1;
-            let read = decode_pieces(&pieces, &extent, (from, not_before_ms), |_| true).unwrap();
+            let mut read = Vec::new();
+            decode_pieces(&pieces, &extent, (from, not_before_ms), &mut read, |_| true).unwrap();
             let read: Plain = read.iter()
-                .map(|r| (r.counter, r.time_ms, r.partition_key().to_owned(), r.data.to_vec()))
+                .map(|r| (r.counter, r.time_ms, r.partition_key().to_owned(), r.data().to_vec()))
                 .collect();
             let mut expected = plain.clone();
             expected.retain(|record| record.0 >= from && record.1 >= not_before_ms);

@@ -168,17 +168,16 @@ impl Collected {
                     time_ms,
                     count,
                 };
-                let run = decode_run(bytes, request.from, take);
-                run.filter(|(head, _)| *head == expected)
-                    .map(|(_, records)| records)
+                let head = decode_run(bytes, request.from, &mut self.records, take);
+                head.filter(|head| *head == expected).map(drop)
             }
             Form::Packed { .. } => {
                 let since = (request.from, request.not_before_ms);
-                decode_pieces(bytes, &located.extent, since, take)
+                decode_pieces(bytes, &located.extent, since, &mut self.records, take)
             }
         };
         let garbled = || located.corrupt("the records are not what the index says");
-        self.records.extend(decoded.ok_or_else(garbled)?);
+        decoded.ok_or_else(garbled)?;
         self.bytes = taken_bytes;
         let is_full = self.records.len() >= limit.records || taken_bytes >= limit.bytes;
         self.full = full || is_full;

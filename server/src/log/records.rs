@@ -152,36 +152,49 @@ pub struct ReadRecord {
     pub counter: u64,
     /// When it arrived, milliseconds since 1970.
     pub time_ms: u64,
-    key: Bytes,
-    /// What was put.
-    pub data: Bytes,
+    key_bytes: usize,
+    /// As it is stored: one slice, so one reference to the run.
+    bytes: Bytes,
 }
 
 impl ReadRecord {
-    /// A record whose key and data are slices of `bytes`.
+    /// A record that is a slice of `bytes`.
     pub(crate) fn in_bytes(bytes: &Bytes, record: &Encoded<'_>) -> ReadRecord {
         ReadRecord {
             counter: record.counter,
             time_ms: record.time_ms,
-            key: bytes.slice_ref(record.key),
-            data: bytes.slice_ref(record.data),
+            key_bytes: record.key.len(),
+            bytes: bytes.slice_ref(record.bytes),
         }
+    }
+
+    fn key_and_data(&self) -> (&[u8], &[u8]) {
+        let stored = self.bytes.get(RecordBatch::RECORD_HEAD_BYTES..);
+        let split = stored.and_then(|stored| stored.split_at_checked(self.key_bytes));
+        split.unwrap_or_default()
     }
 
     /// The producer's key.
     pub fn partition_key(&self) -> &str {
         // Checked when the run was decoded.
-        std::str::from_utf8(&self.key).unwrap_or_default()
+        std::str::from_utf8(self.key_bytes()).unwrap_or_default()
     }
 
     /// The producer's key, in UTF-8.
     pub fn key_bytes(&self) -> &[u8] {
-        &self.key
+        self.key_and_data().0
+    }
+
+    /// What was put.
+    pub fn data(&self) -> &[u8] {
+        self.key_and_data().1
     }
 
     /// Size of key and data, as [`crate::log::ReadLimit`] counts it.
     pub fn len_bytes(&self) -> usize {
-        self.key.len().saturating_add(self.data.len())
+        self.bytes
+            .len()
+            .saturating_sub(RecordBatch::RECORD_HEAD_BYTES)
     }
 }
 
@@ -275,13 +288,16 @@ impl RunHead {
     }
 }
 
-fn take_record<'a>(cursor: &mut Cursor<'a>) -> Option<(&'a [u8], &'a [u8])> {
+/// Goes over a record and gives its key, behind which its data lie.
+fn take_record<'a>(cursor: &mut Cursor<'a>) -> Option<&'a [u8]> {
     let flags = cursor.u8()?;
     let key_bytes = usize::from(cursor.u16()?);
     let data_bytes = usize::try_from(cursor.u32()?).ok()?;
     let key = cursor.take(key_bytes)?;
-    let data = cursor.take(data_bytes)?;
-    (flags == 0 && std::str::from_utf8(key).is_ok()).then_some((key, data))
+    cursor.take(data_bytes)?;
+    // Most are ASCII, which is found out sooner.
+    let is_text = key.is_ascii() || std::str::from_utf8(key).is_ok();
+    (flags == 0 && is_text).then_some(key)
 }
 
 /// A record as it is stored, and where it belongs.
@@ -292,7 +308,6 @@ pub(crate) struct Encoded<'a> {
     /// All of it: flags, lengths, key, data.
     pub(crate) bytes: &'a [u8],
     pub(crate) key: &'a [u8],
-    pub(crate) data: &'a [u8],
 }
 
 /// Shows `visit` each record of a run's body. `None` if it is garbled.
@@ -313,16 +328,7 @@ pub(crate) fn visit_records<'a>(
     visit: &mut impl FnMut(Encoded<'a>) -> ControlFlow<()>,
 ) -> Option<ControlFlow<()>> {
     for counter in head.first..head.end() {
-        let before = cursor.rest();
-        let (key, data) = take_record(cursor)?;
-        let length = before.len().checked_sub(cursor.rest().len())?;
-        let record = Encoded {
-            counter,
-            time_ms: head.time_ms,
-            bytes: before.get(..length)?,
-            key,
-            data,
-        };
+        let record = take_encoded(cursor, counter, head.time_ms)?;
         if visit(record).is_break() {
             return Some(ControlFlow::Break(()));
         }
@@ -330,35 +336,40 @@ pub(crate) fn visit_records<'a>(
     Some(ControlFlow::Continue(()))
 }
 
-/// The records of a run with a counter of at least `from`, while `take` says so. `frame` is the
-/// run's whole frame, header included.
+fn take_encoded<'a>(cursor: &mut Cursor<'a>, counter: u64, time_ms: u64) -> Option<Encoded<'a>> {
+    let before = cursor.rest();
+    let key = take_record(cursor)?;
+    let length = before.len().checked_sub(cursor.rest().len())?;
+    Some(Encoded {
+        counter,
+        time_ms,
+        bytes: before.get(..length)?,
+        key,
+    })
+}
+
+/// Appends the records of a run with a counter of at least `from`, while `take` says so. `frame` is the run's whole
+/// frame, header included. `None` if it is garbled.
 pub(crate) fn decode_run(
     frame: &Bytes,
     from: u64,
+    records: &mut Vec<ReadRecord>,
     mut take: impl FnMut(&ReadRecord) -> bool,
-) -> Option<(RunHead, Vec<ReadRecord>)> {
+) -> Option<RunHead> {
     let mut cursor = Cursor::new(frame.get(HEADER_BYTES..)?);
     let head = RunHead::take(&mut cursor)?;
-    let mut records = Vec::new();
-    for number in 0..u64::from(head.count) {
-        let counter = head.first.checked_add(number)?;
-        let (key, data) = take_record(&mut cursor)?;
+    for counter in head.first..head.end() {
+        let encoded = take_encoded(&mut cursor, counter, head.time_ms)?;
         if counter < from {
             continue;
         }
-        let (key, data) = (frame.slice_ref(key), frame.slice_ref(data));
-        let record = ReadRecord {
-            counter,
-            time_ms: head.time_ms,
-            key,
-            data,
-        };
+        let record = ReadRecord::in_bytes(frame, &encoded);
         if !take(&record) {
             break;
         }
         records.push(record);
     }
-    Some((head, records))
+    Some(head)
 }
 
 #[cfg(test)]
@@ -410,14 +421,15 @@ mod tests {
             let head = RunHead { shard: LogShard(shard), first, time_ms, count: batch.count() };
             let frame = run_frame(head, &batch);
             prop_assert_eq!(RunHead::decode(&frame[HEADER_BYTES..]), Some(head));
-            let (read_head, read) = decode_run(&frame, first + skip, |_| true).unwrap();
-            prop_assert_eq!(read_head, head);
+            let mut read = Vec::new();
+            let read_head = decode_run(&frame, first + skip, &mut read, |_| true);
+            prop_assert_eq!(read_head, Some(head));
             let expected: Vec<_> = records.iter().enumerate().skip(usize::try_from(skip).unwrap()).collect();
             prop_assert_eq!(read.len(), expected.len());
             for (record, (number, (key, data))) in read.iter().zip(expected) {
                 prop_assert_eq!(record.counter, first + u64::try_from(number).unwrap());
                 prop_assert_eq!(record.partition_key(), key.as_str());
-                prop_assert_eq!(&record.data[..], &data[..]);
+                prop_assert_eq!(record.data(), &data[..]);
                 prop_assert_eq!(record.time_ms, time_ms);
             }
         }
@@ -425,7 +437,7 @@ mod tests {
         #[test]
         fn s9_any_bytes_decode_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = RunHead::decode(&bytes);
-            let _ = decode_run(&Bytes::from(bytes), 0, |_| true);
+            let _ = decode_run(&Bytes::from(bytes), 0, &mut Vec::new(), |_| true);
         }
 
         #[test]

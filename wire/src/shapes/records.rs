@@ -234,7 +234,7 @@ fn decimal_len(number: i64) -> usize {
 
 /// Bytes that [`write_text`] writes.
 fn text_len(text: &[u8]) -> usize {
-    if text.iter().copied().all(is_plain) {
+    if is_plain(text) {
         return text.len() + 2;
     }
     let mut written = Vec::new();
@@ -242,8 +242,24 @@ fn text_len(text: &[u8]) -> usize {
     written.len()
 }
 
-fn is_plain(byte: u8) -> bool {
-    byte >= b' ' && byte != b'"' && byte != b'\\'
+/// Whether nothing of a text is escaped, eight bytes at once: keys are short, and there are many.
+fn is_plain(text: &[u8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let (words, rest) = text.as_chunks::<8>();
+    let mut last = [b'a'; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    // Has high bits where a byte is below a limit of at most 128, and none where no byte is.
+    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word;
+    let is = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let escaped = |word: &[u8; 8]| {
+        let word = u64::from_le_bytes(*word);
+        (below(word, b' ') | is(word, b'"') | is(word, b'\\')) & HIGH
+    };
+    words
+        .iter()
+        .fold(escaped(&last), |all, word| all | escaped(word))
+        == 0
 }
 
 /// Seconds with a fraction, as serde writes them: the shortest text that is the same number.
@@ -260,7 +276,7 @@ fn write_seconds(time: Timestamp, body: &mut Vec<u8>) {
 
 /// Writes UTF-8 as a JSON string.
 fn write_text(text: &[u8], body: &mut Vec<u8>) {
-    if text.iter().copied().all(is_plain) {
+    if is_plain(text) {
         body.push(b'"');
         body.extend_from_slice(text);
         body.push(b'"');

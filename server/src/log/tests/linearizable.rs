@@ -349,7 +349,7 @@ async fn read(log: &TestLog, shard: u64, from: u64, most: usize) -> Result<Vec<K
     };
     let records = log.read(LogShard(shard), from, limit, 0).await?;
     let kept = |record: &ReadRecord| {
-        let text = String::from_utf8_lossy(&record.data);
+        let text = String::from_utf8_lossy(record.data());
         (record.counter, text.parse().expect("a number was put"))
     };
     Ok(records.iter().map(kept).collect())

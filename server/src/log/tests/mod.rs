@@ -145,7 +145,7 @@ pub(super) async fn read_all(
         all.extend(records.iter().map(|record| {
             (
                 record.counter,
-                String::from_utf8(record.data.to_vec()).unwrap(),
+                String::from_utf8(record.data().to_vec()).unwrap(),
             )
         }));
     }
@@ -179,7 +179,7 @@ pub(super) async fn read_every(
         all.extend(records.iter().map(|record| Kept {
             counter: record.counter,
             time_ms: record.time_ms,
-            text: String::from_utf8(record.data.to_vec()).unwrap(),
+            text: String::from_utf8(record.data().to_vec()).unwrap(),
         }));
     }
 }

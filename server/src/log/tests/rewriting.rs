@@ -181,7 +181,7 @@ async fn s7_a_segment_with_nothing_live_is_almost_nothing() {
     assert_eq!(texts(&log, 1).await, ["old", "new"]);
     let from = log.counter_at(ONE, NOW_MS + 1).await.unwrap();
     let found = log.read(ONE, from, EVERYTHING, 0).await.unwrap();
-    assert_eq!(&found[0].data[..], b"new");
+    assert_eq!(found[0].data(), b"new");
     // Once the old record may go, so may all of them.
     let trimmed = log.trim(move |_| Some(now_ms)).await.unwrap();
     assert!(trimmed > 5, "{trimmed}");
@@ -220,7 +220,7 @@ async fn s3_readers_go_on_while_segments_are_swapped() {
             while number < RECORDS {
                 log.wait_for(ONE, from).await;
                 for record in log.read(ONE, from, limit, 0).await.unwrap().iter() {
-                    assert_eq!(record.data[..], *text(number).as_bytes());
+                    assert_eq!(record.data(), text(number).as_bytes());
                     (from, number) = (record.counter + 1, number + 2);
                 }
             }

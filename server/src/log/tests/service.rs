@@ -66,7 +66,7 @@ async fn s3_visible_in_order_and_once_while_written() {
             from = record.counter + 1;
             seen.push((
                 record.counter,
-                String::from_utf8(record.data.to_vec()).unwrap(),
+                String::from_utf8(record.data().to_vec()).unwrap(),
             ));
         }
     }
