@@ -85,16 +85,16 @@ const PROCESS: Share = share(24, 0);
 const COMMIT: Share = share(16, 0);
 const QUEUE: Share = share(12, 9);
 const TAIL_CACHE: Share = share(4, 8);
-const FOOTERS: Share = share(2, 5);
+const FOOTERS: Share = share(2, 4);
 const BLOCKS: Share = share(1, 2);
 /// What rewriting a segment takes beside its runs: the tables of the compressor, a block on its way, and the new index.
 const REWRITING: Share = share(8, 0);
-const RUNS: Share = share(6, 8);
+const RUNS: Share = share(6, 7);
 const READS: Share = share(21, 14);
 const PAGES: Share = share(6, 7);
 const REQUESTS: Share = share(20, 12);
 const ANSWERS: Share = share(22, 20);
-const CONNECTIONS: Share = share(8, 15);
+const CONNECTIONS: Share = share(8, 17);
 /// What allocators keep between the pieces they gave out, as a part of the whole.
 const SLACK: u64 = 8;
 /// Files that are not connections: segments, their footers in the cache, and what comes up.
@@ -103,7 +103,7 @@ const FILES: u64 = 512;
 const SMALL: u64 = 8;
 
 /// What connections at work have of what there is for connections.
-const AT_WORK_PERCENT: u64 = 40;
+const AT_WORK_PERCENT: u64 = 30;
 
 const PARTS: [Share; 13] = [
     PROCESS,
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn ten_thousand_connections_fit_in_the_default() {
         let plan = Plan::of(Memory::default(), u64::MAX);
-        assert!(plan.connections >= 5_000, "{plan:?}");
+        assert!(plan.connections >= 10_000, "{plan:?}");
         assert_eq!(Plan::of(Memory::default(), 1_024).connections, 512);
     }
 
