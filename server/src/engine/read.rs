@@ -273,7 +273,8 @@ impl Engine {
             records: records.collect(),
             bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
             millis_behind_latest: match last {
-                Some((_, time_ms)) if !caught_up => now_ms.saturating_sub(time_ms),
+                // 0 says that there is no more, also where the next record is of the same millisecond or the clock was set back.
+                Some((_, time_ms)) if !caught_up => now_ms.saturating_sub(time_ms).max(1),
                 _ => 0,
             },
             next,

@@ -130,6 +130,29 @@ async fn read_all(engine: &Engine, shard: u32) -> (Vec<super::read::ReadRecord>,
     (records, children)
 }
 
+/// Those who read until they are 0 ms behind stop at the tip and not before, whatever the clock says.
+#[tokio::test]
+async fn s3_zero_behind_is_said_at_the_tip_only() {
+    let (engine, clock) = engine(Limits::Off);
+    engine.create_stream(new_stream(1)).await.unwrap();
+    for data in [b"a", b"b", b"c"] {
+        put_one(&engine, "key", data).await;
+    }
+    clock.set_ms(NOW_MS - 1000);
+    let id = ShardId(0).to_string();
+    let mut at = engine
+        .shard_iterator(&arn(), &id, Start::TrimHorizon)
+        .await
+        .unwrap();
+    let mut behind = Vec::new();
+    for _ in 0..3 {
+        let page = engine.records(&at, 1).await.unwrap();
+        behind.push(page.millis_behind_latest > 0);
+        at = page.next_iterator.unwrap();
+    }
+    assert_eq!(behind, [true, true, false]);
+}
+
 /// Applies `choices` as splits and merges wherever they are possible.
 fn reshard_at_random(choices: &[(bool, u32, u128)]) -> (Catalog, Vec<Stream>) {
     let mut catalog = Catalog::default();
