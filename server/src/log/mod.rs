@@ -385,10 +385,11 @@ impl<M: Metadata> Log<M> {
         limit: ReadLimit,
         not_before_ms: u64,
     ) -> Result<ReadRecords, Error> {
-        self.check_readable(shard)?;
+        let tail = self.readable(shard)?;
         let request = Request {
             shard,
             from,
+            before: tail.next,
             limit,
             not_before_ms,
         };
@@ -433,7 +434,7 @@ impl<M: Metadata> Log<M> {
     /// # Cancel safety
     /// Changes nothing.
     pub async fn counter_at(&self, shard: LogShard, time_ms: u64) -> Result<u64, Error> {
-        self.check_readable(shard)?;
+        self.readable(shard)?;
         let published = Arc::clone(&self.0.published);
         let since = blocking(move || published.since(shard, time_ms)).await?;
         let Some(located) = since.within else {
@@ -452,11 +453,12 @@ impl<M: Metadata> Log<M> {
         .await
     }
 
-    fn check_readable(&self, shard: LogShard) -> Result<(), Error> {
+    /// The tail of a shard that can be read from.
+    fn readable(&self, shard: LogShard) -> Result<Tail, Error> {
         if self.0.published.is_closed() {
             return Err(Error::Closed);
         }
-        self.tail(shard).map(drop).ok_or(Error::Unknown(shard))
+        self.tail(shard).ok_or(Error::Unknown(shard))
     }
 
     /// Waits until the tail's `next` is greater than `beyond`: until there is a record with a counter

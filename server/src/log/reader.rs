@@ -90,6 +90,8 @@ impl Located {
 pub(crate) struct Request {
     pub(crate) shard: LogShard,
     pub(crate) from: u64,
+    /// The tail: records are in the index a moment before it says so, and nobody may see them before.
+    pub(crate) before: u64,
     pub(crate) limit: ReadLimit,
     pub(crate) not_before_ms: u64,
 }
@@ -435,6 +437,7 @@ struct PlannedExtents {
     shard: LogShard,
     located: Vec<Located>,
     next: u64,
+    before: u64,
     records: u64,
     bytes: usize,
     limit: ReadLimit,
@@ -446,6 +449,7 @@ impl PlannedExtents {
             shard: request.shard,
             located: Vec::new(),
             next: request.from,
+            before: request.before,
             records: 0,
             bytes: 0,
             limit: request.limit,
@@ -459,7 +463,7 @@ impl PlannedExtents {
 
     fn extend(&mut self, shard: ShardView<'_>, segment: SegmentView<'_>) {
         for extent in shard.since_counter(self.next) {
-            if self.full() {
+            if self.full() || extent.first >= self.before {
                 break;
             }
             // Where counters were left out these may be fewer: the page is smaller then.

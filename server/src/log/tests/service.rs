@@ -650,6 +650,7 @@ async fn s3_no_record_is_passed_by_where_segments_change() {
                 let request = Request {
                     shard: ONE,
                     from,
+                    before: u64::MAX,
                     limit: EVERYTHING,
                     not_before_ms: 0,
                 };
@@ -672,6 +673,38 @@ async fn s3_no_record_is_passed_by_where_segments_change() {
     tokio::task::spawn_blocking(move || reader.join().unwrap())
         .await
         .unwrap();
+}
+
+/// Who has read a record finds a tail behind it: it is in the index a moment before the tail says so, and is not read then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn s3_a_tail_is_never_behind_what_was_read() {
+    const RECORDS: usize = 6_000;
+    // Many shards lie between the index and the tail of the last.
+    let shards: Vec<u64> = (1..=60).collect();
+    let log = open(&MemoryDisk::new()).unwrap();
+    log.commit(create("create", &shards)).await.unwrap();
+    let last = LogShard(60);
+    let readers = [(); 2].map(|()| {
+        let log = log.clone();
+        tokio::spawn(async move {
+            let (mut from, mut seen) = (0, 0);
+            while seen < RECORDS / 60 {
+                let records = log.read(last, from, EVERYTHING, 0).await.unwrap();
+                let tail = log.tail(last).unwrap();
+                if let Some(read) = records.iter().last() {
+                    assert!(tail.next > read.counter, "{tail:?} after {}", read.counter);
+                    (from, seen) = (read.counter + 1, seen + records.iter().count());
+                }
+            }
+        })
+    });
+    for _ in 0..RECORDS / 60 {
+        let batches = shards.iter().map(|shard| (LogShard(*shard), batch(&["x"])));
+        log.append_all(batches.collect()).await.unwrap();
+    }
+    for reader in readers {
+        reader.await.unwrap();
+    }
 }
 
 /// Records read from files have a share of a budget until it is given back; who finds none is told.
