@@ -111,7 +111,7 @@ fn fill(system: System) -> usize {
     match system {
         // There is nothing to fill.
         System::None | System::Parse | System::Durable | System::Get => 0,
-        System::Millstream | System::Ferrokinesis => 40_000,
+        System::Millstream | System::Ferrokinesis => 24_000,
         System::Kinesalite | System::Moto => 8_000,
         System::FerrokinesisWal | System::KinesisLocal => 2_000,
     }
