@@ -260,7 +260,15 @@ async fn forced_while_workers_run(store: Option<Store>) {
     let running: Vec<&WorkerProcess> = workers.iter().collect();
     let first = stage.put(150).await;
     stage.until_delivered(&running, &first, 1).await;
-    let before = leases(&stage, "app").await;
+    // A lease that is on its way to the second worker changes without any doing of ours.
+    let before = wait_until("each worker has leases", PATIENCE, || async {
+        let leases = leases(&stage, "app").await;
+        let all = leases.as_array().unwrap();
+        let owners: BTreeSet<_> = all.iter().map(|lease| lease["owner"].as_str()).collect();
+        let moving = all.iter().any(|lease| !lease["wanted_by"].is_null());
+        (owners.len() == 2 && !moving).then_some(leases)
+    })
+    .await;
     let refused = stage
         .app(&["reset", "--to", "trim-horizon"])
         .await
