@@ -11,6 +11,7 @@ pub mod load;
 pub mod measure;
 pub mod pace;
 pub mod page;
+mod page_cache;
 pub mod process;
 pub mod raw_disk;
 pub mod report;
