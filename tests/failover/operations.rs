@@ -233,6 +233,18 @@ async fn k10_operators_are_told_why_a_shard_does_not_move() {
     assert!(wrong.contains("2026-01-31T08:00:00Z"), "{wrong}");
 }
 
+/// The leases, once so many workers have some: one that is on its way to another worker changes without any doing of ours.
+async fn leases_at_rest(stage: &Stage, workers: usize) -> Value {
+    wait_until("each worker has leases", PATIENCE, || async {
+        let leases = leases(stage, "app").await;
+        let all = leases.as_array().unwrap();
+        let owners: BTreeSet<_> = all.iter().map(|lease| lease["owner"].as_str()).collect();
+        let moving = all.iter().any(|lease| !lease["wanted_by"].is_null());
+        (owners.len() == workers && !moving).then_some(leases)
+    })
+    .await
+}
+
 /// The tenures that began after the latest event of `before`: only what these deliver counts as delivered again.
 fn since(events: &[Event], before: &[Event]) -> Vec<Event> {
     let last = before.iter().map(|event| event.at_us).max().unwrap_or(0);
@@ -260,15 +272,7 @@ async fn forced_while_workers_run(store: Option<Store>) {
     let running: Vec<&WorkerProcess> = workers.iter().collect();
     let first = stage.put(150).await;
     stage.until_delivered(&running, &first, 1).await;
-    // A lease that is on its way to the second worker changes without any doing of ours.
-    let before = wait_until("each worker has leases", PATIENCE, || async {
-        let leases = leases(&stage, "app").await;
-        let all = leases.as_array().unwrap();
-        let owners: BTreeSet<_> = all.iter().map(|lease| lease["owner"].as_str()).collect();
-        let moving = all.iter().any(|lease| !lease["wanted_by"].is_null());
-        (owners.len() == 2 && !moving).then_some(leases)
-    })
-    .await;
+    let before = leases_at_rest(&stage, 2).await;
     let refused = stage
         .app(&["reset", "--to", "trim-horizon"])
         .await
