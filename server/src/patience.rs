@@ -11,7 +11,7 @@ pub(crate) const ROOM_WAIT: Duration = Duration::from_millis(40);
 /// What is left of a request's time for waiting. Clones share it, and go down with the request: each wait takes what it used.
 /// What the client, the disk and the processor take does not count, so that what was done is not thrown away because it took long.
 ///
-/// Who works for no request has [`ROOM_WAIT`] for each wait, which is the default.
+/// Who works for no request has 40 ms for each wait, which is the default.
 #[derive(Debug, Clone, Default)]
 pub struct Patience(Option<Arc<AtomicU64>>);
 
