@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::log::frame::HEADER_BYTES;
 use crate::log::plan::SeededBug;
 use crate::log::tests::{
     EVERYTHING, Events, batch, create, is_rewritten, open, open_with, read_all, seal, texts, tiny,
 };
-use crate::log::{Error, LogConfig, LogShard, MemoryDisk, RecordBatch, segment};
+use crate::log::{Error, LogConfig, LogShard, MemoryDisk, RecordBatch, check, segment};
 
 pub(super) type Contents = BTreeMap<String, Vec<u8>>;
 
@@ -22,6 +23,8 @@ async fn small_log() -> (Contents, Events, Vec<Vec<(u64, String)>>) {
 pub(super) enum Sealed {
     Left,
     Rewritten,
+    /// Rewritten all the while, so that their files become the next segments.
+    UsedAgain,
 }
 
 pub(super) async fn log_of(sealed: Sealed) -> (Contents, Events, Vec<Vec<(u64, String)>>) {
@@ -37,6 +40,9 @@ pub(super) async fn log_of(sealed: Sealed) -> (Contents, Events, Vec<Vec<(u64, S
         log.append(LogShard(1 + number % 2), batch(&[&text, "second"]))
             .await
             .unwrap();
+        if sealed == Sealed::UsedAgain {
+            log.rewrite(|_| Some(0)).await.unwrap();
+        }
     }
     log.commit(seal("seal", &[2])).await.unwrap();
     if sealed == Sealed::Rewritten {
@@ -49,7 +55,7 @@ pub(super) async fn log_of(sealed: Sealed) -> (Contents, Events, Vec<Vec<(u64, S
     let metadata = Events::clone(&log.metadata());
     log.close().await;
     let mut contents = disk.contents();
-    contents.remove(segment::SPARE);
+    contents.retain(|name, _| segment::number(name).is_some());
     (contents, metadata, records)
 }
 
@@ -114,6 +120,34 @@ async fn s8_flipped_bit_is_refused() {
     }
     let all: usize = contents.values().map(Vec::len).sum();
     assert!(told > all / 3, "{told} of {all} flips were told");
+}
+
+/// In a file that an earlier segment left, what the last one wrote is told from what was there: damage to the one is refused, to the
+/// other it is none. The last frame says that the log was closed; without it nothing is lost.
+#[tokio::test]
+async fn s8_flipped_bit_of_a_file_that_is_used_again_is_told() {
+    let (contents, metadata, records) = log_of(Sealed::UsedAgain).await;
+    let disk = MemoryDisk::with_contents(contents.clone());
+    let notes = check::<Events>(&disk).unwrap().notes;
+    let left = notes
+        .iter()
+        .find(|note| note.text.contains("left by an earlier segment"));
+    let left = left.unwrap_or_else(|| panic!("nothing is left: {notes:?}"));
+    let (name, bytes) = contents.last_key_value().unwrap();
+    assert_eq!(left.file, *name);
+    let ends = usize::try_from(left.offset).unwrap();
+    assert!(ends + 200 < bytes.len(), "hardly anything is left");
+    let number = segment::number(name).unwrap();
+    for at in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut damaged = contents.clone();
+            damaged.get_mut(name).unwrap()[at] ^= 1 << bit;
+            let case = format!("{name} byte {at} bit {bit} of {ends} bytes");
+            let refused = is_told(damaged, number, &metadata, &records, &case).await;
+            let matters = at < ends - HEADER_BYTES && is_covered(&bytes[..ends], at);
+            assert_eq!(refused, matters, "{case}");
+        }
+    }
 }
 
 /// Where frames have their bytes; what lies between them is padding.
