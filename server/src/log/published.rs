@@ -24,7 +24,7 @@ use crate::log::{Error, LogConfig, LogShard, Tail, segment};
 /// A file that may become the spare.
 pub(crate) type Promised<'a> = (Promise<'a>, Arc<dyn DiskFile>);
 
-/// See the module. Locks are taken one at a time, but for `files`, which is taken first.
+/// See the module. Locks are taken one at a time, but for `files` and then `loading`, which are held while others are taken.
 #[derive(Debug)]
 pub(crate) struct Published<M> {
     pub(crate) disk: Arc<dyn Disk>,
@@ -343,8 +343,8 @@ impl<M> Published<M> {
         }
         self.check_sound()?;
         let (old, old_bytes) = old;
-        let mut promise = self.spare.promise(old_bytes);
-        let is_linked = promise.as_mut().is_some_and(|promise| promise.link(&name));
+        let promise = self.spare.promise(old_bytes);
+        let promise = promise.and_then(|promise| promise.link(&name));
         {
             let _nobody_opens_it = self.loading();
             let renamed = self.disk.rename(segment::REWRITE, &name);
@@ -353,7 +353,7 @@ impl<M> Published<M> {
             self.footers().replace(Arc::new(rewritten));
         }
         self.sync_directory()?;
-        if let Some(promise) = promise.filter(|_| is_linked) {
+        if let Some(promise) = promise {
             promise.bring(old);
         }
         Ok(true)
@@ -368,11 +368,11 @@ impl<M> Published<M> {
         let file = opened.map_or_else(|| self.disk.open(&name), Ok);
         let file = file.map_err(io)?;
         let promise = self.spare.promise(file.len_bytes().map_err(io)?);
-        let Some(mut promise) = promise else {
+        let Some(promise) = promise else {
             self.disk.remove(&name).map_err(io)?;
             return Ok(None);
         };
-        promise.rename(&name).map_err(io)?;
+        let promise = promise.rename(&name).map_err(io)?;
         self.open_files().forget(number);
         Ok(Some((promise, file)))
     }

@@ -76,11 +76,11 @@ impl SpareDesk {
     /// Asks for a spare once it is time to; see [`is_time`]. Says whether it was.
     pub(crate) fn want_in_time(&self, written: u64, left: u64, elapsed_ms: u64) -> bool {
         let took_ms = self.lock().took_ms;
-        let is_time = left <= self.segment_bytes / 2 || is_time(written, left, elapsed_ms, took_ms);
-        if is_time {
+        let due = left <= self.segment_bytes / 2 || is_time(written, left, elapsed_ms, took_ms);
+        if due {
             self.want();
         }
-        is_time
+        due
     }
 
     /// The spare, of at least `need_bytes`, and the name it has. Waits for it if it must; a failure
@@ -208,24 +208,23 @@ pub(crate) struct Promise<'a> {
 }
 
 impl Promise<'_> {
-    /// Gives the file its name beside the one it has. `false`: it has none, and cannot be brought.
-    pub(crate) fn link(&mut self, name: &str) -> bool {
-        match self.to.disk.link(name, RECYCLED) {
-            Ok(()) => self.is_named = true,
-            Err(error) => {
-                tracing::debug!(%error, name, "the file is not used again");
-                // One that could not be removed before. Nothing reads from it.
-                let _ = self.to.disk.remove(RECYCLED);
-            }
+    /// Gives the file its name beside the one it has. `None` where that cannot be.
+    pub(crate) fn link(mut self, name: &str) -> Option<Self> {
+        if let Err(error) = self.to.disk.link(name, RECYCLED) {
+            tracing::debug!(%error, name, "the file is not used again");
+            // One that could not be removed before. Nothing reads from it.
+            let _ = self.to.disk.remove(RECYCLED);
+            return None;
         }
-        self.is_named
+        self.is_named = true;
+        Some(self)
     }
 
     /// Gives the file its name instead of the one it has.
-    pub(crate) fn rename(&mut self, name: &str) -> io::Result<()> {
+    pub(crate) fn rename(mut self, name: &str) -> io::Result<Self> {
         self.to.disk.rename(name, RECYCLED)?;
         self.is_named = true;
-        Ok(())
+        Ok(self)
     }
 
     /// Brings the file. Nobody else may have it, no other name may lead to it, and that must survive a power cut: what is in
@@ -345,10 +344,9 @@ mod tests {
         let (desk, _thread) = desk(&disk, 200);
         let old = disk.create("old", 150).unwrap();
         old.write_at(&[7; 150], 0).unwrap();
-        let mut promise = desk.promise(150).unwrap();
+        let promise = desk.promise(150).unwrap();
         assert!(desk.promise(150).is_none(), "one at a time");
-        promise.rename("old").unwrap();
-        promise.bring(old);
+        promise.rename("old").unwrap().bring(old);
         let (file, name) = desk.take(10).unwrap();
         assert_eq!(name, RECYCLED);
         let bytes = file.read(0, 200).unwrap();
@@ -371,9 +369,8 @@ mod tests {
         assert!(desk.promise(99).is_none() && desk.promise(201).is_none());
         let old = disk.create("old", 150).unwrap();
         let reader = Arc::clone(&old);
-        let mut promise = desk.promise(150).unwrap();
-        assert!(promise.link("old"));
-        promise.bring(old);
+        let promise = desk.promise(150).unwrap().link("old");
+        promise.unwrap().bring(old);
         assert_eq!(disk.list().unwrap(), ["old"]);
         reader.read(0, 150).unwrap();
         drop(desk.promise(150).unwrap());
@@ -387,8 +384,7 @@ mod tests {
         let disk = MemoryDisk::new();
         let (desk, _thread) = desk(&disk, 200);
         let old = disk.create("old", 150).unwrap();
-        let mut promise = desk.promise(150).unwrap();
-        promise.rename("old").unwrap();
+        let promise = desk.promise(150).unwrap().rename("old").unwrap();
         let (_, name) = desk.take(10).unwrap();
         assert_eq!(name, SPARE);
         promise.bring(old);
@@ -404,11 +400,9 @@ mod tests {
         disk.create("needed", 150).unwrap();
         disk.link("needed", RECYCLED).unwrap();
         disk.create("old", 150).unwrap();
-        let mut promise = desk.promise(150).unwrap();
-        assert!(!promise.link("old"));
-        drop(promise);
+        assert!(desk.promise(150).unwrap().link("old").is_none());
         assert_eq!(disk.list().unwrap(), ["needed", "old"]);
-        assert!(desk.promise(150).unwrap().link("old"));
+        assert!(desk.promise(150).unwrap().link("old").is_some());
     }
 
     #[test]
