@@ -11,7 +11,7 @@ mod systems;
 mod table;
 mod targets;
 
-use crate::page_cache::PageCache;
+use crate::page_cache::Wish;
 use crate::{Failure, raw_disk, report, runtime};
 use figures::{Figure, Loading};
 use install::Programs;
@@ -59,10 +59,8 @@ pub struct Arguments {
     /// The server's program; otherwise it is built.
     #[arg(long)]
     millstream: Option<PathBuf>,
-    /// Lets the pages of a file take the memory that is free before each figure: on virtual machines pages that were free for long cost
-    /// more than others. Takes as much of the disk for as long as it runs.
-    #[arg(long)]
-    fill_page_cache: bool,
+    #[command(flatten)]
+    page_cache: Wish,
     /// Prints every round as one JSON object, after the tables.
     #[arg(long)]
     json: bool,
@@ -82,16 +80,13 @@ async fn compare(arguments: &Arguments) -> Result<(), Failure> {
         seconds: arguments.seconds,
         warm_up: arguments.warm_up,
     };
-    let page_cache = arguments
-        .fill_page_cache
-        .then(|| PageCache::in_directory(&directory));
-    let page_cache = page_cache.transpose()?;
+    let page_cache = arguments.page_cache.granted(&directory)?;
     let mut results = Results::default();
     for round in 1..=arguments.rounds {
         let raw = raw_disk::measure(&directory, RAW_BYTES, RAW_SECONDS)?;
         results.raw.push(raw.latency);
         for figure in &arguments.figures {
-            page_cache.as_ref().map_or(Ok(()), PageCache::fill)?;
+            page_cache.fill()?;
             let who = arguments.systems.iter().copied();
             let who = who.filter(|system| !programs.missing.contains_key(system));
             for system in who.filter(|system| figure.is_of(*system)) {

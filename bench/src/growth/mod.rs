@@ -11,7 +11,7 @@ mod server;
 mod starts;
 mod table;
 
-use crate::page_cache::PageCache;
+use crate::page_cache::{Granted, Wish};
 use crate::{Failure, report};
 use clap::ValueEnum;
 use server::Setup;
@@ -41,10 +41,8 @@ pub struct Arguments {
     /// Memory the server is given, as its `--memory`.
     #[arg(long, default_value = "512MiB")]
     memory: String,
-    /// Lets the pages of a file take the memory that is free first: on virtual machines pages that were free for long cost
-    /// more than others. Takes as much of the disk for as long as it runs.
-    #[arg(long)]
-    fill_page_cache: bool,
+    #[command(flatten)]
+    page_cache: Wish,
     /// A tenth of everything and one second each: whether it works, not what it costs.
     #[arg(long)]
     quick: bool,
@@ -101,17 +99,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         directory: arguments.directory.clone(),
         memory: arguments.memory.clone(),
     };
-    let page_cache = arguments
-        .fill_page_cache
-        .then(|| PageCache::in_directory(&arguments.directory))
-        .transpose()?;
+    let page_cache = arguments.page_cache.granted(&arguments.directory)?;
     let two = NonZeroUsize::new(2).unwrap_or(NonZeroUsize::MIN);
-    let rows = crate::runtime(two)?.block_on(measure(
-        &setup,
-        size,
-        &arguments.only,
-        page_cache.as_ref(),
-    ))?;
+    let rows =
+        crate::runtime(two)?.block_on(measure(&setup, size, &arguments.only, &page_cache))?;
     for line in table::markdown(&rows) {
         report::say(&line);
     }
@@ -122,20 +113,19 @@ async fn measure(
     setup: &Setup,
     size: Size,
     only: &[Part],
-    page_cache: Option<&PageCache>,
+    page_cache: &Granted,
 ) -> Result<Vec<Row>, Failure> {
     let wants = |part| only.is_empty() || only.contains(&part);
-    let fill = || page_cache.map_or(Ok(()), PageCache::fill);
     let mut rows = Vec::new();
     if wants(Part::Starts) {
         rows.extend(starts::run(setup, size).await?);
     }
     if wants(Part::Retained) {
-        fill()?;
+        page_cache.fill()?;
         rows.extend(puts::retained(setup, size).await?);
     }
     if wants(Part::Shards) {
-        fill()?;
+        page_cache.fill()?;
         rows.extend(puts::shards(setup, size).await?);
     }
     if wants(Part::Connections) {
