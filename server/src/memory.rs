@@ -81,7 +81,7 @@ const fn share(least_mib: u64, percent: u64) -> Share {
 
 /// The program itself, its threads, keys and a catalog of a few thousand shards.
 const PROCESS: Share = share(24, 0);
-/// The commit being written, and the footer and snapshot of a segment that ends.
+/// The commit being written, the step it is written in, and the footer and snapshot of a segment that ends.
 const COMMIT: Share = share(16, 0);
 const QUEUE: Share = share(12, 9);
 const TAIL_CACHE: Share = share(4, 8);

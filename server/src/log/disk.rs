@@ -3,15 +3,16 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
+use crate::log::commit_writer::{CommitWriter, StepBuffer};
 use crate::log::format::{FORMAT_DRAFT, Format, Formatted, check_format, read_format};
 use crate::log::segment::as_u64;
 use crate::log::{Error, lay_out};
@@ -23,6 +24,11 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// A file of `len_bytes` zero bytes, written out and synced; replaces one of that name. Nothing
     /// is left behind on failure.
     fn create(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>>;
+    /// As [`Disk::create`], but the zeros need not be written out: there is room for them, and what is written into it takes
+    /// longer to sync.
+    fn reserve(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+        self.create(name, len_bytes)
+    }
     /// An existing file.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Renames a file; its handles stay good.
@@ -50,8 +56,8 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
         self.read_at(&mut bytes, offset)?;
         Ok(bytes)
     }
-    /// Writes these bytes one after the other. Nothing behind them is needed up to the end of the page at least, and zeros
-    /// may be written there: a page that is written as a whole need not be read first.
+    /// Writes these bytes one after the other. Nothing behind them is needed, and zeros may be written there: a page that is
+    /// written as a whole need not be read first, and what is written already takes less time to sync when it is written again.
     fn write_last(&self, pieces: &[Bytes], mut offset: u64) -> io::Result<()> {
         for piece in pieces {
             self.write_at(piece, offset)?;
@@ -70,14 +76,13 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
 }
 
 pub(crate) const LOCK: &str = "LOCK";
-/// Pieces of one write, as many as Linux takes.
-const PIECES_MAX: usize = 1024;
 
 /// A data directory that this process alone serves, as long as this value lives.
 #[derive(Debug)]
 pub struct RealDisk {
     directory: PathBuf,
     format: Mutex<Format>,
+    step: StepBuffer,
     /// Kept open: a process out of file descriptors must still be able to sync the directory.
     opened: File,
     /// Holds the exclusive lock; released by the system when closed, however the process ends.
@@ -163,6 +168,7 @@ impl RealDisk {
         Ok(RealDisk {
             opened: File::open(&directory).map_err(io("opening"))?,
             format: Mutex::new(formatted.format()),
+            step: StepBuffer::default(),
             directory,
             _lock: lock,
         })
@@ -176,6 +182,29 @@ impl RealDisk {
         file.sync_all()?;
         fs::rename(draft, self.directory.join(crate::log::FORMAT))?;
         self.sync_directory()
+    }
+
+    fn file(&self, file: File) -> Arc<dyn DiskFile> {
+        Arc::new(RealFile {
+            file,
+            commits: Mutex::new(CommitWriter::new(&self.step)),
+        })
+    }
+
+    fn lay_out(
+        &self,
+        name: &str,
+        create: impl FnOnce(&Path) -> io::Result<File>,
+    ) -> io::Result<Arc<dyn DiskFile>> {
+        let path = self.directory.join(name);
+        match create(&path) {
+            Ok(file) => Ok(self.file(file)),
+            Err(error) => {
+                // A half-written file would keep the disk full; recovery removes it if this fails too.
+                let _ = fs::remove_file(&path);
+                Err(error)
+            }
+        }
     }
 
     fn open_file(&self, name: &str) -> io::Result<File> {
@@ -221,19 +250,15 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let path = self.directory.join(name);
-        match lay_out::create(&path, len_bytes) {
-            Ok(file) => Ok(Arc::new(RealFile(file))),
-            Err(error) => {
-                // A half-written file would keep the disk full; recovery removes it if this fails too.
-                let _ = fs::remove_file(&path);
-                Err(error)
-            }
-        }
+        self.lay_out(name, |path| lay_out::create(path, len_bytes))
+    }
+
+    fn reserve(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+        self.lay_out(name, |path| lay_out::reserve(path, len_bytes))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(RealFile(self.open_file(name)?)))
+        Ok(self.file(self.open_file(name)?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -263,11 +288,20 @@ impl Disk for RealDisk {
 }
 
 #[derive(Debug)]
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    commits: Mutex<CommitWriter>,
+}
+
+impl RealFile {
+    fn commits(&self) -> MutexGuard<'_, CommitWriter> {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl DiskFile for RealFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
+        self.file.read_exact_at(buffer, offset)
     }
 
     // Not into zeros: the allocator would give memory back and take it anew to have some.
@@ -275,7 +309,7 @@ impl DiskFile for RealFile {
         let mut bytes = Vec::with_capacity(len);
         while bytes.len() < len {
             let at = offset + as_u64(bytes.len());
-            match rustix::io::pread(&self.0, spare_capacity(&mut bytes), at) {
+            match rustix::io::pread(&self.file, spare_capacity(&mut bytes), at) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -287,47 +321,30 @@ impl DiskFile for RealFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        self.commits().forget();
+        self.file.write_all_at(bytes, offset)
     }
 
-    fn write_last(&self, pieces: &[Bytes], mut offset: u64) -> io::Result<()> {
-        let len: usize = pieces.iter().map(Bytes::len).sum();
-        let rest = lay_out::rest_of_page(offset + as_u64(len));
-        let all = pieces.iter().map(AsRef::as_ref).chain([rest]);
-        let mut all: Vec<IoSlice<'_>> = all.map(IoSlice::new).collect();
-        let mut left = all.as_mut_slice();
-        // Pieces without bytes are passed over.
-        IoSlice::advance_slices(&mut left, 0);
-        while !left.is_empty() {
-            let some = left.get(..PIECES_MAX).unwrap_or(left);
-            match rustix::io::pwritev(&self.0, some, offset) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    IoSlice::advance_slices(&mut left, written);
-                    offset += as_u64(written);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+    fn write_last(&self, pieces: &[Bytes], offset: u64) -> io::Result<()> {
+        self.commits().write(&self.file, pieces, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn truncate(&self, len_bytes: u64) -> io::Result<()> {
-        self.0.set_len(len_bytes)?;
-        self.0.sync_all()
+        self.commits().complete(&self.file);
+        self.file.set_len(len_bytes)?;
+        self.file.sync_all()
     }
 
     fn lengthen(&self, len_bytes: u64) -> io::Result<()> {
-        lay_out::lengthen(&self.0, len_bytes)
+        lay_out::lengthen(&self.file, len_bytes)
     }
 
     fn len_bytes(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Writes a file out in zeros, so that later writes into it change its data only: a sync then waits for nothing else.
-//! Space that was only reserved is no way out; a sync of what is written into it is as slow as where the file grows.
+//! Where commits are large, space that was only reserved does as well: to sync what was written into it costs a fixed time more,
+//! and they are many times that. Small commits then write zeros ahead (`commit_writer`).
 //!
 //! The zeros go past the page cache where the file system can do that. Through it they cost three times the processor
 //! time, and push what readers want out of memory.
@@ -19,9 +20,9 @@ use crate::log::disk::DiskFile;
 struct Zeros([u8; STEP_BYTES]);
 
 /// What the system keeps and writes as a whole.
-const PAGE_BYTES: usize = 4096;
+pub(crate) const PAGE_BYTES: usize = 4096;
 /// What is written at a time: commits have their turn on the disk in between.
-const STEP_BYTES: usize = 256 << 10;
+pub(crate) const STEP_BYTES: usize = 256 << 10;
 /// How much of a new file waits to be synced, where it goes through the page cache: a commit's sync may have to wait for it.
 const UNSYNCED_BYTES: u64 = 2 << 20;
 
@@ -32,21 +33,49 @@ static ZEROS: Zeros = Zeros([0; STEP_BYTES]);
 /// # Errors
 /// Whatever the system refuses; the file may then be there in part.
 pub(crate) fn create(path: &Path, len_bytes: u64) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    let file = options.clone().create(true).truncate(true).open(path)?;
-    // In one piece if it can be; and a disk without room says so at once. Not every file system has this.
-    if let Err(Errno::NOSPC) = fallocate(&file, FallocateFlags::empty(), 0, len_bytes) {
-        return Err(Errno::NOSPC.into());
+    let (file, _) = create_reserved(path, len_bytes)?;
+    write_out(&file, path, len_bytes)?;
+    Ok(file)
+}
+
+/// A new file that reads as `len_bytes` zero bytes and has room for them on the disk, synced; they are written only where the
+/// file system cannot reserve room. Replaces what is there.
+///
+/// # Errors
+/// As [`create`].
+pub(crate) fn reserve(path: &Path, len_bytes: u64) -> io::Result<File> {
+    let (file, is_reserved) = create_reserved(path, len_bytes)?;
+    if is_reserved {
+        file.sync_all()?;
+    } else {
+        write_out(&file, path, len_bytes)?;
     }
-    let direct = options.custom_flags(OFlags::DIRECT.bits().cast_signed());
-    let written = match direct.open(path) {
+    Ok(file)
+}
+
+/// A new file, and whether room was reserved for it. In one piece if it can be; and a disk without room says so at once. Not every
+/// file system has this.
+fn create_reserved(path: &Path, len_bytes: u64) -> io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true);
+    let file = options.open(path)?;
+    match fallocate(&file, FallocateFlags::empty(), 0, len_bytes) {
+        Err(Errno::NOSPC) => Err(Errno::NOSPC.into()),
+        reserved => Ok((file, reserved.is_ok())),
+    }
+}
+
+/// Writes zeros from end to end, and syncs them.
+fn write_out(file: &File, path: &Path, len_bytes: u64) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    options.custom_flags(OFlags::DIRECT.bits().cast_signed());
+    let written = match options.open(path) {
         Ok(direct) => write_direct(&direct, len_bytes)?,
         Err(_) => 0,
     };
-    write_cached(&file, written, len_bytes)?;
-    file.sync_all()?;
-    Ok(file)
+    write_cached(file, written, len_bytes)?;
+    file.sync_all()
 }
 
 /// Writes zeros behind the end of a file, up to that length, and syncs it.
@@ -109,10 +138,10 @@ fn write_cached(file: &File, from: u64, len_bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Zeros from such a place to the end of its page.
-pub(crate) fn rest_of_page(at: u64) -> &'static [u8] {
-    let inside = usize::try_from(at % PAGE_BYTES as u64).unwrap_or_default();
-    &ZEROS.0[..(PAGE_BYTES - inside) % PAGE_BYTES]
+/// So many zeros, or as many as there are at hand: [`STEP_BYTES`].
+pub(crate) fn zeros(bytes: u64) -> &'static [u8] {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    ZEROS.0.get(..bytes).unwrap_or(&ZEROS.0)
 }
 
 #[cfg(test)]
@@ -128,21 +157,15 @@ mod tests {
         for directory in [Some(&here), in_memory.as_ref()].into_iter().flatten() {
             let path = directory.path().join("file");
             for len in [0, 1, 4095, 4096, 4097, STEP_BYTES + 5, 3 * STEP_BYTES] {
-                std::fs::write(&path, vec![7; 5000]).unwrap();
-                let file = create(&path, len as u64).unwrap();
-                file.write_all_at(b"x", 0).unwrap();
-                let mut expected = vec![0; len.max(1)];
-                expected[0] = b'x';
-                assert!(std::fs::read(&path).unwrap() == expected, "{len}");
+                for lay_out in [create, reserve] {
+                    std::fs::write(&path, vec![7; 5000]).unwrap();
+                    let file = lay_out(&path, len as u64).unwrap();
+                    file.write_all_at(b"x", 0).unwrap();
+                    let mut expected = vec![0; len.max(1)];
+                    expected[0] = b'x';
+                    assert!(std::fs::read(&path).unwrap() == expected, "{len}");
+                }
             }
-        }
-    }
-
-    #[test]
-    fn the_rest_of_a_page_ends_with_it() {
-        for (at, rest) in [(0, 0), (1, 4095), (4095, 1), (4096, 0), (8200, 4088)] {
-            assert_eq!(rest_of_page(at).len(), rest);
-            assert!(rest_of_page(at).iter().all(|byte| *byte == 0));
         }
     }
 }

@@ -15,6 +15,7 @@
 
 mod block_cache;
 mod check;
+mod commit_writer;
 mod cursor;
 mod disk;
 mod entry;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::SharedClock;
+use crate::log::commit_writer::LARGE_BYTES;
 use crate::log::disk::{Disk, DiskFile};
 use crate::log::entry::{SegmentIndex, Snapshot, TRAILER_BYTES, encode_opened};
 use crate::log::frame::{Frames, Kind, Magic, Place, frame_bytes};
@@ -19,7 +20,7 @@ use crate::log::published::Published;
 use crate::log::queue::{Drained, Entry, Queue, Work};
 use crate::log::recovery::{State, snapshot_frame};
 use crate::log::segment::{self, as_u64};
-use crate::log::spare::Spare;
+use crate::log::spare::{Space, Spare};
 use crate::log::{Durability, Error, LogConfig, Metadata};
 
 /// The most one commit takes from the queue, beyond its first entry.
@@ -43,6 +44,8 @@ pub(crate) struct Committer<M> {
     spare_wanted: bool,
     /// Where the active segment was, and when, as this process began to write it.
     begun: (u64, u64),
+    /// What large commits took of it since.
+    large_bytes: u64,
     durability: Durability,
     commit_bytes: usize,
     segment_runs: usize,
@@ -106,6 +109,7 @@ impl<M: Metadata> Committer<M> {
             _spare: spare,
             spare_wanted: false,
             begun: (state.position, now_ms),
+            large_bytes: 0,
             durability: config.durability,
             commit_bytes: COMMIT_BYTES.min(quarter),
             segment_runs: config.segment_runs,
@@ -245,6 +249,7 @@ impl<M: Metadata> Committer<M> {
         if !self.spare_wanted {
             // Not before there is something to write: a start has better things to do.
             let (position, at_ms) = self.begun;
+            self.published.spare.prefer(self.space_preferred());
             self.spare_wanted = self.published.spare.want_in_time(
                 self.position - position,
                 self.capacity.saturating_sub(self.position),
@@ -345,7 +350,20 @@ impl<M: Metadata> Committer<M> {
             .map_err(|error| self.poison("a write", &error))?;
         self.commit = place.commit;
         self.position = end;
+        if end - offset >= as_u64(LARGE_BYTES) {
+            self.large_bytes += end - offset;
+        }
         Ok((offset, pieces))
+    }
+
+    /// The next segment is expected to get what this one gets.
+    fn space_preferred(&self) -> Space {
+        let (position, _) = self.begun;
+        if self.large_bytes > (self.position - position) / 2 {
+            Space::Reserved
+        } else {
+            Space::Written
+        }
     }
 
     fn sync(&mut self) -> Result<(), Error> {
@@ -428,6 +446,7 @@ impl<M: Metadata> Committer<M> {
         });
         self.spare_wanted = false;
         self.begun = (self.position, self.clock.now_ms());
+        self.large_bytes = 0;
         Ok(())
     }
 
