@@ -46,6 +46,7 @@ async fn s10_clean_stop_under_load() {
         writers: 16,
         pause: Duration::from_millis(1),
         batch: 5,
+        padding_bytes: 0,
     };
     let load = Load::start(&client, STREAM, shape);
     let mut longest = Duration::ZERO;

@@ -105,6 +105,7 @@ async fn s1_to_s7_hold_whatever_the_wall_clock_says() {
         writers: 8,
         pause: Duration::from_millis(5),
         batch: 3,
+        padding_bytes: 0,
     };
     let load = Load::start(&client, STREAM, shape);
     let mut resharder = Resharder::new(&client, STREAM, random.fork());

@@ -27,6 +27,7 @@ const SHAPE: Shape = Shape {
     writers: 4,
     pause: Duration::from_millis(1),
     batch: 200,
+    padding_bytes: 0,
 };
 
 /// A file system in memory, unmounted on drop.

@@ -26,6 +26,7 @@ const RESHARD_PAUSE: Duration = Duration::from_millis(100);
 struct Lives {
     name: &'static str,
     flags: &'static [&'static str],
+    shape: Shape,
     cycles: usize,
     /// How long one takes, milliseconds.
     length_ms: Range<u64>,
@@ -34,6 +35,21 @@ struct Lives {
     /// Each begins with an active segment that is nearly full.
     rotating: bool,
 }
+
+const SMALL: Shape = Shape {
+    writers: 16,
+    pause: Duration::from_millis(10),
+    batch: 4,
+    padding_bytes: 0,
+};
+
+/// Commits that are written past the page cache and small ones take turns.
+const LARGE: Shape = Shape {
+    writers: 2,
+    pause: Duration::from_millis(10),
+    batch: 50,
+    padding_bytes: 4000,
+};
 
 /// What came of them.
 #[derive(Debug)]
@@ -61,12 +77,7 @@ async fn live_and_die(lives: &Lives) -> Outcome {
     let mut server = ServerProcess::start_with(SERVER, lives.flags).await;
     let client = server.client();
     client.create_stream(STREAM, 4).await;
-    let shape = Shape {
-        writers: 16,
-        pause: Duration::from_millis(10),
-        batch: 4,
-    };
-    let load = Load::start(&client, STREAM, shape);
+    let load = Load::start(&client, STREAM, lives.shape);
     let mut resharder = Resharder::new(&client, STREAM, random.fork());
     let mut witness = Witness::of(STREAM);
     let mut checked = 0;
@@ -135,6 +146,7 @@ async fn s1_s2_kill_nine() {
     let lives = Lives {
         name: "s1_s2_kill_nine",
         flags: &["--limits", "off"],
+        shape: SMALL,
         cycles: scaled(25, 1000),
         length_ms: 50..500,
         resharding: true,
@@ -158,6 +170,7 @@ async fn s1_s2_kill_nine_amid_rotation() {
     let lives = Lives {
         name: "s1_s2_kill_nine_amid_rotation",
         flags: &["--limits", "off"],
+        shape: SMALL,
         cycles: scaled(15, 300),
         length_ms: 5..150,
         resharding: true,
@@ -183,6 +196,7 @@ async fn s1_s2_kill_nine_without_syncs() {
         let lives = Lives {
             name: "s1_s2_kill_nine_without_syncs",
             flags,
+            shape: SMALL,
             cycles: scaled(5, 100),
             length_ms: 50..300,
             resharding: true,
@@ -190,4 +204,21 @@ async fn s1_s2_kill_nine_without_syncs() {
         };
         live_and_die(&lives).await;
     }
+}
+
+/// The same of commits of 200 KiB, into segments that were laid out in zeros and ones that were reserved.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s1_s2_kill_nine_amid_large_commits() {
+    let _alone = alone().await;
+    let lives = Lives {
+        name: "s1_s2_kill_nine_amid_large_commits",
+        flags: &["--limits", "off"],
+        shape: LARGE,
+        cycles: scaled(12, 100),
+        length_ms: 50..600,
+        resharding: true,
+        rotating: false,
+    };
+    let outcome = live_and_die(&lives).await;
+    assert!(outcome.segments >= 3, "{outcome:?}: hardly any rotation");
 }

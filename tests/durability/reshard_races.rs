@@ -297,6 +297,7 @@ async fn s4_s5_races_of_reshards_under_load_and_kills() {
         writers: 16,
         pause: Duration::from_millis(4),
         batch: 4,
+        padding_bytes: 0,
     };
     let load = Load::start(&client, STREAM, shape);
     let races: Arc<Mutex<Races>> = Arc::default();

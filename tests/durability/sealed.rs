@@ -54,6 +54,7 @@ async fn s5_sealed_shards_stay_as_they_were() {
         writers: 12,
         pause: Duration::ZERO,
         batch: 5,
+        padding_bytes: 0,
     };
     let load = Load::start(&client, STREAM, shape);
     let mut resharder = Resharder::new(&client, STREAM, random);

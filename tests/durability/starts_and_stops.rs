@@ -104,6 +104,7 @@ async fn s10_two_signals_under_load() {
         writers: 16,
         pause: Duration::from_millis(1),
         batch: 5,
+        padding_bytes: 0,
     };
     let load = Load::start(&client, STREAM, shape);
     for _ in 0..scaled(4, 60) {

@@ -124,6 +124,7 @@ async fn s3_tailing_readers_see_everything() {
         writers: 16,
         pause: Duration::from_millis(2),
         batch: 7,
+        padding_bytes: 0,
     };
     let load = Load::start(&client, STREAM, shape);
     let mut resharder = Resharder::new(&client, STREAM, random);
@@ -170,6 +171,7 @@ async fn s3_a_reader_from_the_tip_misses_nothing_after_it() {
         writers: 8,
         pause: Duration::from_millis(1),
         batch: 3,
+        padding_bytes: 0,
     };
     let load = Load::start(&client, STREAM, shape);
     let written = Arc::new(AtomicBool::new(false));
@@ -224,6 +226,7 @@ async fn s3_at_the_tip_means_everything_was_read() {
         writers: 8,
         pause: Duration::from_millis(1),
         batch: 3,
+        padding_bytes: 0,
     };
     let load = Load::start(&client, STREAM, shape);
     let mut seen: BTreeSet<Sequence> = BTreeSet::new();

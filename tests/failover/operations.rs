@@ -292,6 +292,7 @@ async fn forced_while_workers_run(store: Option<Store>) {
         writers: 8,
         pause: Duration::from_millis(20),
         batch: 2,
+        padding_bytes: 0,
     };
     let load = Load::start(&stage.client, STREAM, shape);
     tokio::time::sleep(Duration::from_millis(500)).await;

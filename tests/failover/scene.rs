@@ -70,6 +70,7 @@ impl Scene {
             writers: 16,
             pause: setup.pause,
             batch: 2,
+            padding_bytes: 0,
         };
         let load = Some(Load::start(&client, STREAM, shape));
         // Who polls although records should be pushed is slow.

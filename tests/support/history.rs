@@ -66,20 +66,30 @@ impl Written {
         format!("{}:{}", self.writer, self.n)
     }
 
+    /// The payload, and so many bytes more that depend on it.
+    pub fn padded(&self, bytes: usize) -> String {
+        let payload = self.payload();
+        let padding = payload.bytes().cycle().take(bytes);
+        let separator = if bytes > 0 { ":" } else { "" };
+        let padding: String = padding.map(char::from).collect();
+        format!("{payload}{separator}{padding}")
+    }
+
     /// What the record adds to the sum of its writer: such that a record more and another less hardly ever come to the same.
     pub fn amount(&self) -> i64 {
         i64::try_from(self.n.wrapping_mul(2_654_435_761) % (1 << 20)).unwrap_or_default()
     }
 
-    /// What a payload says; panics on one that no writer made.
+    /// What a payload says, padded or not; panics on one that no writer made.
     pub fn parse(payload: &[u8]) -> Written {
         let text = String::from_utf8_lossy(payload);
-        let parsed = text.split_once(':').and_then(|(writer, n)| {
-            let n = n.parse().ok()?;
-            Some(Written {
+        let parsed = text.split_once(':').and_then(|(writer, rest)| {
+            let (n, padding) = rest.split_once(':').unwrap_or((rest, ""));
+            let written = Written {
                 writer: writer.to_owned(),
-                n,
-            })
+                n: n.parse().ok()?,
+            };
+            (written.padded(padding.len()) == text).then_some(written)
         });
         parsed.unwrap_or_else(|| panic!("no writer wrote {text:?}"))
     }

@@ -26,6 +26,8 @@ pub struct Shape {
     pub pause: Duration,
     /// How many records every second put carries; the others carry one.
     pub batch: u64,
+    /// How much longer a record of such a batch is than it need be.
+    pub padding_bytes: usize,
 }
 
 impl Load {
@@ -98,7 +100,7 @@ impl Writer {
             } else {
                 1
             };
-            match self.put(count).await {
+            match self.put(count, shape.padding_bytes).await {
                 Ok(acked) => self.acked.lock().unwrap().extend(acked),
                 Err(error @ CallError::Refused { .. }) => self.refusals.lock().unwrap().push(error),
                 // Nobody there: the server is being restarted. The numbers are not used again.
@@ -111,7 +113,7 @@ impl Writer {
     }
 
     /// Puts the next `count` records in one call; what was acknowledged of them.
-    async fn put(&mut self, count: u64) -> Result<Vec<Acked>, CallError> {
+    async fn put(&mut self, count: u64, padding_bytes: usize) -> Result<Vec<Acked>, CallError> {
         let writer = self.name.clone();
         let batch: Vec<Written> = (self.next..self.next + count)
             .map(|n| Written {
@@ -136,7 +138,7 @@ impl Writer {
             .map(|one| {
                 json!({
                     "PartitionKey": writer,
-                    "Data": crate::client::encode_base64(one.payload().as_bytes()),
+                    "Data": crate::client::encode_base64(one.padded(padding_bytes).as_bytes()),
                 })
             })
             .collect();
