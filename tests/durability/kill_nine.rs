@@ -214,7 +214,7 @@ async fn s1_s2_kill_nine_amid_large_commits() {
         name: "s1_s2_kill_nine_amid_large_commits",
         flags: &["--limits", "off"],
         shape: LARGE,
-        cycles: scaled(12, 100),
+        cycles: scaled(12, 40),
         length_ms: 50..600,
         resharding: true,
         rotating: false,
