@@ -65,7 +65,7 @@ impl CommitWriter {
         }
     }
 
-    /// Writes a commit, and zeros to the end of the page it ends in.
+    /// Writes a commit, and zeros to the end of the page it ends in, or further where nothing was written yet.
     ///
     /// # Errors
     /// Whatever the system refuses. Some of the commit may have been written then.
@@ -90,7 +90,7 @@ impl CommitWriter {
         Ok(())
     }
 
-    /// How far zeros are written behind a commit.
+    /// How far zeros are written behind a commit: by less than [`AHEAD_BYTES`], which are at hand.
     fn padded_end(&mut self, file: &File, end: u64, len: usize) -> io::Result<u64> {
         let page_end = end.next_multiple_of(as_u64(PAGE_BYTES));
         let written = match self.written {
