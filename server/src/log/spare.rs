@@ -86,14 +86,19 @@ impl SpareDesk {
         }
     }
 
-    /// How a spare is laid out that is wanted from now on.
-    pub(crate) fn prefer(&self, space: Space) {
-        self.lock().space = space;
-    }
-
-    /// Asks for a spare once it is time to; see [`is_time`]. Says whether it was.
-    pub(crate) fn want_in_time(&self, written: u64, left: u64, elapsed_ms: u64) -> bool {
-        let took_ms = self.lock().took_ms;
+    /// Asks for a spare once it is time to; see [`is_time`]. Says whether it was. Laid out like this is what is wanted from now on.
+    pub(crate) fn want_in_time(
+        &self,
+        space: Space,
+        written: u64,
+        left: u64,
+        elapsed_ms: u64,
+    ) -> bool {
+        let took_ms = {
+            let mut desk = self.lock();
+            desk.space = space;
+            desk.took_ms
+        };
         let due = left <= self.segment_bytes / 2 || is_time(written, left, elapsed_ms, took_ms);
         if due {
             self.want();
@@ -373,7 +378,7 @@ mod tests {
             (Space::Reserved, 0),
             (Space::Written, 1 << 20),
         ] {
-            desk.prefer(space);
+            assert!(desk.want_in_time(space, 0, 0, 0));
             let (file, name) = desk.take(10).unwrap();
             assert_eq!(file.len_bytes().unwrap(), 1 << 20);
             let file = std::fs::File::open(directory.path().join(name)).unwrap();

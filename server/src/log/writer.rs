@@ -249,8 +249,8 @@ impl<M: Metadata> Committer<M> {
         if !self.spare_wanted {
             // Not before there is something to write: a start has better things to do.
             let (position, at_ms) = self.begun;
-            self.published.spare.prefer(self.space_preferred());
             self.spare_wanted = self.published.spare.want_in_time(
+                self.space_preferred(),
                 self.position - position,
                 self.capacity.saturating_sub(self.position),
                 self.clock.now_ms().saturating_sub(at_ms),
