@@ -6,22 +6,6 @@ use crate::{SequenceNumber, ShardId};
 const CHUNK: u64 = 10_000_000_000_000_000_000;
 pub(crate) const CHUNK_DIGITS: usize = 19;
 
-/// The numbers below a hundred, two digits each.
-static PAIRS: [[u8; 2]; 100] = {
-    let mut pairs = [*b"00"; 100];
-    let mut n = 1;
-    while n < pairs.len() {
-        let [tens, ones] = pairs[n - 1];
-        pairs[n] = if ones == b'9' {
-            [tens + 1, b'0']
-        } else {
-            [tens, ones + 1]
-        };
-        n += 1;
-    }
-    pairs
-};
-
 /// Room for the most digits that a number below 2^192 has, which are 58, in whole words.
 const ROOM: usize = 64;
 /// Digits that are added at once: those of a word.
@@ -46,21 +30,22 @@ impl Digits {
 
     /// Writes `value` before what is there, padded to `width` digits.
     fn prepend(&mut self, mut value: u64, width: usize) {
-        let end = self.start;
-        let pair = |value: u64| PAIRS[usize::try_from(value % 100).unwrap_or_default()];
-        while value >= 10 {
-            self.start -= 2;
-            self.text[self.start..self.start + 2].copy_from_slice(&pair(value));
-            value /= 100;
-        }
-        if value > 0 {
-            self.start -= 1;
-            self.text[self.start] = pair(value)[1];
-        }
-        let padded = end.saturating_sub(width);
-        while self.start > padded {
-            self.start -= 1;
-            self.text[self.start] = b'0';
+        const WORD: u64 = 100_000_000;
+        let digits = value.checked_ilog10().map_or(0, |log| log + 1);
+        let digits = usize::try_from(digits).unwrap_or(CHUNK_DIGITS).max(width);
+        let mut at = self.start;
+        self.start -= digits;
+        // What is before the start stays zeros: what is padded need not be written, nor what a word has too much be taken back.
+        while value > 0 {
+            let digits = word_digits(value % WORD);
+            value /= WORD;
+            if let Some(begin) = at.checked_sub(WORD_DIGITS) {
+                self.text[begin..begin + WORD_DIGITS].copy_from_slice(&digits);
+                at = begin;
+            } else {
+                self.text[..at].copy_from_slice(&digits[WORD_DIGITS - at..]);
+                at = 0;
+            }
         }
     }
 
@@ -94,6 +79,19 @@ impl Digits {
             .filter(|at| self.text[*at] != b'0')
             .unwrap_or(self.start);
     }
+}
+
+/// The eight digits of a number below 10^8: its halves, theirs and theirs again are divided side by side in one word.
+fn word_digits(value: u64) -> [u8; WORD_DIGITS] {
+    /// Divides each part of a word by a number; `reciprocal` of `1 << shift` is what it is multiplied with instead.
+    fn halve(word: u64, [by, reciprocal, shift, mask, width]: [u64; 5]) -> u64 {
+        let quotients = ((word * reciprocal) >> shift) & mask;
+        quotients + ((word - quotients * by) << width)
+    }
+    let fours = value / 10_000 + ((value % 10_000) << 32);
+    let pairs = halve(fours, [100, 10_486, 20, 0x7f_0000_007f, 16]);
+    let ones = halve(pairs, [10, 103, 10, 0x0f_000f_000f_000f, 8]);
+    (ones | 0x3030_3030_3030_3030).to_le_bytes()
 }
 
 /// Texts of numbers that follow each other, most of them at the same distance, as the records of a commit do.
@@ -214,6 +212,19 @@ mod tests {
             "97", "98", "99", "100", "101", "0", "1", "999", "1997", "2995", "3993",
         ] {
             assert_eq!(shown(&mut successive, number(text)), text);
+        }
+    }
+
+    #[test]
+    fn eight_digits_are_those_of_the_number() {
+        let halves = 0..10_000u64;
+        let numbers = halves.map(|half| half * 10_000 + (9_999 - half));
+        for number in numbers.chain(0..10_000).chain([99_999_999, 10_000_000]) {
+            let digits = word_digits(number);
+            assert_eq!(
+                std::str::from_utf8(&digits).unwrap(),
+                format!("{number:08}")
+            );
         }
     }
 
