@@ -446,25 +446,17 @@ async fn a_client_that_takes_nothing_is_not_read_for() {
         explicit_hash_key: None,
         data: &blob,
     };
+    let engine = fixture.server.engine();
     let arn = STREAM.parse().unwrap();
+    let stream = engine.writable_stream(&arn).unwrap();
     for _ in 0..RECORDS {
-        fixture
-            .server
-            .engine()
-            .put(&arn, &[entry])
-            .await
-            .unwrap()
-            .remove(0)
-            .unwrap();
+        let outcomes = engine.put(&stream, &[entry]).await;
+        outcomes.unwrap().remove(0).unwrap();
     }
     let mut events = fixture.subscribe().await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    fixture
-        .server
-        .engine()
-        .delete_stream_and_consumers(&arn)
-        .await
-        .unwrap();
+    let deleted = engine.delete_stream_and_consumers(&arn).await;
+    deleted.unwrap();
     let mut records = 0;
     loop {
         let (headers, payload) = events.frame().await.unwrap();

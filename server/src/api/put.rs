@@ -40,11 +40,11 @@ pub(super) async fn put_record(
         return Err(ApiError::dry_run());
     }
     check_sizes(&stream, &[entry], |_| "data".to_owned())?;
-    match engine.put(&arn, &[entry]).await?.pop() {
+    match engine.put(&stream, &[entry]).await?.pop() {
         Some(Ok(Placed { shard, sequence })) => Ok(PutRecordResponse {
             shard_id: shard,
             sequence_number: sequence,
-            encryption_type: encryption(engine, &arn),
+            encryption_type: encryption(engine, &stream),
         }),
         Some(Err(refusal)) => Err(ApiError::of_record(&refusal, named(&arn))),
         None => unreachable!("a put of one record has one outcome"),
@@ -91,7 +91,7 @@ pub(super) async fn put_records(
     check_sizes(&stream, &entries, |n| {
         format!("records.{}.member.data", n + 1)
     })?;
-    let outcomes = engine.put(&arn, &entries).await?;
+    let outcomes = engine.put(&stream, &entries).await?;
     let records: Vec<_> = outcomes
         .into_iter()
         .map(|outcome| result(outcome, &arn))
@@ -103,7 +103,7 @@ pub(super) async fn put_records(
     Ok(PutRecordsResponse {
         failed_record_count: u32::try_from(failed).unwrap_or(u32::MAX),
         records,
-        encryption_type: encryption(engine, &arn),
+        encryption_type: encryption(engine, &stream),
     })
 }
 
@@ -153,8 +153,7 @@ fn can_precede(text: &str, stream: &Stream, now_ms: u64) -> bool {
 }
 
 /// How records that are put now are encrypted; nothing is said where they are not.
-fn encryption(engine: &Engine, arn: &StreamArn) -> Option<EncryptionType> {
-    let stream = engine.stream(arn).ok()?;
+fn encryption(engine: &Engine, stream: &Stream) -> Option<EncryptionType> {
     let key = stream.options.key_at(engine.now_ms());
     key.map(|_| EncryptionType::Kms)
 }

@@ -3,6 +3,7 @@
 //! Invariant S4: after every event the open shards of a stream tile the hash key space. It is asserted
 //! before an event is written (by the plan) and after it is read (here).
 
+mod open;
 mod owners;
 mod stored;
 
@@ -12,6 +13,7 @@ use millstream_wire::{
     AccountId, ConsumerArn, ConsumerName, HashKey, HashKeyRange, Region, ShardId, StreamArn,
     hash_key,
 };
+pub(super) use open::{OpenShard, OpenShards};
 use owners::Owners;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,7 +73,7 @@ pub struct Stream {
     pub consumers: BTreeMap<String, Consumer>,
     /// Open shards in the order of their ranges.
     #[serde(skip)]
-    pub(super) open: Vec<(HashKey, u32)>,
+    pub(super) open: OpenShards,
 }
 
 /// A state that ends by itself at a time.
@@ -147,6 +149,14 @@ impl Shard {
         HashKeyRange {
             start: self.start,
             end: self.end,
+        }
+    }
+    /// What putting a record needs of it.
+    pub(super) fn opened(&self) -> OpenShard {
+        OpenShard {
+            index: self.index,
+            log_shard: self.log_shard(),
+            created_seconds: self.created_seconds,
         }
     }
     /// Where its records are.
@@ -392,19 +402,8 @@ impl Stream {
 
     /// The open shard that owns `key`.
     pub fn shard_of(&self, key: HashKey) -> Option<&Shard> {
-        self.open_at(self.open_place(key)?)
-    }
-
-    /// The place, among the open shards in the order of their ranges, of the one that owns `key`.
-    pub(super) fn open_place(&self, key: HashKey) -> Option<usize> {
-        let after = self.open.partition_point(|(start, _)| *start <= key);
-        after.checked_sub(1)
-    }
-
-    /// The open shard at such a place.
-    pub(super) fn open_at(&self, place: usize) -> Option<&Shard> {
-        let (_, index) = self.open.get(place)?;
-        self.shards.get(index)
+        let open = self.open.get(self.open.place_of(key)?)?;
+        self.shards.get(&open.index)
     }
 
     /// Since when a shard takes records: since its parents were closed, though its sequence numbers begin with a later
@@ -421,9 +420,8 @@ impl Stream {
 
     /// Open shards in the order of their ranges.
     pub fn open_shards(&self) -> impl Iterator<Item = &Shard> {
-        self.open
-            .iter()
-            .filter_map(|(_, index)| self.shards.get(index))
+        let open = self.open.iter();
+        open.filter_map(|open| self.shards.get(&open.index))
     }
 
     /// How many shards are open.
@@ -465,8 +463,7 @@ impl Stream {
 
     fn reindex(&mut self) -> Result<(), MetadataError> {
         let open = self.shards.values().filter(|shard| shard.is_open());
-        self.open = open.map(|shard| (shard.start, shard.index)).collect();
-        self.open.sort_unstable();
+        self.open = OpenShards::new(open.map(|shard| (shard.start, shard.opened())));
         let ranges: Vec<_> = self.open_shards().map(Shard::range).collect();
         if hash_key::tiles(&ranges) {
             Ok(())

@@ -1,13 +1,12 @@
 //! Putting records: each goes to the open shard that owns its hash key.
 
-use crate::engine::catalog::{Catalog, Shard, Stream};
+use crate::engine::catalog::{OpenShard, Shard, Stream};
 use crate::engine::options::Distribution;
 use crate::engine::{Engine, Error};
-use crate::log::{self, Appended, LogShard, RecordBatch};
+use crate::log::{self, Batches};
 use millstream_wire::sequence::Parts;
 use millstream_wire::shapes::Blob;
 use millstream_wire::{HashKey, SequenceNumber, ShardId, StreamArn};
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -60,31 +59,31 @@ pub enum Refusal {
 }
 
 impl Engine {
-    /// Puts records and returns, in the order given, where each is or why it is not.
+    /// Puts records into a stream [that takes them](Engine::writable_stream) and returns, in the order given, where each is or
+    /// why it is not.
     ///
     /// Records of one shard keep their order: once one of them is refused, so are those after it.
     /// Cancel safety: records that were queued are stored even if the caller goes away.
     pub async fn put(
         &self,
-        arn: &StreamArn,
+        stream: &Arc<Stream>,
         entries: &[PutEntry<'_>],
     ) -> Result<Vec<Result<Placed, Refusal>>, Error> {
+        let mut stream = Arc::clone(stream);
         let mut outcomes: Vec<Option<Result<Placed, Refusal>>> = vec![None; entries.len()];
         let mut pending: Vec<usize> = (0..entries.len()).collect();
-        let mut throttled = HashSet::new();
-        let mut counted = false;
-        for _ in 0..REROUTES_MAX {
-            let catalog = self.catalog();
-            let stream = self.writable(&catalog, arn)?;
-            let mut groups = route(stream, entries, &pending, &self.inner.spread)?;
-            if !counted {
-                self.admit(&mut groups, entries, &mut throttled, &mut outcomes);
-                counted = true;
+        for round in 0..REROUTES_MAX {
+            let mut routed = route(&stream, entries, &pending, &self.inner.spread)?;
+            if round == 0 {
+                self.admit(&routed, entries, &mut outcomes);
+                routed = routed.without_known(&outcomes);
             }
-            pending = self.append(groups, entries, &mut outcomes).await?;
+            pending = self.append(&routed, entries, &mut outcomes).await?;
             if pending.is_empty() {
                 break;
             }
+            // It was resharded meanwhile.
+            stream = self.writable_stream(&stream.arn)?;
         }
         // Only a stream that is resharded without pause gets here with records left.
         Ok(outcomes
@@ -93,89 +92,79 @@ impl Engine {
             .collect())
     }
 
-    /// The stream, if it takes records.
+    /// The stream, if it takes records: in any state but CREATING and DELETING.
     pub fn writable_stream(&self, arn: &StreamArn) -> Result<Arc<Stream>, Error> {
-        self.writable(&self.catalog(), arn).cloned()
-    }
-
-    /// The stream if it takes records: any state but CREATING and DELETING.
-    fn writable<'a>(
-        &self,
-        catalog: &'a Catalog,
-        arn: &StreamArn,
-    ) -> Result<&'a Arc<Stream>, Error> {
         use crate::engine::catalog::Status;
-        let now_ms = self.now_ms();
+        let (catalog, now_ms) = (self.catalog(), self.now_ms());
         let not_found = || Error::StreamNotFound(arn.clone());
         let stream = catalog.stream(arn, now_ms).ok_or_else(not_found)?;
         match stream.status(now_ms).ok_or_else(not_found)? {
-            Status::Active | Status::Updating => Ok(stream),
+            Status::Active | Status::Updating => Ok(Arc::clone(stream)),
             // AWS does not know a stream that is being created or deleted when records are put.
             Status::Creating | Status::Deleting => Err(not_found()),
         }
     }
 
-    /// Takes each record out of its shard's allowance, and those that do not fit out of the groups.
+    /// Takes each record out of its shard's allowance, and says which do not fit.
     fn admit(
         &self,
-        groups: &mut [Group],
+        routed: &Routed,
         entries: &[PutEntry<'_>],
-        throttled: &mut HashSet<LogShard>,
         outcomes: &mut [Option<Result<Placed, Refusal>>],
     ) {
         let now_ms = self.now_ms();
         let throttle = &self.inner.throttle;
-        for group in groups {
-            let shard = group.shard.log_shard();
-            let mut considered = throttle.considered(group.entries.len());
-            group.entries.retain(|&entry| {
+        for (shard, records) in routed.groups() {
+            let mut considered = throttle.considered(records.len());
+            let mut throttled = false;
+            for &entry in records {
                 let bytes = u64::try_from(entries[entry].counted_bytes()).unwrap_or(u64::MAX);
-                let refused = considered == 0
-                    || throttled.contains(&shard)
-                    || throttle.write(shard, bytes, now_ms).is_err();
+                throttled = throttled
+                    || considered == 0
+                    || throttle.write(shard.log_shard, bytes, now_ms).is_err();
                 considered = considered.saturating_sub(1);
-                if refused {
-                    throttled.insert(shard);
-                    outcomes[entry] = Some(Err(Refusal::Throttled(group.shard.id())));
+                if throttled {
+                    outcomes[entry] = Some(Err(Refusal::Throttled(shard.id())));
                 }
-                !refused
-            });
+            }
         }
     }
 
-    /// Appends the groups and returns the entries whose shard was sealed meanwhile.
+    /// Appends the records and returns those whose shard was sealed meanwhile.
     async fn append(
         &self,
-        groups: Vec<Group>,
+        routed: &Routed,
         entries: &[PutEntry<'_>],
         outcomes: &mut [Option<Result<Placed, Refusal>>],
     ) -> Result<Vec<usize>, Error> {
-        let groups: Vec<Group> = groups
-            .into_iter()
-            .filter(|g| !g.entries.is_empty())
-            .collect();
-        if groups.is_empty() {
+        if routed.groups.is_empty() {
             return Ok(Vec::new());
         }
-        let batches = groups
-            .iter()
-            .map(|group| Ok((group.shard.log_shard(), group.encode(entries)?)));
-        let batches = batches.collect::<Result<Vec<_>, Error>>()?;
-        let mut resend = Vec::new();
-        let results = match self.log().append_all(batches).await {
+        let results = match self.log().append_all(routed.encode(entries)?).await {
             Ok(results) => results,
-            Err(error) => groups.iter().map(|_| Err(error.clone())).collect(),
+            Err(error) => vec![Err(error); routed.groups.len()],
         };
-        for (group, result) in groups.iter().zip(results) {
-            match result {
-                Ok(appended) => group.placed(appended, outcomes),
+        let mut resend = Vec::new();
+        for ((shard, records), result) in routed.groups().zip(results) {
+            let refusal = match result {
+                Ok(appended) => {
+                    for (counter, &entry) in (appended.first..).zip(records) {
+                        outcomes[entry] = Some(Ok(Placed {
+                            shard: shard.id(),
+                            sequence: shard.sequence_number(counter, appended.time_ms),
+                        }));
+                    }
+                    continue;
+                }
                 Err(log::Error::Sealed(_) | log::Error::Unknown(_)) => {
-                    resend.extend_from_slice(&group.entries);
+                    resend.extend_from_slice(records);
+                    continue;
                 }
-                Err(log::Error::Overloaded { .. }) => {
-                    group.refused(&Refusal::Overloaded(group.shard.id()), outcomes);
-                }
-                Err(error) => group.refused(&Refusal::Failed(error), outcomes),
+                Err(log::Error::Overloaded { .. }) => Refusal::Overloaded(shard.id()),
+                Err(error) => Refusal::Failed(error),
+            };
+            for &entry in records {
+                outcomes[entry] = Some(Err(refusal.clone()));
             }
         }
         resend.sort_unstable();
@@ -183,52 +172,73 @@ impl Engine {
     }
 }
 
-/// The records of one request that go to one shard, in order.
-#[derive(Debug)]
-struct Group {
-    shard: Shard,
+/// Records by the shard they go to, those of one shard in the order given.
+#[derive(Debug, Default)]
+struct Routed {
     entries: Vec<usize>,
+    /// Each with how many of the entries are its own.
+    groups: Vec<(OpenShard, usize)>,
 }
 
-impl Group {
-    fn encode(&self, entries: &[PutEntry<'_>]) -> Result<RecordBatch, Error> {
-        let bytes: usize = self
-            .entries
-            .iter()
-            .map(|&entry| entries[entry].counted_bytes())
-            .sum();
-        let heads = self.entries.len() * RecordBatch::RECORD_HEAD_BYTES;
-        let mut batch = RecordBatch::with_capacity(bytes + heads);
-        for &entry in &self.entries {
-            let PutEntry {
-                partition_key,
-                data,
-                ..
-            } = entries[entry];
-            // A blob was checked when the request was decoded.
-            batch
-                .push_with(partition_key, data.decoded_len(), |bytes| {
-                    data.append_to(bytes)
+impl Routed {
+    fn push(&mut self, shard: OpenShard, records: impl Iterator<Item = usize>) {
+        let before = self.entries.len();
+        self.entries.extend(records);
+        let count = self.entries.len() - before;
+        if count > 0 {
+            self.groups.push((shard, count));
+        }
+    }
+
+    fn groups(&self) -> impl Iterator<Item = (OpenShard, &[usize])> {
+        let mut entries = self.entries.as_slice();
+        self.groups.iter().map(move |(shard, count)| {
+            let (records, left) = entries.split_at(*count);
+            entries = left;
+            (*shard, records)
+        })
+    }
+
+    /// Those of them whose outcome is not known yet.
+    fn without_known(self, outcomes: &[Option<Result<Placed, Refusal>>]) -> Routed {
+        if self.entries.iter().all(|entry| outcomes[*entry].is_none()) {
+            return self;
+        }
+        let mut left = Routed::default();
+        for (shard, records) in self.groups() {
+            let unknown = records
+                .iter()
+                .copied()
+                .filter(|entry| outcomes[*entry].is_none());
+            left.push(shard, unknown);
+        }
+        left
+    }
+
+    fn encode(&self, entries: &[PutEntry<'_>]) -> Result<Batches, Error> {
+        let batch_bytes = |records: &[usize]| {
+            let bytes = records.iter().map(|&entry| entries[entry].counted_bytes());
+            Batches::batch_bytes(records.len(), bytes.sum())
+        };
+        let capacity = self.groups().map(|(_, records)| batch_bytes(records));
+        let mut batches = Batches::with_capacity(self.groups.len(), capacity.sum());
+        for (shard, records) in self.groups() {
+            batches.add(shard.log_shard, batch_bytes(records), |batch| {
+                records.iter().try_for_each(|&entry| {
+                    let PutEntry {
+                        partition_key: key,
+                        data,
+                        ..
+                    } = entries[entry];
+                    batch.push_with(key, data.decoded_len(), |bytes| {
+                        let appended = data.append_to(bytes);
+                        // A blob was checked when the request was decoded.
+                        appended.map_err(|_| Error::Log(log::Error::Closed))
+                    })
                 })
-                .map_err(|_| Error::Log(log::Error::Closed))?;
+            })?;
         }
-        Ok(batch)
-    }
-
-    fn placed(&self, appended: Appended, outcomes: &mut [Option<Result<Placed, Refusal>>]) {
-        for (counter, &entry) in (appended.first..).zip(&self.entries) {
-            let sequence = sequence_number(&self.shard, counter, appended.time_ms);
-            outcomes[entry] = Some(Ok(Placed {
-                shard: self.shard.id(),
-                sequence,
-            }));
-        }
-    }
-
-    fn refused(&self, refusal: &Refusal, outcomes: &mut [Option<Result<Placed, Refusal>>]) {
-        for &entry in &self.entries {
-            outcomes[entry] = Some(Err(refusal.clone()));
-        }
+        Ok(batches)
     }
 }
 
@@ -238,7 +248,7 @@ fn route(
     entries: &[PutEntry<'_>],
     pending: &[usize],
     spread: &AtomicU64,
-) -> Result<Vec<Group>, Error> {
+) -> Result<Routed, Error> {
     // Each record's place among the open shards.
     let mut placed: Vec<(usize, usize)> = Vec::with_capacity(pending.len());
     for &entry in pending {
@@ -254,7 +264,7 @@ fn route(
             Distribution::UserPartitionKey => entries[entry].hash_key(),
             Distribution::Auto => spread_key(spread.fetch_add(1, Ordering::Relaxed)),
         };
-        let Some(place) = stream.open_place(hash_key) else {
+        let Some(place) = stream.open.place_of(hash_key) else {
             unreachable!("S4: the open shards own every hash key");
         };
         placed.push((place, entry));
@@ -262,13 +272,19 @@ fn route(
     // Sorted rather than looked up: of ten thousand shards, five hundred records meet nearly as many. The pending
     // entries ascend, so those of one shard keep their order.
     placed.sort_unstable();
-    let groups = placed.chunk_by(|one, next| one.0 == next.0);
-    let group = |records: &[(usize, usize)]| {
-        let shard = stream.open_at(records.first()?.0)?.clone();
-        let entries = records.iter().map(|(_, entry)| *entry).collect();
-        Some(Group { shard, entries })
+    let mut routed = Routed {
+        entries: Vec::with_capacity(placed.len()),
+        groups: Vec::with_capacity(placed.len().min(stream.open_shard_count())),
     };
-    Ok(groups.filter_map(group).collect())
+    for records in placed.chunk_by(|one, next| one.0 == next.0) {
+        let shard = records
+            .first()
+            .and_then(|(place, _)| stream.open.get(*place));
+        if let Some(shard) = shard {
+            routed.push(shard, records.iter().map(|(_, entry)| *entry));
+        }
+    }
+    Ok(routed)
 }
 
 /// The hash key of the `n`th record that the service places: multiples of the golden ratio fill the
@@ -278,15 +294,9 @@ fn spread_key(n: u64) -> HashKey {
     HashKey(u128::from(n).wrapping_mul(GOLDEN))
 }
 
-/// The sequence number of a record (layout: `wire::sequence`).
+/// The sequence number of a record.
 pub(super) fn sequence_number(shard: &Shard, counter: u64, time_ms: u64) -> SequenceNumber {
-    Parts {
-        shard_created_seconds: shard.created_seconds,
-        counter,
-        record_seconds: time_ms / 1_000,
-        shard_index: shard.index,
-    }
-    .pack()
+    shard.opened().sequence_number(counter, time_ms)
 }
 
 /// No record of the shard from this counter on has a smaller one.

@@ -1,6 +1,8 @@
 //! Changes to streams: create, delete, split, merge, retention, tags.
 
-use crate::engine::catalog::{Catalog, Change, Event, Shard, Status, Stream, StreamMode};
+use crate::engine::catalog::{
+    Catalog, Change, Event, OpenShards, Shard, Status, Stream, StreamMode,
+};
 use crate::engine::error::ConsumerError;
 use crate::engine::options::Options;
 use crate::engine::reshard::{self, Moment};
@@ -279,7 +281,7 @@ pub(super) fn creation_event(new: NewStream, shards: Vec<Shard>, moment: Moment)
         next_shard: new.shards.get(),
         options: Options::default(),
         consumers: BTreeMap::new(),
-        open: Vec::new(),
+        open: OpenShards::default(),
     }))
 }
 

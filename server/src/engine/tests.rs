@@ -94,6 +94,15 @@ pub(crate) fn engine(limits: Limits) -> (Engine, Arc<ManualClock>) {
     (engine_with(&clock, &MemoryDisk::new(), settings), clock)
 }
 
+/// Puts into the stream of these tests.
+async fn put(
+    engine: &Engine,
+    entries: &[PutEntry<'_>],
+) -> Result<Vec<Result<super::Placed, super::Refusal>>, Error> {
+    let stream = engine.writable_stream(&arn())?;
+    engine.put(&stream, entries).await
+}
+
 pub(crate) async fn put_one(engine: &Engine, key: &str, data: &'static [u8]) -> super::Placed {
     let blob = Blob::from(data);
     let entry = PutEntry {
@@ -101,12 +110,7 @@ pub(crate) async fn put_one(engine: &Engine, key: &str, data: &'static [u8]) -> 
         explicit_hash_key: None,
         data: &blob,
     };
-    engine
-        .put(&arn(), &[entry])
-        .await
-        .unwrap()
-        .remove(0)
-        .unwrap()
+    put(engine, &[entry]).await.unwrap().remove(0).unwrap()
 }
 
 async fn read_all(engine: &Engine, shard: u32) -> (Vec<super::read::ReadRecord>, Vec<Shard>) {
@@ -457,10 +461,10 @@ async fn a_throttled_record_holds_back_those_after_it() {
         data,
     };
     let entries = [entry(&large), entry(&large), entry(&small)];
-    let outcomes = engine.put(&arn(), &entries).await.unwrap();
+    let outcomes = put(&engine, &entries).await.unwrap();
     assert!(outcomes[0].is_ok() && outcomes[1].is_err() && outcomes[2].is_err());
     clock.advance_ms(1_000);
-    assert!(engine.put(&arn(), &entries[1..2]).await.unwrap()[0].is_ok());
+    assert!(put(&engine, &entries[1..2]).await.unwrap()[0].is_ok());
 }
 
 #[tokio::test]
@@ -481,7 +485,7 @@ async fn streams_go_through_their_states() {
         explicit_hash_key: None,
         data: &blob,
     };
-    let early = engine.put(&arn(), &[entry]).await;
+    let early = put(&engine, &[entry]).await;
     assert!(matches!(early, Err(Error::StreamNotFound(_))), "{early:?}");
     clock.advance_ms(500);
     assert_eq!(status(NOW_MS + 500), Some(Status::Active));

@@ -2,8 +2,8 @@
 //! see of an index. Plain data.
 
 use crate::log::LogShard;
-use crate::log::entry::{Run, SegmentIndex, ShardRuns};
 use crate::log::packed_index::{PackedIndex, PackedShard};
+use crate::log::segment_index::{Run, SegmentIndex, ShardRuns};
 
 /// A run, or a block of several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

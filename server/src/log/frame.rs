@@ -22,6 +22,7 @@
     clippy::arithmetic_side_effects
 )]
 
+use crate::log::batches::FramePlace;
 use crate::log::cursor::Cursor;
 
 /// Bytes before the body.
@@ -249,22 +250,29 @@ impl Frames {
         (begins, body_bytes.saturating_add(HEADER_BYTES))
     }
 
-    /// Takes a buffer that is a frame but for its header, for which it has room. Gives what [`Frames::push`] gives.
-    pub(crate) fn push_whole(&mut self, kind: Kind, mut frame: Vec<u8>) -> (usize, usize) {
-        let length = frame.len();
-        assert!(length >= HEADER_BYTES, "there is room for the header");
+    /// Takes buffers of padded frames that lack nothing but their headers, for which they have room. Gives where the first begins.
+    pub(crate) fn push_whole(
+        &mut self,
+        kind: Kind,
+        buffers: Vec<Vec<u8>>,
+        places: impl Iterator<Item = FramePlace>,
+    ) -> usize {
         self.end_buffer();
-        self.open.push(Open {
-            kind,
-            buffer: self.full.len(),
-            at: 0,
-            body_bytes: length.saturating_sub(HEADER_BYTES),
-        });
-        pad(&mut frame);
+        let first = self.full.len();
+        self.open.extend(places.map(|place| {
+            assert!(place.length >= HEADER_BYTES, "there is room for the header");
+            Open {
+                kind,
+                buffer: first.saturating_add(place.buffer),
+                at: place.begin,
+                body_bytes: place.length.saturating_sub(HEADER_BYTES),
+            }
+        }));
         let begins = self.full_bytes;
-        self.full_bytes = self.full_bytes.saturating_add(frame.len());
-        self.full.push(frame);
-        (begins, length)
+        let bytes = buffers.iter().map(Vec::len);
+        self.full_bytes = bytes.fold(begins, usize::saturating_add);
+        self.full.extend(buffers);
+        begins
     }
 
     fn end_buffer(&mut self) {
@@ -407,7 +415,14 @@ mod tests {
         });
         let mut whole = Vec::with_capacity(100_000);
         whole.resize(7_000, 7);
-        frames.push_whole(Kind::Records, whole);
+        let place = |begin, length| FramePlace {
+            buffer: 0,
+            begin,
+            length,
+            at: begin,
+        };
+        let places = [place(0, HEADER_BYTES + 9), place(HEADER_BYTES + 16, 3_000)];
+        frames.push_whole(Kind::Records, vec![whole], places.into_iter());
         let place = Place {
             segment: 1,
             commit: 2,
@@ -447,7 +462,11 @@ mod tests {
             let mut frames = Frames::default();
             let places: Vec<_> = bodies.iter()
                 .map(|(is_whole, body)| if *is_whole {
-                    frames.push_whole(Kind::Records, [&[0; HEADER_BYTES][..], body].concat())
+                    let mut frame = [&[0; HEADER_BYTES][..], body].concat();
+                    let length = frame.len();
+                    pad(&mut frame);
+                    let place = FramePlace { buffer: 0, begin: 0, length, at: 0 };
+                    (frames.push_whole(Kind::Records, vec![frame], [place].into_iter()), length)
                 } else {
                     frames.push(Kind::Records, |buffer| buffer.extend_from_slice(body))
                 })

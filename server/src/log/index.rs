@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::log::disk::DiskFile;
-use crate::log::entry::SegmentIndex;
 use crate::log::extent::{Index, IndexView};
+use crate::log::segment_index::SegmentIndex;
 
 /// Open files are bounded with the footers they belong to.
 const FOOTERS: usize = 256;

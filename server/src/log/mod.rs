@@ -13,6 +13,7 @@
 //! a read goes `Log::read` → `reader` → a cache or `disk`. In the background `trim` removes segments and
 //! `rewriter` (`rewrite`, `packed`) puts sealed ones in order.
 
+mod batches;
 mod block_cache;
 mod check;
 mod commit_writer;
@@ -41,6 +42,7 @@ mod repair;
 mod rewrite;
 mod rewriter;
 mod segment;
+mod segment_index;
 mod shard_map;
 mod spare;
 mod tail_cache;
@@ -58,6 +60,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+pub use batches::{Batches, RecordBatch};
 pub use check::{Changes, Checked, Finding, Lost, Note, Remedy, Totals, check};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use entry::Transaction;
@@ -67,7 +70,7 @@ pub use format::Format;
 pub use memory_disk::MemoryDisk;
 pub use packed::Compression;
 pub use read_disk::ReadDisk;
-pub use records::{ReadRecord, ReadRecords, ReadShare, RecordBatch};
+pub use records::{ReadRecord, ReadRecords, ReadShare};
 pub use repair::{Keep, Step, repair};
 pub use rewriter::Rewritten;
 pub(crate) use segment::name as segment_name;
@@ -316,7 +319,7 @@ impl<M: Metadata> Log<M> {
     /// # Cancel safety
     /// Dropped early, the records may or may not be appended.
     pub async fn append(&self, shard: LogShard, records: RecordBatch) -> Result<Appended, Error> {
-        let mut results = self.append_all(vec![(shard, records)]).await?;
+        let mut results = self.append_all((shard, records).into()).await?;
         results.pop().unwrap_or(Err(Error::Closed))
     }
 
@@ -329,7 +332,7 @@ impl<M: Metadata> Log<M> {
     /// As [`Log::append`].
     pub async fn append_all(
         &self,
-        batches: Vec<(LogShard, RecordBatch)>,
+        batches: Batches,
     ) -> Result<Vec<Result<Appended, Error>>, Error> {
         let (reply, answer) = oneshot::channel();
         self.submit(Work::Append { batches, reply }).await?;

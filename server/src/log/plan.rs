@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::log::entry::{Run, ShardState};
+use crate::log::batches::{Batches, Part};
+use crate::log::entry::ShardState;
 use crate::log::frame::{Frames, Kind, frame_bytes};
 use crate::log::queue::{AppendReply, Work};
 use crate::log::records::{RUN_HEAD_BYTES, RunHead};
 use crate::log::segment::as_u64;
+use crate::log::segment_index::Run;
 use crate::log::shard_map::ShardMap;
-use crate::log::{Appended, Error, LogShard, Metadata, RecordBatch, Transaction};
+use crate::log::{Appended, Error, LogShard, Metadata, Transaction};
 
 /// Counters of one epoch begin at its number shifted by this.
 pub(crate) const EPOCH_SHIFT: u32 = 40;
@@ -20,8 +22,9 @@ pub(crate) const EPOCH_SHIFT: u32 = 40;
 pub(crate) const EPOCH_LIMIT: u64 = 1 << 23;
 /// Several batches of one shard share a run up to this size, so that reading one is cheap.
 const RUN_BYTES: usize = 1 << 20;
-/// A batch of this size is a run of its own, and is written from where its caller put it.
-const WHOLE_BYTES: usize = 64 << 10;
+/// What is appended at once and has this size is written from where its caller put it, each batch a run of its own; in tests,
+/// whose commits are small, both kinds occur.
+const WHOLE_BYTES: usize = if cfg!(test) { 256 } else { 64 << 10 };
 
 /// Live shards as the next entry finds them.
 pub(crate) type Shards = ShardMap<ShardState>;
@@ -81,10 +84,8 @@ impl Need {
     pub(crate) fn add<M>(&mut self, work: &Work<M>) {
         match work {
             Work::Append { batches, .. } => {
-                for (_, batch) in batches {
-                    self.frames_bytes += frame_bytes(RUN_HEAD_BYTES + batch.len_bytes());
-                    self.runs += 1;
-                }
+                self.frames_bytes += batches.len_bytes();
+                self.runs += batches.parts().len();
             }
             Work::Commit { transaction, .. } => {
                 self.frames_bytes += frame_bytes(transaction.len_bytes());
@@ -137,28 +138,48 @@ pub(crate) struct Plan<M> {
 pub(crate) struct Planner<'a, M> {
     shards: &'a mut Shards,
     plan: Plan<M>,
-    /// Runs not yet turned into frames, in order of their first batch.
-    open: Vec<OpenRun>,
+    /// What is not yet frames, in order.
+    open: Vec<Open>,
     open_by_shard: ShardMap<usize>,
+    /// What open runs are put together from.
+    small: Vec<Batches>,
     now_ms: u64,
     epoch: u64,
     bug: SeededBug,
 }
 
 #[derive(Debug)]
+enum Open {
+    /// Batches of one shard that share a run.
+    Run(OpenRun),
+    /// Batches of several shards that are written as they are.
+    Whole(Batches, Vec<RunHead>),
+}
+
+#[derive(Debug)]
 struct OpenRun {
     head: RunHead,
-    batch: RecordBatch,
-    /// The batches after the first.
-    more: Vec<RecordBatch>,
+    part: SmallPart,
+    /// The parts after the first.
+    more: Vec<SmallPart>,
     len_bytes: usize,
 }
 
-impl OpenRun {
-    /// Whether it is one batch that is large enough to be a run of its own.
-    fn is_whole(&self) -> bool {
-        self.batch.len_bytes() >= WHOLE_BYTES
+impl Open {
+    /// Bytes of the frame that is put together from copies.
+    fn copied_bytes(&self) -> usize {
+        match self {
+            Open::Run(run) => frame_bytes(RUN_HEAD_BYTES + run.len_bytes),
+            Open::Whole(..) => 0,
+        }
     }
+}
+
+/// A part of one of the small batches.
+#[derive(Debug, Clone, Copy)]
+struct SmallPart {
+    batches: usize,
+    part: Part,
 }
 
 impl<'a, M: Metadata> Planner<'a, M> {
@@ -178,12 +199,12 @@ impl<'a, M: Metadata> Planner<'a, M> {
             metadata,
             answers: Vec::new(),
         };
-        let (open, open_by_shard) = (Vec::new(), ShardMap::default());
         Planner {
             shards,
             plan,
-            open,
-            open_by_shard,
+            open: Vec::new(),
+            open_by_shard: ShardMap::default(),
+            small: Vec::new(),
             now_ms,
             epoch,
             bug,
@@ -194,8 +215,7 @@ impl<'a, M: Metadata> Planner<'a, M> {
     pub(crate) fn add(&mut self, work: Work<M>) {
         match work {
             Work::Append { batches, reply } => {
-                let append = |(shard, batch)| self.append(shard, batch);
-                let results = batches.into_iter().map(append).collect();
+                let results = self.append(batches);
                 self.plan.answers.push(Answer::Append(reply, results));
             }
             Work::Commit { transaction, reply } => {
@@ -210,7 +230,48 @@ impl<'a, M: Metadata> Planner<'a, M> {
         self.plan
     }
 
-    fn append(&mut self, shard: LogShard, batch: RecordBatch) -> Result<Appended, Error> {
+    fn append(&mut self, batches: Batches) -> Vec<Result<Appended, Error>> {
+        let parts = batches.parts().iter();
+        let results: Vec<_> = parts.map(|part| self.number(part)).collect();
+        if batches.len_bytes() >= WHOLE_BYTES {
+            let parts = batches.parts().iter().zip(&results);
+            let heads = parts.map_while(|(part, result)| self.written(part, result));
+            let heads: Vec<_> = heads.collect();
+            // What is not written leaves no gap between frames.
+            if heads.len() == results.len() {
+                self.plan
+                    .touched
+                    .extend(heads.iter().map(|head| head.shard));
+                self.open.push(Open::Whole(batches, heads));
+                return results;
+            }
+        }
+        let at = self.small.len();
+        self.small.push(batches);
+        for (number, result) in results.iter().enumerate() {
+            let part = self.small[at].parts()[number];
+            if let Some(head) = self.written(&part, result) {
+                self.put_in_run(head, SmallPart { batches: at, part });
+            }
+        }
+        results
+    }
+
+    /// The head of the run that this part alone would be; `None` if it is not written.
+    fn written(&self, part: &Part, result: &Result<Appended, Error>) -> Option<RunHead> {
+        let appended = result.as_ref().ok()?;
+        let is_written = part.count > 0 && !self.bug.skips_batch(appended.first);
+        is_written.then_some(RunHead {
+            shard: part.shard,
+            first: appended.first,
+            time_ms: appended.time_ms,
+            count: part.count,
+        })
+    }
+
+    /// Gives the records of one shard their place.
+    fn number(&mut self, part: &Part) -> Result<Appended, Error> {
+        let Part { shard, count, .. } = *part;
         let state = self.shards.get_mut(&shard).ok_or(Error::Unknown(shard))?;
         if state.sealed && !self.bug.ignores_seal() {
             return Err(Error::Sealed(shard));
@@ -220,13 +281,13 @@ impl<'a, M: Metadata> Planner<'a, M> {
         if self.bug.reuses_counter() && first == state.next && first % 4 == 1 {
             first -= 1;
         }
-        let count = batch.count();
+        let appended = Appended {
+            first,
+            count,
+            time_ms,
+        };
         if count == 0 {
-            return Ok(Appended {
-                first,
-                count,
-                time_ms,
-            });
+            return Ok(appended);
         }
         let next = first + u64::from(count);
         assert!(
@@ -237,88 +298,69 @@ impl<'a, M: Metadata> Planner<'a, M> {
         state.last_time_ms = time_ms;
         if self.bug.skips_batch(first) {
             self.plan.touched.push(shard);
-        } else {
-            self.put_in_run(
-                RunHead {
-                    shard,
-                    first,
-                    time_ms,
-                    count,
-                },
-                batch,
-            );
         }
-        Ok(Appended {
-            first,
-            count,
-            time_ms,
-        })
+        Ok(appended)
     }
 
-    fn put_in_run(&mut self, head: RunHead, batch: RecordBatch) {
+    fn put_in_run(&mut self, head: RunHead, small: SmallPart) {
+        let len_bytes = small.part.len_bytes();
         let open = self
             .open_by_shard
             .get(&head.shard)
             .and_then(|at| self.open.get_mut(*at));
         match open {
-            Some(run)
-                if !run.is_whole()
-                    && batch.len_bytes() < WHOLE_BYTES
-                    && run.len_bytes + batch.len_bytes() <= RUN_BYTES
-                    && run.head.first + u64::from(run.head.count) == head.first =>
+            // Others may have come between.
+            Some(Open::Run(run))
+                if run.len_bytes + len_bytes <= RUN_BYTES && run.head.end() == head.first =>
             {
                 run.head.count += head.count;
-                run.len_bytes += batch.len_bytes();
-                run.more.push(batch);
+                run.len_bytes += len_bytes;
+                run.more.push(small);
             }
             _ => {
                 self.plan.touched.push(head.shard);
                 self.open_by_shard.insert(head.shard, self.open.len());
-                let len_bytes = batch.len_bytes();
-                self.open.push(OpenRun {
+                self.open.push(Open::Run(OpenRun {
                     head,
-                    batch,
+                    part: small,
                     more: Vec::new(),
                     len_bytes,
-                });
+                }));
             }
         }
     }
 
-    /// Turns open runs into frames, so that what comes next lies after them in the log.
+    /// Turns what is open into frames, so that what comes next lies after them in the log.
     fn close_runs(&mut self) {
         self.open_by_shard.clear();
         let frames = &mut self.plan.frames;
-        let copied = self.open.iter().filter(|run| !run.is_whole());
-        let copied = copied.map(|run| frame_bytes(RUN_HEAD_BYTES + run.len_bytes));
-        frames.reserve(copied.sum());
-        for run in self.open.drain(..) {
-            let (at, length) = if run.is_whole() {
-                frames.push_whole(Kind::Records, run.batch.into_run(&run.head))
-            } else {
-                frames.push(Kind::Records, |buffer| {
-                    run.head.encode(buffer);
-                    for batch in std::iter::once(&run.batch).chain(&run.more) {
-                        buffer.extend_from_slice(batch.encoded());
-                    }
-                })
-            };
-            let RunHead {
-                shard,
-                first,
-                time_ms,
-                count,
-            } = run.head;
-            let length = u32::try_from(length).unwrap_or(u32::MAX);
-            let placed = Run {
-                first,
-                offset: as_u64(at),
-                length,
-                count,
-                time_ms,
-            };
-            self.plan.runs.push((shard, placed));
+        frames.reserve(self.open.iter().map(Open::copied_bytes).sum());
+        for open in self.open.drain(..) {
+            match open {
+                Open::Run(run) => {
+                    let place = frames.push(Kind::Records, |buffer| {
+                        run.head.encode(buffer);
+                        for small in std::iter::once(&run.part).chain(&run.more) {
+                            let batches = &self.small[small.batches];
+                            buffer.extend_from_slice(batches.records_of(&small.part));
+                        }
+                    });
+                    self.plan
+                        .runs
+                        .push((run.head.shard, placed(&run.head, place)));
+                }
+                Open::Whole(batches, heads) => {
+                    let (buffers, places) = batches.into_frames(heads.iter().copied());
+                    let whole = places.iter().copied();
+                    let begin = frames.push_whole(Kind::Records, buffers, whole);
+                    let runs = heads.iter().zip(places).map(|(head, place)| {
+                        (head.shard, placed(head, (begin + place.at, place.length)))
+                    });
+                    self.plan.runs.extend(runs);
+                }
+            }
         }
+        self.small.clear();
     }
 
     fn transact(&mut self, transaction: &Transaction) -> Result<Arc<M>, Error> {
@@ -336,6 +378,17 @@ impl<'a, M: Metadata> Planner<'a, M> {
         self.plan.touched.extend(&transaction.seal);
         self.plan.metadata = Arc::new(metadata);
         Ok(Arc::clone(&self.plan.metadata))
+    }
+}
+
+/// A run whose frame lies there, and how long that is.
+fn placed(head: &RunHead, (at, length): (usize, usize)) -> Run {
+    Run {
+        first: head.first,
+        offset: as_u64(at),
+        length: u32::try_from(length).unwrap_or(u32::MAX),
+        count: head.count,
+        time_ms: head.time_ms,
     }
 }
 

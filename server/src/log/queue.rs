@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::log::{Appended, Error, LogShard, RecordBatch, Transaction};
+use crate::log::batches::Batches;
+use crate::log::{Appended, Error, Transaction};
 use crate::patience::Patience;
 
 /// What an entry costs beside its bytes, so that empty ones are bounded as well.
@@ -19,7 +20,7 @@ pub(crate) type AppendReply = Result<Vec<Result<Appended, Error>>, Error>;
 #[derive(Debug)]
 pub(crate) enum Work<M> {
     Append {
-        batches: Vec<(LogShard, RecordBatch)>,
+        batches: Batches,
         reply: oneshot::Sender<AppendReply>,
     },
     Commit {
@@ -32,10 +33,8 @@ impl<M> Work<M> {
     fn len_bytes(&self) -> usize {
         match self {
             Work::Append { batches, .. } => {
-                let bytes = batches
-                    .iter()
-                    .map(|(_, batch)| batch.len_bytes() + ENTRY_COST_BYTES);
-                bytes.sum::<usize>().max(ENTRY_COST_BYTES)
+                let shards = batches.parts().len().max(1);
+                batches.len_bytes() + shards * ENTRY_COST_BYTES
             }
             Work::Commit { transaction, .. } => transaction.len_bytes() + ENTRY_COST_BYTES,
         }

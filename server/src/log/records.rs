@@ -22,128 +22,13 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::log::LogShard;
 use crate::log::cursor::Cursor;
-use crate::log::frame::{ALIGNMENT, HEADER_BYTES};
+use crate::log::frame::HEADER_BYTES;
 
 /// Bytes of a run's body before its records.
 pub(crate) const RUN_HEAD_BYTES: usize = 28;
 
-/// What stands before the records of a run that is a frame.
-const HEAD_ROOM_BYTES: usize = HEADER_BYTES + RUN_HEAD_BYTES;
-
-/// Records encoded by the caller, before their counters are known.
-#[derive(Debug, Clone, Default)]
-pub struct RecordBatch {
-    /// Room for what stands before them in the log, once there are some; then the records.
-    bytes: Vec<u8>,
-    count: u32,
-}
-
-impl RecordBatch {
-    /// An empty batch.
-    pub fn new() -> Self {
-        RecordBatch::default()
-    }
-
-    /// What a record takes beside its key and its data.
-    pub const RECORD_HEAD_BYTES: usize = 7;
-
-    /// An empty batch with room for so many bytes of keys, data and heads.
-    pub fn with_capacity(bytes: usize) -> Self {
-        let around = HEAD_ROOM_BYTES.saturating_add(ALIGNMENT);
-        RecordBatch {
-            bytes: Vec::with_capacity(bytes.saturating_add(around)),
-            count: 0,
-        }
-    }
-
-    /// Adds a record.
-    ///
-    /// # Panics
-    /// If the key is over 65,535 bytes or the data over 4 GiB: the caller checks its limits first.
-    pub fn push(&mut self, partition_key: &str, data: &[u8]) {
-        self.push_head(partition_key, data.len());
-        self.bytes.extend_from_slice(data);
-    }
-
-    /// Adds a record of `data_bytes` bytes that `append` writes behind what is there; nothing is added if it fails.
-    ///
-    /// # Errors
-    /// What `append` fails with.
-    ///
-    /// # Panics
-    /// As [`RecordBatch::push`], and if something else than so many bytes was appended.
-    pub fn push_with<E>(
-        &mut self,
-        partition_key: &str,
-        data_bytes: usize,
-        append: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let before = (self.bytes.len(), self.count);
-        self.push_head(partition_key, data_bytes);
-        let end = self.bytes.len().saturating_add(data_bytes);
-        let appended = append(&mut self.bytes);
-        if appended.is_err() {
-            self.bytes.truncate(before.0);
-            self.count = before.1;
-        } else {
-            assert_eq!(
-                self.bytes.len(),
-                end,
-                "a record is as long as it was said to be"
-            );
-        }
-        appended
-    }
-
-    fn push_head(&mut self, partition_key: &str, data_bytes: usize) {
-        let key_bytes = u16::try_from(partition_key.len());
-        assert!(key_bytes.is_ok(), "a partition key is at most 65,535 bytes");
-        let data_bytes = u32::try_from(data_bytes);
-        assert!(data_bytes.is_ok(), "a record's data is below 4 GiB");
-        if self.bytes.is_empty() {
-            self.bytes.resize(HEAD_ROOM_BYTES, 0);
-        }
-        self.bytes.push(0);
-        self.bytes
-            .extend_from_slice(&key_bytes.unwrap_or_default().to_be_bytes());
-        self.bytes
-            .extend_from_slice(&data_bytes.unwrap_or_default().to_be_bytes());
-        self.bytes.extend_from_slice(partition_key.as_bytes());
-        self.count = self.count.saturating_add(1);
-    }
-
-    /// How many records.
-    pub fn len(&self) -> usize {
-        usize::try_from(self.count).unwrap_or(usize::MAX)
-    }
-
-    /// True without records.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// Encoded size, as the queue's budget counts it.
-    pub fn len_bytes(&self) -> usize {
-        self.bytes.len().saturating_sub(HEAD_ROOM_BYTES)
-    }
-
-    pub(crate) fn count(&self) -> u32 {
-        self.count
-    }
-
-    pub(crate) fn encoded(&self) -> &[u8] {
-        self.bytes.get(HEAD_ROOM_BYTES..).unwrap_or_default()
-    }
-
-    /// The run of this batch alone, as a frame without its header.
-    pub(crate) fn into_run(mut self, head: &RunHead) -> Vec<u8> {
-        let mut encoded = Vec::with_capacity(RUN_HEAD_BYTES);
-        head.encode(&mut encoded);
-        let room = self.bytes.get_mut(HEADER_BYTES..HEAD_ROOM_BYTES);
-        room.unwrap_or_default().copy_from_slice(&encoded);
-        self.bytes
-    }
-}
+/// What a record takes beside its key and its data.
+pub(crate) const RECORD_HEAD_BYTES: usize = 7;
 
 /// A record as read: slices of the run it lies in, not copies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,7 +54,7 @@ impl ReadRecord {
     }
 
     fn key_and_data(&self) -> (&[u8], &[u8]) {
-        let stored = self.bytes.get(RecordBatch::RECORD_HEAD_BYTES..);
+        let stored = self.bytes.get(RECORD_HEAD_BYTES..);
         let split = stored.and_then(|stored| stored.split_at_checked(self.key_bytes));
         split.unwrap_or_default()
     }
@@ -192,9 +77,7 @@ impl ReadRecord {
 
     /// Size of key and data, as [`crate::log::ReadLimit`] counts it.
     pub fn len_bytes(&self) -> usize {
-        self.bytes
-            .len()
-            .saturating_sub(RecordBatch::RECORD_HEAD_BYTES)
+        self.bytes.len().saturating_sub(RECORD_HEAD_BYTES)
     }
 }
 
@@ -252,10 +135,22 @@ pub(crate) struct RunHead {
 
 impl RunHead {
     pub(crate) fn encode(&self, buffer: &mut Vec<u8>) {
-        buffer.extend_from_slice(&self.shard.0.to_be_bytes());
-        buffer.extend_from_slice(&self.first.to_be_bytes());
-        buffer.extend_from_slice(&self.time_ms.to_be_bytes());
-        buffer.extend_from_slice(&self.count.to_be_bytes());
+        buffer.extend_from_slice(&self.encoded());
+    }
+
+    /// What a run's body begins with.
+    pub(crate) fn encoded(&self) -> [u8; RUN_HEAD_BYTES] {
+        let mut encoded = [0; RUN_HEAD_BYTES];
+        let (numbers, count) = encoded.split_at_mut(RUN_HEAD_BYTES - 4);
+        let (numbers, _) = numbers.as_chunks_mut();
+        for (place, number) in numbers
+            .iter_mut()
+            .zip([self.shard.0, self.first, self.time_ms])
+        {
+            *place = number.to_be_bytes();
+        }
+        count.copy_from_slice(&self.count.to_be_bytes());
+        encoded
     }
 
     /// Reads the head of a body and checks that its records fill the rest exactly.
@@ -376,6 +271,7 @@ pub(crate) fn decode_run(
 mod tests {
     #![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
     use super::*;
+    use crate::log::RecordBatch;
     use proptest::prelude::*;
 
     fn run_frame(head: RunHead, batch: &RecordBatch) -> Bytes {
@@ -385,28 +281,6 @@ mod tests {
         Bytes::from(bytes)
     }
 
-    #[test]
-    fn a_record_that_cannot_be_filled_leaves_no_trace() {
-        let mut batch = RecordBatch::new();
-        batch.push("a", b"1");
-        let before = batch.len_bytes();
-        assert_eq!(
-            batch.push_with("b", 10, |bytes| {
-                bytes.push(b'x');
-                Err("no")
-            }),
-            Err("no")
-        );
-        assert_eq!((batch.len(), batch.len_bytes()), (1, before));
-        batch
-            .push_with("c", 3, |bytes| {
-                bytes.extend_from_slice(b"xyz");
-                Ok::<(), ()>(())
-            })
-            .unwrap();
-        assert_eq!(batch.len(), 2);
-    }
-
     proptest! {
         #[test]
         fn runs_round_trip(
@@ -414,7 +288,7 @@ mod tests {
             records in prop::collection::vec(("\\PC{0,9}", prop::collection::vec(any::<u8>(), 0..30)), 1..9),
             skip in 0u64..9,
         ) {
-            let mut batch = RecordBatch::with_capacity(100);
+            let mut batch = RecordBatch::new();
             for (key, data) in &records {
                 batch.push(key, data);
             }

@@ -10,9 +10,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use crate::log::disk::{Disk, DiskFile};
-use crate::log::entry::{
-    Run, SegmentIndex, ShardState, Snapshot, TRAILER_BYTES, Transaction, decode_opened,
-};
+use crate::log::entry::{ShardState, Snapshot, TRAILER_BYTES, Transaction, decode_opened};
 use crate::log::extent::Index;
 use crate::log::frame::{
     self, ALIGNMENT, Fault, Frame, HEADER_BYTES, Kind, Magic, Place, frame_bytes,
@@ -21,6 +19,7 @@ use crate::log::index::Segment;
 use crate::log::plan::{self, EPOCH_LIMIT, Shards};
 use crate::log::records::RunHead;
 use crate::log::segment::{self, as_u64};
+use crate::log::segment_index::{Run, SegmentIndex};
 use crate::log::{Error, Metadata};
 use crate::log::{lay_out, spare};
 
@@ -237,7 +236,7 @@ fn check_sealed<M: Metadata>(
         durable: sealed_by - 1,
     };
     let footer = segment::footer(footer_at, &state.index, place, magic);
-    segment::seal(file.as_ref(), footer_at, &footer)
+    segment::seal(file.as_ref(), footer_at, footer)
         .map_err(|source| Error::io("sealing", &name, source))
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use crate::log::Error;
 use crate::log::disk::{Disk, DiskFile};
-use crate::log::entry::{SegmentIndex, TRAILER_BYTES, decode_trailer, encode_trailer};
+use crate::log::entry::{TRAILER_BYTES, decode_trailer, encode_trailer};
 use crate::log::extent::Index;
 use crate::log::frame::{self, Fault, Kind, Magic, Place};
 use crate::log::index::Sealed;
 use crate::log::packed_index::PackedIndex;
+use crate::log::segment_index::SegmentIndex;
 
 /// The next segment, before it has a number.
 pub(crate) const SPARE: &str = "spare.segment";
@@ -58,9 +59,10 @@ pub(crate) fn packed_footer(
 }
 
 /// Writes a [`footer`], cuts what was laid out behind it, and syncs.
-pub(crate) fn seal(file: &dyn DiskFile, footer_at: u64, footer: &[u8]) -> io::Result<()> {
-    file.write_at(footer, footer_at)?;
-    file.truncate(footer_at + as_u64(footer.len()))
+pub(crate) fn seal(file: &dyn DiskFile, footer_at: u64, footer: Vec<u8>) -> io::Result<()> {
+    let end = footer_at + as_u64(footer.len());
+    file.write_last(&[footer.into()], footer_at)?;
+    file.truncate(end)
 }
 
 /// A sealed segment's footer, and where in the log it was written.

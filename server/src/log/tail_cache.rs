@@ -12,7 +12,7 @@ use crate::log::segment::as_u64;
 const COMMIT_COST_BYTES: usize = 128;
 
 /// A smaller part of a commit than one in so many is copied for who reads it.
-const DETACHED_PART: usize = 4;
+pub(crate) const DETACHED_PART: usize = 4;
 
 /// Commits, or pieces of them, in the order they were written, oldest dropped first.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::clock::SharedClock;
 use crate::log::commit_writer::LARGE_BYTES;
 use crate::log::disk::{Disk, DiskFile};
-use crate::log::entry::{SegmentIndex, Snapshot, TRAILER_BYTES, encode_opened};
+use crate::log::entry::{Snapshot, TRAILER_BYTES, encode_opened};
 use crate::log::frame::{Frames, Kind, Magic, Place, frame_bytes};
 use crate::log::index::Segment;
 use crate::log::plan::{EPOCH_LIMIT, Need, Planner, SeededBug, Shards};
@@ -20,6 +20,7 @@ use crate::log::published::Published;
 use crate::log::queue::{Drained, Entry, Queue, Work};
 use crate::log::recovery::{State, snapshot_frame};
 use crate::log::segment::{self, as_u64};
+use crate::log::segment_index::SegmentIndex;
 use crate::log::spare::{Space, Spare};
 use crate::log::{Durability, Error, LogConfig, Metadata};
 
@@ -418,9 +419,10 @@ impl<M: Metadata> Committer<M> {
             commit: sealing.commit + 1,
             durable: sealing.durable,
         };
-        let bytes = snapshot_frame(&self.snapshot(&metadata), place);
+        let bytes = Bytes::from(snapshot_frame(&self.snapshot(&metadata), place));
+        let position = as_u64(bytes.len());
         let begin = || {
-            file.write_at(&bytes, 0)?;
+            file.write_last(&[bytes], 0)?;
             file.sync()?;
             self.disk.rename(name, &segment::name(number))?;
             if self.bug.syncs_names() {
@@ -430,12 +432,12 @@ impl<M: Metadata> Committer<M> {
         };
         let capacity = begin().map_err(|error| self.poison("beginning a segment", &error))?;
         self.published.spare.placed();
-        segment::seal(self.file.as_ref(), self.position, &footer)
+        segment::seal(self.file.as_ref(), self.position, footer)
             .map_err(|error| self.poison("sealing a segment", &error))?;
         self.capacity = capacity;
         self.segment = number;
         self.file = Arc::clone(&file);
-        self.position = as_u64(bytes.len());
+        self.position = position;
         self.commit = place.commit;
         self.durable = place.commit;
         let index = SegmentIndex::starting_with(&self.shards);

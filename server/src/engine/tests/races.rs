@@ -29,7 +29,8 @@ async fn put_bytes(engine: &Engine, arn: &StreamArn, bytes: usize) -> bool {
         explicit_hash_key: None,
         data: &blob,
     };
-    engine.put(arn, &[entry]).await.unwrap()[0].is_ok()
+    let stream = engine.writable_stream(arn).unwrap();
+    engine.put(&stream, &[entry]).await.unwrap()[0].is_ok()
 }
 
 /// A disk that says so when it is first to take a segment away, and waits until it may go on.

@@ -128,7 +128,7 @@ impl Run {
                 explicit_hash_key: None,
                 data: &blob,
             };
-            let outcomes = self.engine.put(&arn(), &[entry]).await.unwrap();
+            let outcomes = put(&self.engine, &[entry]).await.unwrap();
             assert!(outcomes[0].is_ok());
             self.put.insert(number, self.engine.now_ms());
         }

@@ -405,7 +405,7 @@ async fn the_largest_records_are_taken_and_read_once_the_stream_allows_them() {
         explicit_hash_key: None,
         data: &blob,
     };
-    assert!(engine.put(&arn(), &[entry]).await.unwrap()[0].is_ok());
+    assert!(put(&engine, &[entry]).await.unwrap()[0].is_ok());
     let start = engine.shard_iterator(&arn(), "0", Start::TrimHorizon).await;
     let page = engine.records(&start.unwrap(), 10).await.unwrap();
     assert_eq!(page.records[0].data().len(), data.len());

@@ -6,15 +6,14 @@ use crate::log::check::claims::{self, Claim, Claims};
 use crate::log::check::examined::{Before, Begins, Examined, Perhaps, ends, index_after, state_at};
 use crate::log::check::report::{Changes, Finding, Lost, Note};
 use crate::log::check::survey::{Hole, Survey, survey};
-use crate::log::entry::{
-    Run, SegmentIndex, Snapshot, TRAILER_BYTES, Transaction, decode_opened, decode_trailer,
-};
+use crate::log::entry::{Snapshot, TRAILER_BYTES, Transaction, decode_opened, decode_trailer};
 use crate::log::extent::Index;
 use crate::log::frame::{Frame, HEADER_BYTES, Kind, Magic, Place, frame_bytes};
 use crate::log::plan::{self, EPOCH_SHIFT, Shards};
 use crate::log::records::RunHead;
 use crate::log::recovery::{self, State};
 use crate::log::segment::as_u64;
+use crate::log::segment_index::{Run, SegmentIndex};
 use crate::log::{Error, LogShard, Metadata};
 
 /// Where a segment stands.

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::log::entry::{SegmentIndex, ShardState};
+use crate::log::entry::ShardState;
 use crate::log::extent::{Index, ShardView};
 use crate::log::frame::Place;
 use crate::log::packed_index::PackedShard;
 use crate::log::plan::Shards;
 use crate::log::recovery::State;
+use crate::log::segment_index::SegmentIndex;
 use crate::log::{Finding, LogShard, Metadata, MetadataError, Note};
 
 /// Metadata that may not be known: then every event applies, and nothing comes of it.

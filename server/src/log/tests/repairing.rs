@@ -52,12 +52,12 @@ async fn whole(sealed: Sealed, end: End) -> Whole {
     log.commit(create("third", &[3])).await.unwrap();
     for number in 0..3 {
         let text = format!("late {number}");
-        log.append_all(vec![
+        let several = [
             (LogShard(1), batch(&[&text])),
             (LogShard(3), batch(&[&text, "x"])),
-        ])
-        .await
-        .unwrap();
+        ];
+        let appended = log.append_all(several.into_iter().collect()).await;
+        appended.unwrap();
     }
     log.commit(seal("seal third", &[3])).await.unwrap();
     // What nothing comes after cannot be told from a torn tail: one more commit speaks for all before.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{ManualClock, SystemClock};
+use crate::log::frame::frame_bytes;
 use crate::log::plan::{EPOCH_SHIFT, SeededBug};
 use crate::log::reader::Request;
+use crate::log::records::RUN_HEAD_BYTES;
 use crate::log::tests::{
     EVERYTHING, Events, NOW_MS, TestLog, batch, create, open, open_with, read_all, seal, texts,
     tiny,
@@ -367,7 +369,8 @@ async fn s6_overload_is_refused_and_passes() {
             Err(error) => assert!(matches!(error, Error::Overloaded { .. }), "{error}"),
         }
     }
-    assert_eq!(appended, 4096 / (500 + 3 + 7 + 256));
+    let frame_bytes = frame_bytes(RUN_HEAD_BYTES + 7 + 3 + 500);
+    assert_eq!(appended, 4096 / (frame_bytes + 256));
     log.append(ONE, batch(&["fine again"])).await.unwrap();
     let large = log.append(ONE, batch(&[&"l".repeat(5000)])).await;
     assert!(matches!(
