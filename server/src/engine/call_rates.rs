@@ -100,11 +100,12 @@ impl CallRates {
         operation: Operation,
         per_second: Option<u64>,
         scope: impl FnOnce() -> Scope,
-        now_ms: u64,
+        now_ms: impl FnOnce() -> u64,
     ) -> Result<(), Throttled> {
         let (Limits::Aws, Some(per_second)) = (self.limits, per_second) else {
             return Ok(());
         };
+        let now_ms = now_ms();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (operation, scope());
         if buckets.len() >= CALLERS_MAX && !buckets.contains_key(&key) {
@@ -135,7 +136,7 @@ impl Engine {
         let per_second = per_account(operation);
         let rates = &self.inner.call_rates;
         rates
-            .take(operation, per_second, scope, self.now_ms())
+            .take(operation, per_second, scope, || self.now_ms())
             .map_err(|Throttled| RateError::Account {
                 operation,
                 account: account.clone(),
@@ -150,7 +151,7 @@ impl Engine {
         let scope = || Scope::Stream(arn.clone());
         let rates = &self.inner.call_rates;
         rates
-            .take(operation, per_stream(operation), scope, self.now_ms())
+            .take(operation, per_stream(operation), scope, || self.now_ms())
             .map_err(|Throttled| RateError::Stream(arn.clone()))
     }
 }
@@ -166,7 +167,7 @@ mod tests {
 
     fn listed(rates: &CallRates, name: &str, now_ms: u64) -> Result<(), Throttled> {
         let operation = Operation::ListStreamConsumers;
-        rates.take(operation, per_stream(operation), || stream(name), now_ms)
+        rates.take(operation, per_stream(operation), || stream(name), || now_ms)
     }
 
     #[test]

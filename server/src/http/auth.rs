@@ -3,6 +3,7 @@
 
 use hyper::header::{AUTHORIZATION, DATE, HeaderMap};
 use millstream_wire::{AccountId, Region};
+use std::borrow::Cow;
 
 use crate::error::ApiError;
 
@@ -20,30 +21,37 @@ pub(super) struct Signer {
 /// # Errors
 /// The parts of a signature that are missing, in AWS's words.
 pub(super) fn signer(headers: &HeaderMap, query: Option<&str>) -> Result<Signer, ApiError> {
-    let query = Query(query.unwrap_or_default());
-    let credential = match (headers.get(AUTHORIZATION), query.get("X-Amz-Algorithm")) {
-        (Some(_), Some(_)) => return Err(ApiError::two_signatures()),
-        (None, None) => return Err(ApiError::missing_token()),
+    // Most requests are signed in a header, and have no query.
+    let query = query.map(Query);
+    let query = query.filter(|query| query.get("X-Amz-Algorithm").is_some());
+    match (headers.get(AUTHORIZATION), query) {
+        (Some(_), Some(_)) => Err(ApiError::two_signatures()),
+        (None, None) => Err(ApiError::missing_token()),
         (Some(header), None) => {
-            let header = String::from_utf8_lossy(header.as_bytes());
             let dated = headers.contains_key("x-amz-date") || headers.contains_key(DATE);
-            header_credential(&header, dated)?
+            let credential = header_credential(header.as_bytes(), dated)?;
+            Ok(Signer::of(&credential))
         }
-        (None, Some(_)) => query_credential(&query)?,
-    };
-    // ACCESS-KEY-ID/DATE/REGION/SERVICE/aws4_request
-    let mut scope = credential.split('/');
-    Ok(Signer {
-        account: scope.next().and_then(|key_id| key_id.parse().ok()),
-        region: scope.nth(1).and_then(|region| region.parse().ok()),
-    })
+        (None, Some(query)) => Ok(Signer::of(&query_credential(&query)?)),
+    }
 }
 
-fn header_credential(header: &str, dated: bool) -> Result<String, ApiError> {
+impl Signer {
+    /// The one that a credential names: `ACCESS-KEY-ID/DATE/REGION/SERVICE/aws4_request`.
+    fn of(credential: &str) -> Signer {
+        let mut scope = credential.split('/');
+        Signer {
+            account: scope.next().and_then(|key_id| key_id.parse().ok()),
+            region: scope.nth(1).and_then(|region| region.parse().ok()),
+        }
+    }
+}
+
+fn header_credential(header: &[u8], dated: bool) -> Result<Cow<'_, str>, ApiError> {
     const NAMES: [&str; 3] = ["Credential", "Signature", "SignedHeaders"];
-    let mut values = [""; NAMES.len()];
+    let mut values = [&b""[..]; NAMES.len()];
     // By bytes: a signature comes with every request, and both separators are ASCII.
-    let parts = header.as_bytes().split(|byte| matches!(byte, b',' | b' '));
+    let parts = header.split(|byte| matches!(byte, b',' | b' '));
     for part in parts.skip(1) {
         let known = NAMES.iter().position(|name| {
             let value = part.strip_prefix(name.as_bytes());
@@ -51,19 +59,19 @@ fn header_credential(header: &str, dated: bool) -> Result<String, ApiError> {
         });
         // The last one counts where a part is given twice.
         if let Some(at) = known {
-            let value = part.get(NAMES[at].len() + 1..).unwrap_or_default();
-            values[at] = std::str::from_utf8(value).unwrap_or_default();
+            values[at] = part.get(NAMES[at].len() + 1..).unwrap_or_default();
         }
     }
     if dated && values.iter().all(|value| !value.is_empty()) {
-        return Ok(values[0].to_owned());
+        return Ok(String::from_utf8_lossy(values[0]));
     }
     let missing = NAMES
         .into_iter()
         .zip(values)
         .filter(|(_, value)| value.is_empty());
     let missing: Vec<&str> = missing.map(|(name, _)| name).collect();
-    Err(ApiError::incomplete_header(&missing, !dated, header))
+    let header = String::from_utf8_lossy(header);
+    Err(ApiError::incomplete_header(&missing, !dated, &header))
 }
 
 fn query_credential(query: &Query<'_>) -> Result<String, ApiError> {
