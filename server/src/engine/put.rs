@@ -69,23 +69,27 @@ impl Engine {
         stream: &Arc<Stream>,
         entries: &[PutEntry<'_>],
     ) -> Result<Vec<Result<Placed, Refusal>>, Error> {
-        let mut stream = Arc::clone(stream);
         let mut outcomes: Vec<Option<Result<Placed, Refusal>>> = vec![None; entries.len()];
-        let mut pending: Vec<usize> = (0..entries.len()).collect();
-        for round in 0..REROUTES_MAX {
-            let mut routed = route(&stream, entries, &pending, &self.inner.spread)?;
-            if round == 0 {
-                self.admit(&routed, entries, &mut outcomes);
-                routed = routed.without_known(&outcomes);
-            }
-            pending = self.append(&routed, entries, &mut outcomes).await?;
+        let all: Vec<usize> = (0..entries.len()).collect();
+        let spread = &self.inner.spread;
+        let routed = route(stream, entries, &all, spread)?;
+        self.admit(&routed, entries, &mut outcomes);
+        let mut routed = routed.without_known(&outcomes);
+        for _ in 0..REROUTES_MAX {
+            let pending = self.append(&routed, entries, &mut outcomes).await?;
             if pending.is_empty() {
                 break;
             }
             // It was resharded meanwhile.
-            stream = self.writable_stream(&stream.arn)?;
+            let now = self.writable_stream(&stream.arn);
+            routed = match now.and_then(|stream| route(&stream, entries, &pending, spread)) {
+                Ok(routed) => routed,
+                Err(error) if outcomes.iter().all(Option::is_none) => return Err(error),
+                // What is known of some is not withheld because others cannot be put any more.
+                Err(_) => break,
+            };
         }
-        // Only a stream that is resharded without pause gets here with records left.
+        // Records are left only where the stream is resharded without pause, or was changed or deleted meanwhile.
         Ok(outcomes
             .into_iter()
             .map(|outcome| outcome.unwrap_or(Err(Refusal::Overloaded(ShardId(0)))))

@@ -8,9 +8,10 @@
 )]
 
 use crate::log::LogShard;
-use crate::log::frame::{ALIGNMENT, HEADER_BYTES};
+use crate::log::frame::{ALIGNMENT, FramePlace, HEADER_BYTES, shrink};
 use crate::log::records::{RECORD_HEAD_BYTES, RUN_HEAD_BYTES, RunHead};
 use crate::log::tail_cache::DETACHED_PART;
+use std::convert::Infallible;
 
 /// What stands before the records of a run that is a frame.
 const HEAD_ROOM_BYTES: usize = HEADER_BYTES + RUN_HEAD_BYTES;
@@ -74,10 +75,7 @@ impl RecordBatch {
         assert!(key_bytes.is_ok(), "a partition key is at most 65,535 bytes");
         let data_bytes = u32::try_from(data_bytes);
         assert!(data_bytes.is_ok(), "a record's data is below 4 GiB");
-        if self.bytes.len() == self.begin {
-            self.bytes
-                .resize(self.begin.saturating_add(HEAD_ROOM_BYTES), 0);
-        }
+        self.make_head_room();
         self.bytes.push(0);
         self.bytes
             .extend_from_slice(&key_bytes.unwrap_or_default().to_be_bytes());
@@ -102,10 +100,25 @@ impl RecordBatch {
         self.count
     }
 
-    #[cfg(test)]
-    pub(crate) fn encoded(&self) -> &[u8] {
+    /// Its records, encoded.
+    pub(crate) fn records(&self) -> &[u8] {
         let records = self.begin.saturating_add(HEAD_ROOM_BYTES);
         self.bytes.get(records..).unwrap_or_default()
+    }
+
+    fn append(&mut self, other: &RecordBatch) {
+        if !other.is_empty() {
+            self.make_head_room();
+            self.bytes.extend_from_slice(other.records());
+            self.count = self.count.saturating_add(other.count);
+        }
+    }
+
+    fn make_head_room(&mut self) {
+        if self.bytes.len() == self.begin {
+            self.bytes
+                .resize(self.begin.saturating_add(HEAD_ROOM_BYTES), 0);
+        }
     }
 }
 
@@ -130,30 +143,13 @@ pub struct Batches {
 pub(crate) struct Part {
     pub(crate) shard: LogShard,
     pub(crate) count: u32,
-    buffer: usize,
-    /// Where its frame begins in its buffer, and ends without padding.
-    begin: usize,
-    end: usize,
-    /// Where it begins in all of them.
-    at: usize,
-}
-
-/// Where a frame lies in buffers that are written one after the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FramePlace {
-    pub(crate) buffer: usize,
-    pub(crate) begin: usize,
-    /// Without padding.
-    pub(crate) length: usize,
-    /// Where it begins in all of them.
-    pub(crate) at: usize,
+    place: FramePlace,
 }
 
 impl Part {
     /// Bytes of its records.
     pub(crate) fn len_bytes(&self) -> usize {
-        let frame = self.end.saturating_sub(self.begin);
-        frame.saturating_sub(HEAD_ROOM_BYTES)
+        self.place.length.saturating_sub(HEAD_ROOM_BYTES)
     }
 }
 
@@ -185,17 +181,7 @@ impl Batches {
         bytes: usize,
         fill: impl FnOnce(&mut RecordBatch) -> Result<(), E>,
     ) -> Result<(), E> {
-        let buffer = self
-            .buffers
-            .pop_if(|last| last.capacity().saturating_sub(last.len()) >= bytes);
-        let buffer = buffer.unwrap_or_else(|| {
-            let most = if bytes < LARGE_BATCH_BYTES {
-                usize::MAX
-            } else {
-                bytes.saturating_mul(LARGE_BATCHES)
-            };
-            Vec::with_capacity(self.left_bytes.min(most).max(bytes))
-        });
+        let buffer = self.buffer_for(bytes);
         self.left_bytes = self.left_bytes.saturating_sub(bytes);
         let begin = buffer.len();
         let mut batch = RecordBatch {
@@ -213,6 +199,18 @@ impl Batches {
         filled
     }
 
+    /// A buffer with room for so many bytes: the last, or a new one.
+    fn buffer_for(&mut self, bytes: usize) -> Vec<u8> {
+        let fits = |last: &mut Vec<u8>| last.capacity().saturating_sub(last.len()) >= bytes;
+        self.buffers.pop_if(fits).unwrap_or_else(|| {
+            if let Some(last) = self.buffers.last_mut() {
+                shrink(last);
+            }
+            let most = bytes.max(LARGE_BATCH_BYTES).saturating_mul(LARGE_BATCHES);
+            Vec::with_capacity(self.left_bytes.min(most).max(bytes))
+        })
+    }
+
     /// Takes a buffer, whose last records are those of a part.
     fn push(&mut self, shard: LogShard, batch: RecordBatch) {
         let RecordBatch {
@@ -220,17 +218,20 @@ impl Batches {
             begin,
             count,
         } = batch;
-        let end = bytes.len();
-        bytes.resize(end.next_multiple_of(ALIGNMENT), 0);
+        let length = bytes.len().saturating_sub(begin);
+        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
         let at = self.len_bytes;
         self.len_bytes = at.saturating_add(bytes.len().saturating_sub(begin));
+        let place = FramePlace {
+            buffer: self.buffers.len(),
+            begin,
+            length,
+            at,
+        };
         self.parts.push(Part {
             shard,
             count,
-            buffer: self.buffers.len(),
-            begin,
-            end,
-            at,
+            place,
         });
         self.buffers.push(bytes);
     }
@@ -247,9 +248,11 @@ impl Batches {
 
     /// The records of a part.
     pub(crate) fn records_of(&self, part: &Part) -> &[u8] {
-        let begin = part.begin.saturating_add(HEAD_ROOM_BYTES);
-        let buffer = self.buffers.get(part.buffer);
-        let records = buffer.and_then(|buffer| buffer.get(begin..part.end));
+        let place = &part.place;
+        let buffer = self.buffers.get(place.buffer);
+        let frame = buffer.and_then(|buffer| buffer.get(place.begin..));
+        let frame = frame.and_then(|frame| frame.get(..place.length));
+        let records = frame.and_then(|frame| frame.get(HEAD_ROOM_BYTES..));
         records.unwrap_or_default()
     }
 
@@ -258,26 +261,12 @@ impl Batches {
         mut self,
         heads: impl Iterator<Item = RunHead>,
     ) -> (Vec<Vec<u8>>, Vec<FramePlace>) {
-        let mut places = Vec::with_capacity(self.parts.len());
-        for (part, head) in self.parts.iter().zip(heads) {
-            let Part {
-                buffer,
-                begin,
-                end,
-                at,
-                ..
-            } = *part;
-            let bytes = self.buffers.get_mut(buffer);
-            let frame = bytes.and_then(|bytes| bytes.get_mut(begin..end));
-            let frame = frame.unwrap_or_default();
-            let room = frame.get_mut(HEADER_BYTES..HEAD_ROOM_BYTES);
+        let places: Vec<_> = self.parts.iter().map(|part| part.place).collect();
+        for (place, head) in places.iter().zip(heads) {
+            let buffer = self.buffers.get_mut(place.buffer);
+            let frame = buffer.and_then(|buffer| buffer.get_mut(place.begin..));
+            let room = frame.and_then(|frame| frame.get_mut(HEADER_BYTES..HEAD_ROOM_BYTES));
             room.unwrap_or_default().copy_from_slice(&head.encoded());
-            places.push(FramePlace {
-                buffer,
-                begin,
-                length: frame.len(),
-                at,
-            });
         }
         (self.buffers, places)
     }
@@ -285,15 +274,24 @@ impl Batches {
 
 impl From<(LogShard, RecordBatch)> for Batches {
     fn from(one: (LogShard, RecordBatch)) -> Batches {
-        Batches::from_iter([one])
+        let (shard, batch) = one;
+        let mut batches = Batches::default();
+        batches.push(shard, batch);
+        batches
     }
 }
 
 impl FromIterator<(LogShard, RecordBatch)> for Batches {
     fn from_iter<T: IntoIterator<Item = (LogShard, RecordBatch)>>(several: T) -> Batches {
-        let mut batches = Batches::default();
+        let several: Vec<_> = several.into_iter().collect();
+        let bytes = |batch: &RecordBatch| Batches::batch_bytes(0, batch.records().len());
+        let capacity = several.iter().map(|(_, batch)| bytes(batch));
+        let mut batches = Batches::with_capacity(several.len(), capacity.sum());
         for (shard, batch) in several {
-            batches.push(shard, batch);
+            let Ok(()) = batches.add(shard, bytes(&batch), |into| {
+                into.append(&batch);
+                Ok::<(), Infallible>(())
+            });
         }
         batches
     }
@@ -313,11 +311,11 @@ mod tests {
             Err("no")
         };
         assert_eq!(batch.push_with("b", 10, fail), Err("no"));
-        assert_eq!((batch.len(), batch.encoded()), (0, &b""[..]));
+        assert_eq!((batch.len(), batch.records()), (0, &b""[..]));
         batch.push("a", b"1");
-        let before = batch.encoded().to_vec();
+        let before = batch.records().to_vec();
         assert_eq!(batch.push_with("b", 10, fail), Err("no"));
-        assert_eq!((batch.len(), batch.encoded()), (1, &before[..]));
+        assert_eq!((batch.len(), batch.records()), (1, &before[..]));
         batch
             .push_with("c", 3, |bytes| {
                 bytes.extend_from_slice(b"xyz");
@@ -361,7 +359,9 @@ mod tests {
                 batch
             };
             let shards = || (7..).map(LogShard);
-            let collected: Batches = shards().zip(several.iter().map(|records| single(records))).collect();
+            let batches = || shards().zip(several.iter().map(|records| single(records)));
+            let apart: Vec<_> = batches().flat_map(|one| Batches::from(one).buffers).collect();
+            let collected: Batches = batches().collect();
             let needed = several.iter().map(|records| {
                 let bytes = records.iter().map(|(key, data)| key.len() + data.len());
                 Batches::batch_bytes(records.len(), bytes.sum())
@@ -378,16 +378,23 @@ mod tests {
                 }).unwrap();
             }
             prop_assert!(added.len_bytes() <= capacity);
-            prop_assert_eq!(added.len_bytes(), collected.len_bytes());
-            prop_assert_eq!(added.buffers.concat(), collected.buffers.concat());
-            // Where each is large and as large as the others, readers need not copy it.
-            let (least, most) = (needed.iter().min().unwrap(), needed.iter().max().unwrap());
-            if *least >= LARGE_BATCH_BYTES && least == most {
-                prop_assert!(added.buffers.iter().all(|buffer| buffer.len() / DETACHED_PART < *least));
+            prop_assert_eq!(added.len_bytes(), apart.concat().len());
+            prop_assert_eq!(added.buffers.concat(), apart.concat());
+            prop_assert_eq!(collected.buffers, added.buffers.clone());
+            prop_assert_eq!(collected.parts.len(), several.len());
+            // Readers need not copy a large one, unless a larger one is beside it.
+            for part in added.parts() {
+                let beside = added.parts().iter().filter(|other| other.place.buffer == part.place.buffer);
+                let largest = beside.map(|other| other.place.length).max().unwrap_or(0);
+                if part.place.length == largest && largest >= LARGE_BATCH_BYTES {
+                    prop_assert!(added.buffers[part.place.buffer].len() / DETACHED_PART < largest);
+                }
             }
-            if *most < LARGE_BATCH_BYTES {
-                prop_assert_eq!(added.buffers.len(), 1);
-            }
+            // And small ones share buffers.
+            let full = added.buffers.windows(2).all(|two| two[0].len() + two[1].len() > LARGE_BATCH_BYTES);
+            prop_assert!(full);
+            let reserved: usize = added.buffers.iter().map(Vec::capacity).sum();
+            prop_assert!(reserved <= capacity * 2, "{reserved} of {capacity}");
             let heads: Vec<_> = added.parts().iter().map(|part| RunHead {
                 shard: part.shard,
                 first: 5,
@@ -396,8 +403,8 @@ mod tests {
             }).collect();
             for ((part, records), head) in added.parts().iter().zip(&several).zip(&heads) {
                 let batch = single(records);
-                prop_assert_eq!(added.records_of(part), batch.encoded());
-                prop_assert_eq!(part.len_bytes(), batch.encoded().len());
+                prop_assert_eq!(added.records_of(part), batch.records());
+                prop_assert_eq!(part.len_bytes(), batch.records().len());
                 prop_assert_eq!(head.count, batch.count());
             }
             let (buffers, places) = added.into_frames(heads.iter().copied());

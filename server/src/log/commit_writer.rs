@@ -1,6 +1,6 @@
-//! How commits are written: as whole pages, so that none has to be read first, and large ones past the page cache. What those
-//! hold stays in the tail cache for who follows, and a page of the page cache costs more than writing what is in it, where
-//! the machine must first find one that is free.
+//! How commits, snapshots and footers are written: as whole pages, so that none has to be read first, and large ones past the page
+//! cache. A page of that costs more than writing what is in it, where the machine must first find one that is free; and what a commit
+//! holds stays in the tail cache for who follows, what the others hold is in memory.
 //!
 //! A commit that ends inside a page fills it with zeros, and the next one writes that page anew, with what was in it before.
 //! Where nothing was written yet, because room was only reserved, a small commit writes zeros further ahead: those that follow are

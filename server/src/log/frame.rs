@@ -22,7 +22,6 @@
     clippy::arithmetic_side_effects
 )]
 
-use crate::log::batches::FramePlace;
 use crate::log::cursor::Cursor;
 
 /// Bytes before the body.
@@ -108,6 +107,17 @@ impl Magic {
     pub(crate) fn begins(self, bytes: &[u8]) -> bool {
         bytes.starts_with(&self.0)
     }
+}
+
+/// Where a frame without its header lies in buffers that are written one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FramePlace {
+    pub(crate) buffer: usize,
+    pub(crate) begin: usize,
+    /// Without padding, with room for the header.
+    pub(crate) length: usize,
+    /// Where it begins in all of them.
+    pub(crate) at: usize,
 }
 
 /// Where a frame stands in the log.
@@ -293,12 +303,7 @@ impl Frames {
             };
             fill_header(buffer, open, flags, place, magic);
         }
-        for buffer in &mut self.full {
-            // What is cached later is counted by its length.
-            if buffer.capacity().saturating_sub(buffer.len()) > buffer.len() / 8 {
-                buffer.shrink_to_fit();
-            }
-        }
+        self.full.iter_mut().for_each(shrink);
         self.full
     }
 }
@@ -315,6 +320,13 @@ pub(crate) fn single(
     frames.push(kind, write);
     let buffers = frames.finish(place, magic);
     buffers.into_iter().next().unwrap_or_default()
+}
+
+/// Gives back room that is not needed: what is cached later is counted by its length.
+pub(crate) fn shrink(buffer: &mut Vec<u8>) {
+    if buffer.capacity().saturating_sub(buffer.len()) > buffer.len() / 8 {
+        buffer.shrink_to_fit();
+    }
 }
 
 fn pad(buffer: &mut Vec<u8>) {

@@ -343,7 +343,7 @@ mod tests {
                 count: 1,
             }
             .encode(&mut body);
-            body.extend_from_slice(batch.encoded());
+            body.extend_from_slice(batch.records());
             visit_run(&body, |record| match &mut block {
                 Some(block) => assert!(block.push(&record)),
                 None => block = Some(Block::beginning(LogShard(7), &record)),

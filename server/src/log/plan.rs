@@ -22,9 +22,11 @@ pub(crate) const EPOCH_SHIFT: u32 = 40;
 pub(crate) const EPOCH_LIMIT: u64 = 1 << 23;
 /// Several batches of one shard share a run up to this size, so that reading one is cheap.
 const RUN_BYTES: usize = 1 << 20;
-/// What is appended at once and has this size is written from where its caller put it, each batch a run of its own; in tests,
-/// whose commits are small, both kinds occur.
+/// What is appended at once and has this size is written from where its caller put it, each batch a run of its own, if batches are so
+/// large on average: of smaller ones the frames would be a good part, and the index too. In tests, whose commits are small, both
+/// kinds occur.
 const WHOLE_BYTES: usize = if cfg!(test) { 256 } else { 64 << 10 };
+const WHOLE_BATCH_BYTES: usize = if cfg!(test) { 100 } else { 1 << 10 };
 
 /// Live shards as the next entry finds them.
 pub(crate) type Shards = ShardMap<ShardState>;
@@ -232,12 +234,13 @@ impl<'a, M: Metadata> Planner<'a, M> {
 
     fn append(&mut self, batches: Batches) -> Vec<Result<Appended, Error>> {
         let parts = batches.parts().iter();
-        let results: Vec<_> = parts.map(|part| self.number(part)).collect();
-        if batches.len_bytes() >= WHOLE_BYTES {
+        let results: Vec<_> = parts.map(|part| self.assign(part)).collect();
+        let on_average = batches.len_bytes() / batches.parts().len().max(1);
+        if batches.len_bytes() >= WHOLE_BYTES && on_average >= WHOLE_BATCH_BYTES {
             let parts = batches.parts().iter().zip(&results);
             let heads = parts.map_while(|(part, result)| self.written(part, result));
             let heads: Vec<_> = heads.collect();
-            // What is not written leaves no gap between frames.
+            // What is not written, sealed shards' records for one, must leave no gap between frames: then the others are copied.
             if heads.len() == results.len() {
                 self.plan
                     .touched
@@ -270,7 +273,7 @@ impl<'a, M: Metadata> Planner<'a, M> {
     }
 
     /// Gives the records of one shard their place.
-    fn number(&mut self, part: &Part) -> Result<Appended, Error> {
+    fn assign(&mut self, part: &Part) -> Result<Appended, Error> {
         let Part { shard, count, .. } = *part;
         let state = self.shards.get_mut(&shard).ok_or(Error::Unknown(shard))?;
         if state.sealed && !self.bug.ignores_seal() {
@@ -334,7 +337,11 @@ impl<'a, M: Metadata> Planner<'a, M> {
     fn close_runs(&mut self) {
         self.open_by_shard.clear();
         let frames = &mut self.plan.frames;
-        frames.reserve(self.open.iter().map(Open::copied_bytes).sum());
+        // What is copied between two that are written as they are shares a buffer.
+        let stretches = self.open.split(|open| matches!(open, Open::Whole(..)));
+        let stretches = stretches.map(|stretch| stretch.iter().map(Open::copied_bytes).sum());
+        let mut stretches = stretches.collect::<Vec<usize>>().into_iter();
+        frames.reserve(stretches.next().unwrap_or(0));
         for open in self.open.drain(..) {
             match open {
                 Open::Run(run) => {
@@ -357,6 +364,7 @@ impl<'a, M: Metadata> Planner<'a, M> {
                         (head.shard, placed(head, (begin + place.at, place.length)))
                     });
                     self.plan.runs.extend(runs);
+                    frames.reserve(stretches.next().unwrap_or(0));
                 }
             }
         }

@@ -277,7 +277,7 @@ mod tests {
     fn run_frame(head: RunHead, batch: &RecordBatch) -> Bytes {
         let mut bytes = vec![0; HEADER_BYTES];
         head.encode(&mut bytes);
-        bytes.extend_from_slice(batch.encoded());
+        bytes.extend_from_slice(batch.records());
         Bytes::from(bytes)
     }
 

@@ -16,8 +16,8 @@ use crate::log::LogShard;
 use crate::log::cursor::Cursor;
 use crate::log::entry::{ShardState, put_count};
 
-const SHARD_BYTES: usize = 28;
-const RUN_BYTES: usize = 32;
+const FOOTER_SHARD_BYTES: usize = 28;
+const FOOTER_RUN_BYTES: usize = 32;
 /// What a shard takes in memory beside its runs: a place in two lists, which may have grown to twice their length, and an
 /// allocation.
 const SHARD_MEMORY_BYTES: usize = 112;
@@ -83,27 +83,24 @@ impl SegmentIndex {
     }
 
     pub(crate) fn create(&mut self, shard: LogShard) {
-        let _ = self.made(shard);
+        self.place_or_insert(shard);
     }
 
     pub(crate) fn push(&mut self, shard: LogShard, run: Run) {
-        if let Some(runs) = self.made(shard) {
+        let place = self.place_or_insert(shard);
+        if let Some(runs) = self.runs.get_mut(place) {
             runs.runs.push(run);
             self.run_count = self.run_count.saturating_add(1);
         }
     }
 
-    /// A shard's share, which is always there.
-    fn made(&mut self, shard: LogShard) -> Option<&mut ShardRuns> {
-        let place = match self.place(shard) {
-            Ok(place) => place,
-            Err(place) => {
-                self.shards.insert(place, shard);
-                self.runs.insert(place, ShardRuns::default());
-                place
-            }
-        };
-        self.runs.get_mut(place)
+    /// Where the shard is now, at the latest.
+    fn place_or_insert(&mut self, shard: LogShard) -> usize {
+        self.place(shard).unwrap_or_else(|place| {
+            self.shards.insert(place, shard);
+            self.runs.insert(place, ShardRuns::default());
+            place
+        })
     }
 
     /// Where the shard is, or would be.
@@ -135,8 +132,8 @@ impl SegmentIndex {
 
     /// Bytes of the encoded body of one with so many shards and runs.
     pub(crate) fn len_bytes_of(shards: usize, runs: usize) -> usize {
-        let shards_bytes = shards.saturating_mul(SHARD_BYTES);
-        runs.saturating_mul(RUN_BYTES)
+        let shards_bytes = shards.saturating_mul(FOOTER_SHARD_BYTES);
+        runs.saturating_mul(FOOTER_RUN_BYTES)
             .saturating_add(shards_bytes)
             .saturating_add(4)
     }
@@ -175,7 +172,7 @@ impl SegmentIndex {
     pub(crate) fn decode(body: &[u8]) -> Option<SegmentIndex> {
         let mut cursor = Cursor::new(body);
         let mut index = SegmentIndex::default();
-        for _ in 0..cursor.count(SHARD_BYTES)? {
+        for _ in 0..cursor.count(FOOTER_SHARD_BYTES)? {
             let shard = LogShard(cursor.u64()?);
             if index.shards.last().is_some_and(|last| *last >= shard) {
                 return None;
@@ -191,7 +188,7 @@ impl SegmentIndex {
 
 fn decode_runs(cursor: &mut Cursor<'_>) -> Option<ShardRuns> {
     let (start, start_time_ms) = (cursor.u64()?, cursor.u64()?);
-    let count = cursor.count(RUN_BYTES)?;
+    let count = cursor.count(FOOTER_RUN_BYTES)?;
     let mut runs: Vec<Run> = Vec::with_capacity(count);
     for _ in 0..count {
         let run = Run {

@@ -4,7 +4,9 @@ use super::{NOW_MS, arn, engine, engine_with, new_stream, put_one, read_all};
 use crate::clock::ManualClock;
 use crate::engine::catalog::{Catalog, Event, Status};
 use crate::engine::streams::change_only;
-use crate::engine::{Engine, Error, Limits, NewStream, Probability, PutEntry, Settings, Start};
+use crate::engine::{
+    Engine, Error, Limits, NewStream, Probability, PutEntry, Refusal, Settings, Start,
+};
 use crate::log::{Disk, DiskFile, Format, Log, LogConfig, LogShard, MemoryDisk, Transaction};
 use millstream_wire::shapes::Blob;
 use millstream_wire::{HashKey, ShardId, StreamArn};
@@ -251,4 +253,41 @@ async fn s6_shards_of_all_regions_together_are_bounded() {
     }
     assert!((1..10).contains(&created), "{created}");
     assert!(engine.catalog().owner_of(LogShard(0)).is_some());
+}
+
+/// A put finds its shard sealed, and what it must take to another one can go nowhere: what it has stored is not refused with it, or
+/// its caller would put that again.
+#[tokio::test]
+async fn s5_what_is_stored_is_not_refused_for_what_cannot_be_put_any_more() {
+    let (engine, _) = engine(Limits::Off);
+    engine.create_stream(new_stream(2)).await.unwrap();
+    engine.set_max_record_bytes(&arn(), 2 << 20).await.unwrap();
+    let before = engine.stream(&arn()).unwrap();
+    engine.set_max_record_bytes(&arn(), 1 << 20).await.unwrap();
+    let key = HashKey(1 << 126);
+    let split = engine.split_shard(&arn(), ShardId(0), key).await;
+    split.unwrap();
+    let (large, small) = (vec![7; (1 << 20) + 1], b"1");
+    let (large, small) = (Blob::from(&large[..]), Blob::from(&small[..]));
+    let entry = |data, hash_key| PutEntry {
+        partition_key: "a",
+        explicit_hash_key: Some(HashKey(hash_key)),
+        data,
+    };
+    let (sealed, open) = (entry(&large, 0), entry(&small, u128::MAX));
+    let outcomes = engine.put(&before, &[sealed, open]).await.unwrap();
+    assert!(
+        matches!(outcomes[0], Err(Refusal::Overloaded(_))),
+        "{outcomes:?}"
+    );
+    assert_eq!(outcomes[1].as_ref().unwrap().shard, ShardId(1));
+    // Where nothing is stored, the reason is told.
+    let alone = engine.put(&before, &[sealed]).await;
+    assert!(
+        matches!(alone, Err(Error::RecordTooLarge { .. })),
+        "{alone:?}"
+    );
+    engine.delete_stream(&arn()).await.unwrap();
+    let gone = engine.put(&before, &[open]).await;
+    assert!(matches!(gone, Err(Error::StreamNotFound(_))), "{gone:?}");
 }

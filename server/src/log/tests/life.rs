@@ -118,16 +118,36 @@ impl Life {
         shard: u64,
         lengths: &[usize],
     ) -> Result<(), Error> {
-        let id = self.0.next_batch.fetch_add(1, Ordering::Relaxed);
-        let text =
-            |(number, length): (usize, &usize)| format!("{id}.{number} {}", "x".repeat(*length));
-        let texts: Vec<String> = lengths.iter().enumerate().map(text).collect();
-        self.note(Entry::Sent(id, shard, texts.clone()));
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let appended = log.append(LogShard(shard), batch(&texts)).await;
-        let answer = appended.as_ref().map(|it| (it.first, it.time_ms));
-        self.note(Entry::Answered(id, answer.map_err(Refusal::from)));
-        appended.map(drop)
+        self.append_all(log, &[(shard, lengths)]).await
+    }
+
+    /// Appends several of them at once, and gives the first error.
+    pub(super) async fn append_all(
+        &self,
+        log: &TestLog,
+        several: &[(u64, &[usize])],
+    ) -> Result<(), Error> {
+        let mut ids = Vec::new();
+        let batches = several.iter().map(|(shard, lengths)| {
+            let id = self.0.next_batch.fetch_add(1, Ordering::Relaxed);
+            let text = |(number, length): (usize, &usize)| {
+                format!("{id}.{number} {}", "x".repeat(*length))
+            };
+            let texts: Vec<String> = lengths.iter().enumerate().map(text).collect();
+            self.note(Entry::Sent(id, *shard, texts.clone()));
+            ids.push(id);
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            (LogShard(*shard), batch(&texts))
+        });
+        let results = match log.append_all(batches.collect()).await {
+            Ok(results) => results,
+            Err(error) => vec![Err(error); several.len()],
+        };
+        for (id, appended) in ids.iter().zip(&results) {
+            let answer = appended.as_ref().map(|it| (it.first, it.time_ms));
+            self.note(Entry::Answered(*id, answer.map_err(Refusal::from)));
+        }
+        results.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
     }
 
     /// Commits a transaction; one at a time.

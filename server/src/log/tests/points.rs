@@ -87,7 +87,8 @@ async fn append(life: &Life, log: &TestLog, numbers: std::ops::Range<usize>) -> 
 /// Over several segments, one of them made to measure.
 async fn rotate(life: &Life, log: &TestLog) -> Result<(), Error> {
     append(life, log, 0..12).await?;
-    life.append(log, 1, &[5000, 3, 2000]).await?;
+    let several = [(1, &[5000, 3, 2000][..]), (2, &[100, 200]), (1, &[300])];
+    life.append_all(log, &several).await?;
     append(life, log, 12..20).await
 }
 

@@ -182,14 +182,24 @@ fn done(life: &Life, result: Result<(), Error>) -> Report {
 
 async fn append_some(life: Life, log: TestLog, mut random: fastrand::Rng) -> Report {
     for _ in 0..random.usize(1..15) {
-        let Some(shard) = random.choice(life.book(Book::open_shards)) else {
+        let open = life.book(Book::open_shards);
+        if open.is_empty() {
             return Ok(());
-        };
+        }
         let longest = random.choice([20, 150, 150, 700, 5000]).unwrap();
-        let lengths: Vec<usize> = (0..random.usize(1..4))
-            .map(|_| random.usize(0..longest))
+        let at_once = random.choice([1, 1, 2, 5]).unwrap();
+        let several: Vec<(u64, Vec<usize>)> = (0..at_once)
+            .map(|_| {
+                let lengths = (0..random.usize(1..4)).map(|_| random.usize(0..longest));
+                let lengths = lengths.collect();
+                (random.choice(&open).copied().unwrap(), lengths)
+            })
             .collect();
-        done(&life, life.append(&log, shard, &lengths).await)?;
+        let several: Vec<_> = several
+            .iter()
+            .map(|(shard, it)| (*shard, &it[..]))
+            .collect();
+        done(&life, life.append_all(&log, &several).await)?;
         life.clock().advance_ms(random.u64(0..3));
     }
     Ok(())
@@ -294,7 +304,7 @@ async fn cut_off_stays_away(omission: Option<Omission>) -> Report {
         durability: Durability::None,
         ..tiny()
     };
-    let disk = TracedDisk::new();
+    let disk = TracedDisk::new().without_pages();
     let life = Life::new(&disk, config, SeededBug::None);
     let opened = |life: &Life| life.open().map_err(|error| format!("refused: {error}"));
     let log = opened(&life)?;
@@ -311,7 +321,7 @@ async fn cut_off_stays_away(omission: Option<Omission>) -> Report {
     let image = disk.image(&mut random);
     // The last four items that wait; a spare may be among them.
     let all_but_first = Fate::Mask(!(1 << (image.waiting() - 4)));
-    let left = TracedDisk::holding(image.cut(all_but_first));
+    let left = TracedDisk::holding(image.cut(all_but_first)).without_pages();
     left.omit(omission);
     life.set_disk(&left);
     let log = opened(&life)?;

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+
 use crate::log::{Disk, DiskFile, Format};
 
 const EIO: i32 = 5;
@@ -332,7 +334,12 @@ struct State {
     power: Option<usize>,
     start: Image,
     omission: Option<Omission>,
+    /// It writes the bytes it is given, and not the pages that they are in.
+    without_pages: bool,
 }
+
+/// Bytes of a page, small as the frames of tests are.
+const PAGE_BYTES: usize = 64;
 
 impl TracedDisk {
     pub(super) fn new() -> TracedDisk {
@@ -388,6 +395,11 @@ impl TracedDisk {
 
     pub(super) fn omit(&self, omission: Option<Omission>) {
         self.lock().omission = omission;
+    }
+
+    pub(super) fn without_pages(self) -> TracedDisk {
+        self.lock().without_pages = true;
+        self
     }
 
     /// Stops it after `more` more steps: then every operation fails.
@@ -628,6 +640,29 @@ impl DiskFile for TracedFile {
             state.take(Step::Write(self.1, at, bytes[..length].to_vec()))?;
         }
         failure.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    /// As whole pages: with what is before it in the first, and zeros up to the end of the last.
+    fn write_last(&self, pieces: &[Bytes], offset: u64) -> io::Result<()> {
+        let mut at = usize::try_from(offset).unwrap();
+        for (number, piece) in pieces.iter().enumerate() {
+            let state = self.0.lock();
+            let (mut from, mut bytes) = (at, piece.to_vec());
+            at += piece.len();
+            if number == 0 && !state.without_pages {
+                let page = from / PAGE_BYTES * PAGE_BYTES;
+                if let Some(before) = state.files[self.1].get(page..from) {
+                    bytes.splice(..0, before.iter().copied());
+                    from = page;
+                }
+            }
+            if number + 1 == pieces.len() && !state.without_pages {
+                bytes.resize(at.next_multiple_of(PAGE_BYTES) - from, 0);
+            }
+            drop(state);
+            self.write_at(&bytes, u64::try_from(from).unwrap())?;
+        }
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
