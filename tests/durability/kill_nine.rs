@@ -138,7 +138,7 @@ async fn live_and_die(lives: &Lives) -> Outcome {
     outcome
 }
 
-/// Kills the server again and again under 16 writers, some of the time amid splits and merges, some of the
+/// Kills the server again and again under 16 writers (64 in the long form), some of the time amid splits and merges, some of the
 /// time a second time while it starts. After every restart what was acknowledged since the last one is read back; at the end all of it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s1_s2_kill_nine() {
@@ -146,7 +146,10 @@ async fn s1_s2_kill_nine() {
     let lives = Lives {
         name: "s1_s2_kill_nine",
         flags: &["--limits", "off"],
-        shape: SMALL,
+        shape: Shape {
+            writers: scaled(SMALL.writers, 64),
+            ..SMALL
+        },
         cycles: scaled(25, 1000),
         length_ms: 50..500,
         resharding: true,

@@ -253,8 +253,7 @@ fn route(
     pending: &[usize],
     spread: &AtomicU64,
 ) -> Result<Routed, Error> {
-    // Each record's place among the open shards.
-    let mut placed: Vec<(usize, usize)> = Vec::with_capacity(pending.len());
+    let mut keys = Vec::with_capacity(pending.len());
     for &entry in pending {
         let (given, limit) = (entries[entry].counted_bytes(), stream.max_record_bytes);
         if given > limit {
@@ -264,15 +263,19 @@ fn route(
                 limit,
             });
         }
-        let hash_key = match stream.options.distribution {
+        keys.push(match stream.options.distribution {
             Distribution::UserPartitionKey => entries[entry].hash_key(),
             Distribution::Auto => spread_key(spread.fetch_add(1, Ordering::Relaxed)),
-        };
-        let Some(place) = stream.open.place_of(hash_key) else {
-            unreachable!("S4: the open shards own every hash key");
-        };
-        placed.push((place, entry));
+        });
     }
+    // Each record's place among the open shards. Looked up in a loop that does nothing else, so that the processor has many of them on
+    // their way from memory at once.
+    let places = keys.iter().map(|key| stream.open.place_of(*key));
+    let placed: Option<Vec<usize>> = places.collect();
+    let Some(placed) = placed else {
+        unreachable!("S4: the open shards own every hash key");
+    };
+    let mut placed: Vec<_> = placed.into_iter().zip(pending.iter().copied()).collect();
     // Sorted rather than looked up: of ten thousand shards, five hundred records meet nearly as many. The pending
     // entries ascend, so those of one shard keep their order.
     placed.sort_unstable();

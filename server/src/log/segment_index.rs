@@ -53,7 +53,8 @@ pub(crate) struct ShardRuns {
 /// Every run of a segment, by shard.
 ///
 /// A commit looks hundreds of shards up here, and of ten thousand hardly any is in the processor's cache. Their numbers are
-/// counted up, so where none was dropped between them a shard's place is known from its number; it is looked for otherwise.
+/// counted up, so where none was dropped between them a shard's place is known from its number; where some were, it is guessed
+/// from that, or looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct SegmentIndex {
     /// In order.
@@ -105,13 +106,17 @@ impl SegmentIndex {
 
     /// Where the shard is, or would be.
     fn place(&self, shard: LogShard) -> Result<usize, usize> {
-        let first = self.shards.first().copied().unwrap_or(shard);
-        let guess = shard.0.checked_sub(first.0);
-        let guess = guess.and_then(|guess| usize::try_from(guess).ok());
-        match guess.filter(|guess| self.shards.get(*guess) == Some(&shard)) {
-            Some(place) => Ok(place),
-            None => self.shards.binary_search(&shard),
+        let (Some(first), Some(last)) = (self.shards.first(), self.shards.last()) else {
+            return Err(0);
+        };
+        if let Some(guess) = distance(*first, shard) {
+            let none_is_missing = distance(*first, *last) == self.shards.len().checked_sub(1);
+            let is_there = none_is_missing && shard <= *last;
+            if is_there || self.shards.get(guess) == Some(&shard) {
+                return Ok(guess);
+            }
         }
+        self.shards.binary_search(&shard)
     }
 
     pub(crate) fn get(&self, shard: LogShard) -> Option<&ShardRuns> {
@@ -184,6 +189,11 @@ impl SegmentIndex {
         }
         cursor.rest().is_empty().then_some(index)
     }
+}
+
+/// How far the number of one shard is above another's.
+fn distance(from: LogShard, to: LogShard) -> Option<usize> {
+    usize::try_from(to.0.checked_sub(from.0)?).ok()
 }
 
 fn decode_runs(cursor: &mut Cursor<'_>) -> Option<ShardRuns> {

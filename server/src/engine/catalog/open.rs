@@ -7,10 +7,15 @@ use millstream_wire::{HashKey, SequenceNumber, ShardId};
 
 /// See the module. Found by a shard's place in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::engine) struct OpenShards {
-    /// The first hash key of each.
-    starts: Vec<HashKey>,
-    shards: Vec<OpenShard>,
+pub(in crate::engine) struct OpenShards(Vec<Owner>);
+
+/// One of them, and its hash keys from the first to the last: a line of the processor's cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(align(64))]
+struct Owner {
+    first: HashKey,
+    last: HashKey,
+    shard: OpenShard,
 }
 
 /// An open shard.
@@ -43,38 +48,45 @@ impl OpenShards {
     pub(super) fn new(shards: impl Iterator<Item = (HashKey, OpenShard)>) -> OpenShards {
         let mut shards: Vec<_> = shards.collect();
         shards.sort_unstable_by_key(|(start, shard)| (*start, shard.index));
-        let (starts, shards) = shards.into_iter().unzip();
-        OpenShards { starts, shards }
+        let next = shards.iter().skip(1).map(|(first, _)| first.0);
+        let last = next.map(|next| HashKey(next.saturating_sub(1)));
+        let last = last.chain([HashKey(u128::MAX)]);
+        let owners = shards.iter().zip(last).map(|((first, shard), last)| Owner {
+            first: *first,
+            last,
+            shard: *shard,
+        });
+        OpenShards(owners.collect())
     }
 
     /// The place of the one that owns `key`.
     pub(in crate::engine) fn place_of(&self, key: HashKey) -> Option<usize> {
-        let begins = |place: usize| self.starts.get(place).is_some_and(|start| *start <= key);
         let guess = self.place_if_even(key);
-        if begins(guess) && !begins(guess.saturating_add(1)) {
+        let owns = |owner: &Owner| owner.first <= key && key <= owner.last;
+        if self.0.get(guess).is_some_and(owns) {
             return Some(guess);
         }
-        let after = self.starts.partition_point(|start| *start <= key);
+        let after = self.0.partition_point(|owner| owner.first <= key);
         after.checked_sub(1)
     }
 
     /// Where it would be if all had as much of the space, which those of most streams have.
     fn place_if_even(&self, key: HashKey) -> usize {
         let high = key.0 >> 64;
-        let shards = u128::try_from(self.starts.len()).unwrap_or_default();
+        let shards = u128::try_from(self.0.len()).unwrap_or_default();
         usize::try_from((high * shards) >> 64).unwrap_or_default()
     }
 
     pub(in crate::engine) fn get(&self, place: usize) -> Option<OpenShard> {
-        self.shards.get(place).copied()
+        self.0.get(place).map(|owner| owner.shard)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.shards.len()
+        self.0.len()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = OpenShard> {
-        self.shards.iter().copied()
+        self.0.iter().map(|owner| owner.shard)
     }
 }
 
