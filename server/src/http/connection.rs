@@ -10,6 +10,7 @@ use hyper::header::CONNECTION;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::ErrorKind;
@@ -209,16 +210,19 @@ async fn serve_http_1<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 's
     (shared, held, place): (&Arc<Shared<D>>, &Held, &Place),
 ) -> Option<Rewound<S>> {
     let calls = Arc::new(Calls::default());
-    let refuses = matches!(place, Place::Refuses(_));
+    let refuses = place.waited().is_none();
+    // Only the first request of a turn waited for it.
+    let waited = Cell::new(place.waited().unwrap_or_default());
     peer.unwritten.set_in_turn();
-    let service = service_fn(|request| {
+    let counted = &calls;
+    let service = service_fn(move |request| {
         let (shared, peer) = (Arc::clone(shared), peer.clone());
-        let under_way = UnderWay::count(&calls);
+        let (under_way, waited) = (UnderWay::count(counted), waited.take());
         Box::pin(async move {
             let answer = if refuses {
                 shared.refuse(request).await
             } else {
-                shared.answer(request, peer).await
+                shared.answer(request, peer, waited).await
             };
             if answer.headers().contains_key(CONNECTION) {
                 under_way.ends_the_connection();
@@ -291,7 +295,8 @@ async fn serve_http_2<D: Dispatch, S: AsyncRead + AsyncWrite + Unpin + Send + 's
         let (shared, peer) = (Arc::clone(&shared), peer.clone());
         let under_way = UnderWay::count(&calls);
         async move {
-            let answer = shared.answer(request, peer).await;
+            // It has its places for good, and waits for none.
+            let answer = shared.answer(request, peer, Duration::ZERO).await;
             drop(under_way);
             Ok::<_, Infallible>(answer)
         }
@@ -343,7 +348,7 @@ async fn beside_http_1<D: Dispatch>(
 ) -> Stop {
     let config = &shared.config;
     let head_limit = match place {
-        Place::Serves(_) => config.header_read_timeout,
+        Place::Serves { .. } => config.header_read_timeout,
         Place::Refuses(_) => config.header_read_timeout.min(REFUSAL_TIME),
     };
     tokio::select! {

@@ -48,11 +48,26 @@ pub(super) struct Places {
 /// A place among those at work, until dropped.
 #[derive(Debug)]
 pub(super) enum Place {
-    Serves(#[expect(dead_code, reason = "held, and given back when dropped")] OwnedSemaphorePermit),
+    Serves {
+        #[expect(dead_code, reason = "held, and given back when dropped")]
+        place: OwnedSemaphorePermit,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// There was none to serve in. What comes is refused.
     Refuses(
         #[expect(dead_code, reason = "held, and given back when dropped")] OwnedSemaphorePermit,
     ),
+}
+
+impl Place {
+    /// How long one to serve in was waited for.
+    pub(super) fn waited(&self) -> Option<Duration> {
+        match self {
+            Place::Serves { waited, .. } => Some(*waited),
+            Place::Refuses(_) => None,
+        }
+    }
 }
 
 impl Places {
@@ -101,7 +116,7 @@ impl Places {
         while began.elapsed() < TURN_WAIT {
             let given = self.given.load(Ordering::Relaxed);
             if let Ok(place) = timeout(self.admission_wait / 2, place.as_mut()).await {
-                return self.serves(place.ok());
+                return self.serves(place.ok(), began.elapsed());
             }
             if self.given.load(Ordering::Relaxed) != given {
                 continue;
@@ -109,21 +124,21 @@ impl Places {
             // Nobody leaves: those without anything to do are asked to.
             self.room_is_wanted.notify_waiters();
             if let Ok(place) = timeout(self.admission_wait / 2, place.as_mut()).await {
-                return self.serves(place.ok());
+                return self.serves(place.ok(), began.elapsed());
             }
             if self.given.load(Ordering::Relaxed) == given {
                 break;
             }
         }
         tokio::select! {
-            place = place => self.serves(place.ok()),
+            place = place => self.serves(place.ok(), began.elapsed()),
             place = Arc::clone(&self.refusing).acquire_owned() => place.ok().map(Place::Refuses),
         }
     }
 
-    fn serves(&self, place: Option<OwnedSemaphorePermit>) -> Option<Place> {
+    fn serves(&self, place: Option<OwnedSemaphorePermit>, waited: Duration) -> Option<Place> {
         self.given.fetch_add(1, Ordering::Relaxed);
-        place.map(Place::Serves)
+        place.map(|place| Place::Serves { place, waited })
     }
 
     async fn more(&self, places: usize) -> Option<OwnedSemaphorePermit> {
@@ -185,7 +200,7 @@ impl Held {
     pub(super) async fn work(&self) -> Option<Place> {
         let places = &*self.places;
         if let Ok(place) = Arc::clone(&places.at_work).try_acquire_owned() {
-            return places.serves(Some(place));
+            return places.serves(Some(place), Duration::ZERO);
         }
         tokio::select! {
             place = timeout(places.patience, places.turn()) => place.ok().flatten(),
@@ -215,7 +230,7 @@ mod tests {
     async fn s6_who_waits_while_nobody_gets_a_place_is_refused_in_time() {
         let held = held(2);
         let first = held.work().await.unwrap();
-        assert!(matches!(first, Place::Serves(_)));
+        assert_eq!(first.waited(), Some(Duration::ZERO));
         let began = Instant::now();
         let second = held.work().await.unwrap();
         assert!(matches!(second, Place::Refuses(_)));
@@ -225,7 +240,8 @@ mod tests {
             drop(first);
         };
         let (third, ()) = tokio::join!(held.work(), leaves);
-        assert!(matches!(third, Some(Place::Serves(_))));
+        let waited = third.as_ref().and_then(Place::waited);
+        assert!(waited >= Some(Duration::from_secs(3)), "{waited:?}");
         drop(second);
         assert!(matches!(held.work().await, Some(Place::Refuses(_))));
     }
@@ -243,7 +259,7 @@ mod tests {
             clients.spawn(async move {
                 let place = held.work().await.unwrap();
                 let waited = began.elapsed();
-                let is_served = matches!(place, Place::Serves(_));
+                let is_served = place.waited().is_some();
                 if is_served {
                     sleep(EACH).await;
                 }

@@ -66,12 +66,23 @@ impl<D: Dispatch> Shared<D> {
         }
     }
 
-    /// Answers one request.
-    pub(super) async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Answer {
+    /// Answers one request, whose connection waited so long for its turn.
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+        waited: Duration,
+    ) -> Answer {
         let (parts, body) = request.into_parts();
         let mut body = Unfinished::of(body);
-        let answer = self.answer_to(&parts, &mut body, peer).await;
+        let patience = self.patience_after(waited);
+        let answer = self.answer_to(&parts, &mut body, peer, patience).await;
         ended_in_order(answer, &parts, &body)
+    }
+
+    /// What a request may still wait for room: who waited long for a turn is served if there is room, and refused at once if not.
+    fn patience_after(&self, waited: Duration) -> Patience {
+        Patience::of(self.config.admission_wait.saturating_sub(waited))
     }
 
     /// Refuses one request, whose connection found no place at work. Operators are answered all the same.
@@ -89,9 +100,14 @@ impl<D: Dispatch> Shared<D> {
         ended_in_order(answer, &parts, &body)
     }
 
-    async fn answer_to(&self, parts: &Parts, incoming: &mut Unfinished, peer: Peer) -> Answer {
+    async fn answer_to(
+        &self,
+        parts: &Parts,
+        incoming: &mut Unfinished,
+        peer: Peer,
+        patience: Patience,
+    ) -> Answer {
         let head = Head::new(&parts.headers);
-        let patience = Patience::of(self.config.admission_wait);
         let is_sent = is_sent(parts);
         if let Some(answer) = self.without_body(parts, &incoming.body, &head) {
             if is_sent {
@@ -427,8 +443,8 @@ mod tests {
     use std::future::pending;
     use tokio::time::{Instant, sleep};
 
-    /// A request that waits for the budget of bodies, for something below, and for the budget of answers, until it is refused: all
-    /// of it takes less than 50 ms.
+    /// A request that waits for a turn, for the budget of bodies, for something below, and for the budget of answers, until it is
+    /// refused: all of it takes less than 50 ms.
     #[tokio::test(start_paused = true)]
     async fn s6_all_waits_of_a_request_together_are_less_than_50_ms() {
         let config = config();
@@ -439,17 +455,26 @@ mod tests {
         let (bodies, none) = (bodies.await.unwrap(), Patience::default());
         let _answers = shared.answers.admit(usize::MAX, &none).await.unwrap();
         tokio::spawn(async move {
-            sleep(ms(18)).await;
+            sleep(ms(25)).await;
             drop(bodies);
         });
         let began = Instant::now();
-        let patience = Patience::of(shared.config.admission_wait);
+        sleep(ms(12)).await;
+        let patience = shared.patience_after(began.elapsed());
         let body = shared.admitted(1 << 20, 1 << 20, &patience).await;
         assert!(body.is_some(), "there was room in time");
-        assert_eq!(patience.wait_for(sleep(ms(15))).await, Some(()));
+        assert_eq!(patience.wait_for(sleep(ms(10))).await, Some(()));
         // No small answer, which would have room of its own.
         assert!(shared.answers.admit(1 << 20, &patience).await.is_none());
         assert_eq!(patience.wait_for(pending::<()>()).await, None);
         assert!(began.elapsed() < ms(50), "{:?}", began.elapsed());
+        // What is there is given, however long the turn took.
+        assert_eq!(
+            shared
+                .patience_after(ms(900))
+                .wait_for(std::future::ready(1))
+                .await,
+            Some(1)
+        );
     }
 }
