@@ -242,7 +242,7 @@ impl Pieces<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use bytes::Bytes;
     use proptest::prelude::*;
@@ -351,7 +351,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         let ahead = AHEAD_BYTES;
-        let file = lay_out::reserve(&path, 3 * ahead + 8192).unwrap();
+        let file = lay_out::create(&path, 3 * ahead + 8192, &AtomicBool::new(true)).unwrap();
         let mut writer = CommitWriter::new(&StepBuffer::default());
         let mut at = 0;
         for (len, hole) in [

@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -24,10 +25,20 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// A file of `len_bytes` zero bytes, written out and synced; replaces one of that name. Nothing
     /// is left behind on failure.
     fn create(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>>;
-    /// As [`Disk::create`], but the zeros need not be written out: there is room for them, and what is written into it takes
-    /// longer to sync.
-    fn reserve(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+    /// As [`Disk::create`], but what is not written out when that is `enough` need not be: there is room for it, and what is written
+    /// there takes longer to sync.
+    fn create_until(
+        &self,
+        name: &str,
+        len_bytes: u64,
+        enough: &AtomicBool,
+    ) -> io::Result<Arc<dyn DiskFile>> {
+        let _ = enough;
         self.create(name, len_bytes)
+    }
+    /// As [`Disk::create_until`] where nothing need be written.
+    fn reserve(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+        self.create_until(name, len_bytes, &AtomicBool::new(true))
     }
     /// An existing file.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
@@ -250,11 +261,16 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
-        self.lay_out(name, |path| lay_out::create(path, len_bytes))
+        self.create_until(name, len_bytes, &AtomicBool::new(false))
     }
 
-    fn reserve(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
-        self.lay_out(name, |path| lay_out::reserve(path, len_bytes))
+    fn create_until(
+        &self,
+        name: &str,
+        len_bytes: u64,
+        enough: &AtomicBool,
+    ) -> io::Result<Arc<dyn DiskFile>> {
+        self.lay_out(name, |path| lay_out::create(path, len_bytes, enough))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {

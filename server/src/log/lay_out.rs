@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::io::Errno;
@@ -28,28 +29,23 @@ const UNSYNCED_BYTES: u64 = 2 << 20;
 
 static ZEROS: Zeros = Zeros([0; STEP_BYTES]);
 
-/// A new file of `len_bytes` zero bytes, synced; replaces what is there.
+/// A new file that reads as `len_bytes` zero bytes and has room for them on the disk, synced; replaces what is there. They are
+/// written until that is `enough`, and to the end where the file system cannot reserve room.
 ///
 /// # Errors
 /// Whatever the system refuses; the file may then be there in part.
-pub(crate) fn create(path: &Path, len_bytes: u64) -> io::Result<File> {
-    let (file, _) = create_reserved(path, len_bytes)?;
-    write_out(&file, path, len_bytes)?;
-    Ok(file)
-}
-
-/// A new file that reads as `len_bytes` zero bytes and has room for them on the disk, synced; they are written only where the
-/// file system cannot reserve room. Replaces what is there.
-///
-/// # Errors
-/// As [`create`].
-pub(crate) fn reserve(path: &Path, len_bytes: u64) -> io::Result<File> {
+pub(crate) fn create(path: &Path, len_bytes: u64, enough: &AtomicBool) -> io::Result<File> {
     let (file, is_reserved) = create_reserved(path, len_bytes)?;
-    if is_reserved {
-        file.sync_all()?;
-    } else {
-        write_out(&file, path, len_bytes)?;
-    }
+    let is_enough = || is_reserved && enough.load(Ordering::Relaxed);
+    let mut options = OpenOptions::new();
+    options.write(true);
+    options.custom_flags(OFlags::DIRECT.bits().cast_signed());
+    let written = match options.open(path) {
+        Ok(direct) => write_direct(&direct, len_bytes, is_enough)?,
+        Err(_) => 0,
+    };
+    write_cached(&file, written, len_bytes, is_enough)?;
+    file.sync_all()?;
     Ok(file)
 }
 
@@ -65,25 +61,12 @@ fn create_reserved(path: &Path, len_bytes: u64) -> io::Result<(File, bool)> {
     }
 }
 
-/// Writes zeros from end to end, and syncs them.
-fn write_out(file: &File, path: &Path, len_bytes: u64) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    options.custom_flags(OFlags::DIRECT.bits().cast_signed());
-    let written = match options.open(path) {
-        Ok(direct) => write_direct(&direct, len_bytes)?,
-        Err(_) => 0,
-    };
-    write_cached(file, written, len_bytes)?;
-    file.sync_all()
-}
-
 /// Writes zeros behind the end of a file, up to that length, and syncs it.
 ///
 /// # Errors
 /// Whatever the system refuses; the file may then be longer than it was.
 pub(crate) fn lengthen(file: &File, len_bytes: u64) -> io::Result<()> {
-    write_cached(file, file.metadata()?.len(), len_bytes)?;
+    write_cached(file, file.metadata()?.len(), len_bytes, || false)?;
     file.sync_all()
 }
 
@@ -103,9 +86,9 @@ pub(crate) fn zero(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<()> {
 
 /// Writes zeros from the beginning on, and gives how far it got: not to the end where that lies inside a block, and not at
 /// all where the file system takes no such writes.
-fn write_direct(file: &File, len_bytes: u64) -> io::Result<u64> {
+fn write_direct(file: &File, len_bytes: u64, is_enough: impl Fn() -> bool) -> io::Result<u64> {
     let mut at = 0;
-    while let Some(left) = len_bytes.checked_sub(at) {
+    while let Some(left) = len_bytes.checked_sub(at).filter(|_| !is_enough()) {
         let step = usize::try_from(left).unwrap_or(usize::MAX).min(STEP_BYTES);
         let step = step / PAGE_BYTES * PAGE_BYTES;
         if step == 0 {
@@ -122,9 +105,14 @@ fn write_direct(file: &File, len_bytes: u64) -> io::Result<u64> {
     Ok(at)
 }
 
-fn write_cached(file: &File, from: u64, len_bytes: u64) -> io::Result<()> {
+fn write_cached(
+    file: &File,
+    from: u64,
+    len_bytes: u64,
+    is_enough: impl Fn() -> bool,
+) -> io::Result<()> {
     let (mut at, mut unsynced) = (from, 0);
-    while at < len_bytes {
+    while at < len_bytes && !is_enough() {
         let left = usize::try_from(len_bytes - at).unwrap_or(usize::MAX);
         let step = left.min(STEP_BYTES);
         file.write_all_at(&ZEROS.0[..step], at)?;
@@ -157,9 +145,10 @@ mod tests {
         for directory in [Some(&here), in_memory.as_ref()].into_iter().flatten() {
             let path = directory.path().join("file");
             for len in [0, 1, 4095, 4096, 4097, STEP_BYTES + 5, 3 * STEP_BYTES] {
-                for lay_out in [create, reserve] {
+                for is_enough in [false, true] {
                     std::fs::write(&path, vec![7; 5000]).unwrap();
-                    let file = lay_out(&path, len as u64).unwrap();
+                    let enough = AtomicBool::new(is_enough);
+                    let file = create(&path, len as u64, &enough).unwrap();
                     file.write_all_at(b"x", 0).unwrap();
                     let mut expected = vec![0; len.max(1)];
                     expected[0] = b'x';

@@ -1,7 +1,8 @@
 //! The file that becomes the next segment: that of an earlier one of which nobody reads any more, or else one that is
-//! laid out ahead, in zeros or, where commits are large, as room that is reserved, in a thread of its own, so that no commit waits for it. There is one at a time.
+//! laid out ahead, in zeros or, where commits are large or somebody waits for it, as room that is reserved, in a thread of its own, so that no commit waits for long. There is one at a time.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -20,6 +21,8 @@ pub(crate) struct SpareDesk {
     segment_bytes: u64,
     desk: Mutex<Desk>,
     changed: Condvar,
+    /// No more zeros are wanted in the spare that is laid out: room that is reserved is, or who asked waits for it already.
+    enough: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -29,6 +32,8 @@ struct Desk {
     took_ms: u64,
     /// How the next one is laid out.
     space: Space,
+    /// Who needs it waits.
+    is_awaited: bool,
 }
 
 /// How room for a segment is made.
@@ -65,8 +70,10 @@ impl SpareDesk {
                 state: State::Idle,
                 took_ms: 0,
                 space: Space::default(),
+                is_awaited: false,
             }),
             changed: Condvar::new(),
+            enough: AtomicBool::new(false),
         }
     }
 
@@ -106,7 +113,7 @@ impl SpareDesk {
         due
     }
 
-    /// The spare, of at least `need_bytes`, and the name it has. Waits for it if it must; a failure
+    /// The spare, of at least `need_bytes`, and the name it has. Waits for it if it must, but not for zeros; a failure
     /// to lay it out is tried anew by the next call. Once it has another name, [`SpareDesk::placed`] is to be called.
     pub(crate) fn take(&self, need_bytes: u64) -> Result<(Arc<dyn DiskFile>, &'static str), Error> {
         if need_bytes > self.segment_bytes {
@@ -121,16 +128,22 @@ impl SpareDesk {
         loop {
             match std::mem::replace(&mut desk.state, State::Idle) {
                 State::Ready(file, name) => {
+                    desk.is_awaited = false;
                     desk.state = State::Taken;
                     return Ok((file, name));
                 }
-                State::Failed(source) => return Err(refused(self.segment_bytes, source)),
+                State::Failed(source) => {
+                    desk.is_awaited = false;
+                    return Err(refused(self.segment_bytes, source));
+                }
                 State::Stopped => {
                     desk.state = State::Stopped;
                     return Err(Error::Closed);
                 }
                 waiting => desk.state = waiting,
             }
+            desk.is_awaited = true;
+            self.enough.store(true, Ordering::Relaxed);
             desk = self.wait(desk);
         }
     }
@@ -174,16 +187,16 @@ impl SpareDesk {
                 }
                 State::Wanted => {
                     desk.state = State::Wanted;
-                    let space = desk.space;
+                    let enough = desk.is_awaited || desk.space == Space::Reserved;
+                    self.enough.store(enough, Ordering::Relaxed);
                     drop(desk);
                     let began_ms = clock.now_ms();
-                    let made = match space {
-                        Space::Written => self.disk.create(SPARE, self.segment_bytes),
-                        Space::Reserved => self.disk.reserve(SPARE, self.segment_bytes),
-                    };
+                    let bytes = self.segment_bytes;
+                    let made = self.disk.create_until(SPARE, bytes, &self.enough);
                     let took_ms = clock.now_ms().saturating_sub(began_ms);
                     let mut desk = self.lock();
-                    desk.took_ms = took_ms;
+                    // If it was awaited, this one did not take as long as the next one may.
+                    desk.took_ms = took_ms.max(if desk.is_awaited { desk.took_ms } else { 0 });
                     self.made(desk, made.map(|file| (file, SPARE)))
                 }
                 State::Brought(file) => {
@@ -325,7 +338,10 @@ impl Spare {
 
 impl Drop for Spare {
     fn drop(&mut self) {
-        self.desk.lock().state = State::Stopped;
+        let mut desk = self.desk.lock();
+        desk.state = State::Stopped;
+        self.desk.enough.store(true, Ordering::Relaxed);
+        drop(desk);
         self.desk.changed.notify_all();
         if let Some(thread) = self.thread.take() {
             // A panic there has been reported by the runtime; nothing depends on the thread now.
@@ -379,12 +395,76 @@ mod tests {
             (Space::Written, 1 << 20),
         ] {
             assert!(desk.want_in_time(space, 0, 0, 0));
+            while !matches!(desk.lock().state, State::Ready(..)) {
+                std::thread::yield_now();
+            }
             let (file, name) = desk.take(10).unwrap();
             assert_eq!(file.len_bytes().unwrap(), 1 << 20);
             let file = std::fs::File::open(directory.path().join(name)).unwrap();
             let hole = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)).unwrap();
             assert_eq!(hole, written_bytes, "{space:?}");
         }
+    }
+
+    /// A disk that writes zeros until they are enough.
+    #[derive(Debug)]
+    struct Endless(MemoryDisk);
+
+    impl Disk for Endless {
+        fn list(&self) -> io::Result<Vec<String>> {
+            self.0.list()
+        }
+        fn create(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+            self.0.create(name, len_bytes)
+        }
+        fn create_until(
+            &self,
+            name: &str,
+            len_bytes: u64,
+            enough: &AtomicBool,
+        ) -> io::Result<Arc<dyn DiskFile>> {
+            while !enough.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            self.create(name, len_bytes)
+        }
+        fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+            self.0.open(name)
+        }
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.0.remove(name)
+        }
+        fn sync_directory(&self) -> io::Result<()> {
+            self.0.sync_directory()
+        }
+        fn link(&self, from: &str, to: &str) -> io::Result<()> {
+            self.0.link(from, to)
+        }
+        fn raise_format(&self, format: Format) -> io::Result<()> {
+            self.0.raise_format(format)
+        }
+    }
+
+    /// Whether it is being laid out when it is needed, or nobody had asked for it.
+    #[test]
+    fn who_waits_for_a_spare_does_not_wait_for_zeros() {
+        let disk = Arc::new(Endless(MemoryDisk::new()));
+        let desk = Arc::new(SpareDesk::new(disk, 200));
+        let _thread = Spare::start(Arc::clone(&desk), ManualClock::at(0)).unwrap();
+        for is_asked_before in [true, false, true] {
+            if is_asked_before {
+                desk.want();
+            }
+            let (file, name) = desk.take(10).unwrap();
+            assert_eq!((file.len_bytes().unwrap(), name), (200, SPARE));
+            desk.placed();
+            assert!(!desk.lock().is_awaited);
+        }
+        // Nor does who stops it.
+        desk.want();
     }
 
     /// A file that is brought is the next spare, as long as a segment, zeros behind what was in it.
