@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::log::Format;
@@ -46,6 +47,7 @@ struct State {
     operations: u64,
     fail: Option<Failure>,
     syncs_held: bool,
+    zeros_held: bool,
     sync_failure: Option<io::ErrorKind>,
     format: Format,
     read_bytes: u64,
@@ -185,6 +187,12 @@ impl MemoryDisk {
     pub fn hold_syncs(&self, held: bool) {
         self.0.lock().syncs_held = held;
         self.0.released.notify_all();
+    }
+
+    /// Lets files that are laid out come to an end only when that is enough, or at once.
+    #[cfg(test)]
+    pub(crate) fn hold_zeros(&self, held: bool) {
+        self.0.lock().zeros_held = held;
     }
 
     /// Lets every sync of a file fail, or none.
@@ -385,6 +393,18 @@ impl Disk for MemoryDisk {
             disk: self.0.clone(),
             file,
         }))
+    }
+
+    fn create_until(
+        &self,
+        name: &str,
+        len_bytes: u64,
+        enough: &AtomicBool,
+    ) -> io::Result<Arc<dyn DiskFile>> {
+        while self.0.lock().zeros_held && !enough.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        self.create(name, len_bytes)
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {

@@ -406,54 +406,12 @@ mod tests {
         }
     }
 
-    /// A disk that writes zeros until they are enough.
-    #[derive(Debug)]
-    struct Endless(MemoryDisk);
-
-    impl Disk for Endless {
-        fn list(&self) -> io::Result<Vec<String>> {
-            self.0.list()
-        }
-        fn create(&self, name: &str, len_bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
-            self.0.create(name, len_bytes)
-        }
-        fn create_until(
-            &self,
-            name: &str,
-            len_bytes: u64,
-            enough: &AtomicBool,
-        ) -> io::Result<Arc<dyn DiskFile>> {
-            while !enough.load(Ordering::Relaxed) {
-                std::thread::yield_now();
-            }
-            self.create(name, len_bytes)
-        }
-        fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-            self.0.open(name)
-        }
-        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-            self.0.rename(from, to)
-        }
-        fn remove(&self, name: &str) -> io::Result<()> {
-            self.0.remove(name)
-        }
-        fn sync_directory(&self) -> io::Result<()> {
-            self.0.sync_directory()
-        }
-        fn link(&self, from: &str, to: &str) -> io::Result<()> {
-            self.0.link(from, to)
-        }
-        fn raise_format(&self, format: Format) -> io::Result<()> {
-            self.0.raise_format(format)
-        }
-    }
-
     /// Whether it is being laid out when it is needed, or nobody had asked for it.
     #[test]
     fn who_waits_for_a_spare_does_not_wait_for_zeros() {
-        let disk = Arc::new(Endless(MemoryDisk::new()));
-        let desk = Arc::new(SpareDesk::new(disk, 200));
-        let _thread = Spare::start(Arc::clone(&desk), ManualClock::at(0)).unwrap();
+        let disk = MemoryDisk::new();
+        disk.hold_zeros(true);
+        let (desk, _thread) = desk(&disk, 200);
         for is_asked_before in [true, false, true] {
             if is_asked_before {
                 desk.want();
