@@ -80,7 +80,7 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn sync(&self) -> io::Result<()>;
     /// Cuts the file to that length and syncs it, length included.
     fn truncate(&self, len_bytes: u64) -> io::Result<()>;
-    /// Makes a shorter file that long, with zeros that are written out, and syncs it, length included.
+    /// Makes a shorter file that long, with zeros or room that reads as such, and syncs it, length included.
     fn lengthen(&self, len_bytes: u64) -> io::Result<()>;
     /// Length in bytes.
     fn len_bytes(&self) -> io::Result<u64>;

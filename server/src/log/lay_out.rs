@@ -61,12 +61,20 @@ fn create_reserved(path: &Path, len_bytes: u64) -> io::Result<(File, bool)> {
     }
 }
 
-/// Writes zeros behind the end of a file, up to that length, and syncs it.
+/// Makes a file that long, with room that is reserved behind its end, or zeros where the file system cannot reserve any, and syncs it.
 ///
 /// # Errors
 /// Whatever the system refuses; the file may then be longer than it was.
 pub(crate) fn lengthen(file: &File, len_bytes: u64) -> io::Result<()> {
-    write_cached(file, file.metadata()?.len(), len_bytes, || false)?;
+    let has = file.metadata()?.len();
+    let Some(more) = len_bytes.checked_sub(has).filter(|more| *more > 0) else {
+        return file.sync_all();
+    };
+    match fallocate(file, FallocateFlags::empty(), has, more) {
+        Err(Errno::NOSPC) => return Err(Errno::NOSPC.into()),
+        Err(_) => write_cached(file, has, len_bytes, || false)?,
+        Ok(()) => {}
+    }
     file.sync_all()
 }
 
@@ -154,6 +162,33 @@ mod tests {
                     expected[0] = b'x';
                     assert!(std::fs::read(&path).unwrap() == expected, "{len}");
                 }
+            }
+        }
+    }
+
+    /// What is behind the old end reads as zeros, and the disk has room for it; no file is made shorter.
+    #[test]
+    fn a_file_that_is_lengthened_keeps_what_is_in_it() {
+        use std::os::unix::fs::MetadataExt;
+        let here = tempfile::tempdir().unwrap();
+        let in_memory = tempfile::tempdir_in("/dev/shm").ok();
+        for directory in [Some(&here), in_memory.as_ref()].into_iter().flatten() {
+            let path = directory.path().join("file");
+            for (has, len) in [
+                (0, 1),
+                (5000, 5001),
+                (5000, 3 << 20),
+                (4096, 4096),
+                (5000, 3),
+            ] {
+                std::fs::write(&path, vec![7; has]).unwrap();
+                let file = File::options().read(true).write(true).open(&path).unwrap();
+                lengthen(&file, len as u64).unwrap();
+                let mut expected = vec![7; has];
+                expected.resize(len.max(has), 0);
+                assert!(std::fs::read(&path).unwrap() == expected, "{has} to {len}");
+                let reserved = file.metadata().unwrap().blocks() * 512;
+                assert!(reserved >= len as u64, "{reserved} of {len}");
             }
         }
     }
