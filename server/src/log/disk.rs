@@ -123,8 +123,7 @@ impl RealDisk {
                 reason: "it is a file".to_owned(),
             });
         }
-        let formatted = check_format(&directory)?;
-        let disk = RealDisk::locked(directory, &formatted)?;
+        let (disk, formatted) = RealDisk::locked(directory, check_format)?;
         if formatted == Formatted::No {
             disk.write_format(Format::Plain)
                 .map_err(io("writing FORMAT of"))?;
@@ -138,8 +137,8 @@ impl RealDisk {
     /// As [`RealDisk::open`].
     pub fn open_damaged(directory: impl AsRef<Path>) -> Result<RealDisk, Error> {
         let directory = directory.as_ref().to_owned();
-        let formatted = read_format(&directory)?;
-        RealDisk::locked(directory, &formatted)
+        let (disk, _) = RealDisk::locked(directory, read_format)?;
+        Ok(disk)
     }
 
     /// Writes a `FORMAT` anew that could not be read.
@@ -157,7 +156,13 @@ impl RealDisk {
         self.write_format(found.max(least))
     }
 
-    fn locked(directory: PathBuf, formatted: &Formatted) -> Result<RealDisk, Error> {
+    /// Takes the lock, and asks for the format before, so that nothing is touched that is not ours, and again under it,
+    /// since only then does nobody raise it any more.
+    fn locked(
+        directory: PathBuf,
+        format_of: fn(&Path) -> Result<Formatted, Error>,
+    ) -> Result<(RealDisk, Formatted), Error> {
+        format_of(&directory)?;
         let shown = directory.display().to_string();
         let io = |operation| {
             let shown = shown.clone();
@@ -176,13 +181,15 @@ impl RealDisk {
             },
             TryLockError::Error(source) => Error::io("locking", &shown, source),
         })?;
-        Ok(RealDisk {
+        let formatted = format_of(&directory)?;
+        let disk = RealDisk {
             opened: File::open(&directory).map_err(io("opening"))?,
             format: Mutex::new(formatted.format()),
             step: StepBuffer::default(),
             directory,
             _lock: lock,
-        })
+        };
+        Ok((disk, formatted))
     }
 
     fn write_format(&self, format: Format) -> io::Result<()> {
@@ -368,6 +375,9 @@ impl DiskFile for RealFile {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::Barrier;
+    use std::sync::atomic::Ordering;
+    use std::thread;
 
     fn names(directory: &Path) -> Vec<String> {
         let mut names: Vec<_> = fs::read_dir(directory)
@@ -416,6 +426,39 @@ mod tests {
         let error = RealDisk::open(directory.path()).unwrap_err();
         assert!(matches!(&error, Error::NewerFormat { found, .. } if found == "millstream-log 8"));
         assert_eq!(names(directory.path()), ["FORMAT"]);
+    }
+
+    /// Several that begin nearly at once on a new directory: one opens it, the others say that it is taken, or open it
+    /// later as the one before left it. Nobody takes a file of another's start for a stranger's.
+    #[test]
+    fn s8_of_several_that_open_at_once_each_opens_or_is_refused() {
+        for round in 0..600_u32 {
+            let directory = tempfile::tempdir().unwrap();
+            let begin = Barrier::new(4);
+            let is_raised = AtomicBool::new(false);
+            let open = |delay: u32| {
+                begin.wait();
+                (0..delay).for_each(|_| std::hint::spin_loop());
+                match RealDisk::open(directory.path()) {
+                    Ok(disk) => {
+                        if is_raised.swap(true, Ordering::Relaxed) {
+                            let found = read_format(directory.path()).unwrap();
+                            assert_eq!(found, Formatted::As(Format::LATEST), "round {round}");
+                        }
+                        disk.raise_format(Format::LATEST).unwrap();
+                    }
+                    Err(Error::InUse { .. }) => {}
+                    Err(error) => panic!("round {round}: {error}"),
+                }
+            };
+            thread::scope(|scope| {
+                for opener in 0..4 {
+                    let open = &open;
+                    scope.spawn(move || open(opener * (round % 100) * 100));
+                }
+            });
+            assert!(is_raised.into_inner(), "round {round}: all were refused");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The file `FORMAT` of a data directory: which versions can read what lies beside it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -94,29 +95,31 @@ pub(crate) fn check_format(directory: &Path) -> Result<Formatted, Error> {
         directory: shown.clone(),
         reason,
     };
+    // Listed before it is read: who writes FORMAT meanwhile did so before the first segment.
+    let strange = stranger(directory).map_err(|source| Error::io("listing", &shown, source))?;
     let formatted = read_format(directory)?;
-    match &formatted {
-        Formatted::As(_) => Ok(formatted),
-        Formatted::Garbled(text) => {
+    match (&formatted, strange) {
+        (Formatted::Garbled(text), _) => {
             let said = text.trim_end();
             // Written by hand, or by an editor.
             let format = Format::of_line(said).map(Formatted::As);
             format.ok_or_else(|| foreign(format!("its FORMAT file says {said:?}")))
         }
-        Formatted::No => {
-            let entries =
-                fs::read_dir(directory).map_err(|source| Error::io("listing", &shown, source))?;
-            for entry in entries {
-                let entry = entry.map_err(|source| Error::io("listing", &shown, source))?;
-                let name = entry.file_name();
-                if name != LOCK && name != FORMAT_DRAFT {
-                    return Err(foreign(format!(
-                        "it holds {} and no FORMAT file",
-                        name.display()
-                    )));
-                }
-            }
-            Ok(formatted)
+        (Formatted::No, Some(name)) => Err(foreign(format!(
+            "it holds {} and no FORMAT file",
+            name.display()
+        ))),
+        (Formatted::As(_), _) | (Formatted::No, None) => Ok(formatted),
+    }
+}
+
+/// A file that a start that was cut short does not leave in a directory.
+fn stranger(directory: &Path) -> io::Result<Option<OsString>> {
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        if name != LOCK && name != FORMAT_DRAFT {
+            return Ok(Some(name));
         }
     }
+    Ok(None)
 }

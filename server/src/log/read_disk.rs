@@ -16,7 +16,7 @@ pub struct ReadDisk {
     directory: PathBuf,
     formatted: Formatted,
     /// Holds the shared lock. There is none where nobody ever served the directory.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl ReadDisk {
@@ -40,25 +40,32 @@ impl ReadDisk {
             }
             Err(source) => return Err(Error::io("opening", &shown, source)),
         }
-        let lock = match File::open(directory.join(LOCK)) {
-            Ok(lock) => Some(lock),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(source) => return Err(Error::io("opening LOCK of", &shown, source)),
-        };
-        match lock.as_ref().map_or(Ok(()), File::try_lock_shared) {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::InUse { directory: shown }),
-            Err(TryLockError::Error(source)) => return Err(Error::io("locking", &shown, source)),
-        }
+        let lock = shared_lock(&directory)?;
+        ReadDisk::under(directory, lock)
+    }
+
+    /// Opens a directory whose `LOCK` is held if there was one.
+    fn under(directory: PathBuf, lock: Option<File>) -> Result<ReadDisk, Error> {
+        let shown = directory.display().to_string();
         let formatted = read_format(&directory)?;
         let disk = ReadDisk {
             directory,
             formatted,
-            _lock: lock,
+            lock,
         };
         let names = disk
             .list()
             .map_err(|source| Error::io("listing", &shown, source))?;
+        if disk.lock.is_none()
+            && let Some(lock) = shared_lock(&disk.directory)?
+        {
+            // A server began meanwhile: what was read may be of half its start.
+            return ReadDisk::under(disk.directory, Some(lock));
+        }
+        let foreign = |reason: &str| Error::NotADataDirectory {
+            directory: shown.clone(),
+            reason: reason.to_owned(),
+        };
         let has_segments = names.iter().any(|name| segment::number(name).is_some());
         match &disk.formatted {
             Formatted::No | Formatted::Garbled(_) if !has_segments => Err(foreign(
@@ -85,6 +92,21 @@ impl ReadDisk {
             remedy: Remedy::Mend,
             ..Finding::new(0, 0, 0, problem)
         })
+    }
+}
+
+/// The lock of a directory, shared with others who only look; none where nobody ever served it.
+fn shared_lock(directory: &Path) -> Result<Option<File>, Error> {
+    let shown = directory.display().to_string();
+    let lock = match File::open(directory.join(LOCK)) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(Error::io("opening LOCK of", &shown, source)),
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse { directory: shown }),
+        Err(TryLockError::Error(source)) => Err(Error::io("locking", &shown, source)),
     }
 }
 
@@ -177,6 +199,24 @@ mod tests {
         let error = RealDisk::open(directory.path()).unwrap_err();
         assert!(matches!(error, Error::InUse { .. }), "{error}");
         assert!(first.create("spare.segment", 1).is_err());
+    }
+
+    /// A server that begins on a directory without `LOCK` right after that was looked for: it is seen once it locks, and what
+    /// it wrote is read again once it is gone.
+    #[test]
+    fn s8_a_start_that_is_looked_at_is_not_taken_for_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        let none = shared_lock(directory.path()).unwrap();
+        assert!(none.is_none());
+        let served = RealDisk::open(directory.path()).unwrap();
+        drop(served.create(&segment::name(1), 10).unwrap());
+        let looked = ReadDisk::under(directory.path().to_owned(), None).unwrap_err();
+        assert!(matches!(looked, Error::InUse { .. }), "{looked}");
+        drop(served);
+        let looked = ReadDisk::under(directory.path().to_owned(), None).unwrap();
+        let error = RealDisk::open(directory.path()).unwrap_err();
+        assert!(matches!(error, Error::InUse { .. }), "{error}");
+        assert_eq!(looked.check_format(false), None);
     }
 
     /// A bit of every byte of `FORMAT`: told as damage, or as a newer version; and mended.
