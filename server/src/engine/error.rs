@@ -265,6 +265,17 @@ pub enum RetentionChange {
     Decrease,
 }
 
+impl Error {
+    /// What to say instead, if this is that the log knows the shard no longer: it went away with its stream, or after its records had left the
+    /// retention, between a look at the catalog and the log.
+    pub(crate) fn if_shard_is_gone(self, gone: impl FnOnce() -> Error) -> Error {
+        match self {
+            Error::Log(log::Error::Unknown(_)) => gone(),
+            error => error,
+        }
+    }
+}
+
 impl From<log::Error> for Error {
     fn from(error: log::Error) -> Self {
         match error {

@@ -114,7 +114,8 @@ impl Engine {
             .throttle
             .begin_iterator(shard.log_shard(), now_ms);
         counted.map_err(|Throttled| throttled(arn, shard))?;
-        let counter = self.position(&stream, shard, start).await?;
+        let counter = self.position(&stream, shard, start).await;
+        let counter = counter.map_err(|error| error.if_shard_is_gone(shard_not_found))?;
         Ok(self.mint(arn, shard, counter))
     }
 
@@ -213,8 +214,18 @@ impl Engine {
     pub async fn records(&self, token: &str, limit: usize) -> Result<Page, Error> {
         let now_ms = self.now_ms();
         let iterator = self.parse_iterator(token, now_ms)?;
+        let page = self.page(&iterator, limit, now_ms).await;
+        page.map_err(|error| error.if_shard_is_gone(|| gone(&iterator)))
+    }
+
+    async fn page(
+        &self,
+        iterator: &ShardIterator,
+        limit: usize,
+        now_ms: u64,
+    ) -> Result<Page, Error> {
         let catalog = self.catalog();
-        let (stream, shard) = owner(&catalog, &iterator, now_ms)?;
+        let (stream, shard) = owner(&catalog, iterator, now_ms)?;
         let log_shard = shard.log_shard();
         let counted = self.inner.throttle.begin_read(log_shard, now_ms);
         counted.map_err(|Throttled| throttled(&stream.arn, shard))?;
@@ -329,11 +340,15 @@ fn owner<'a>(
         .owner_of(iterator.log_shard)
         .filter(|(stream, _)| stream.status(now_ms).is_some());
     let shard = found.and_then(|(stream, id)| Some((stream, stream.shards.get(&id.0)?)));
-    shard.ok_or_else(|| Error::ShardGone {
+    shard.ok_or_else(|| gone(iterator))
+}
+
+fn gone(iterator: &ShardIterator) -> Error {
+    Error::ShardGone {
         account: iterator.account.clone(),
         stream: iterator.stream.clone(),
         shard: iterator.shard,
-    })
+    }
 }
 
 /// The counter of a sequence number that this shard gave out.

@@ -9,7 +9,7 @@ use crate::engine::error::ConsumerError;
 use crate::engine::put::sequence_number;
 use crate::engine::read::{ReadRecord, Slice};
 use crate::engine::{Engine, Error, Limits, Start};
-use crate::log::{self, LogShard, ReadLimit, ReadShare};
+use crate::log::{LogShard, ReadLimit, ReadShare};
 use crate::patience::Patience;
 use millstream_wire::limits::{
     SHARD_READ_BYTES_PER_SECOND, SUBSCRIBE_CALLS_PER_SECOND, SUBSCRIPTION_EVENT_MAX_BYTES,
@@ -224,11 +224,8 @@ impl Subscription {
             bytes: SUBSCRIPTION_EVENT_MAX_BYTES,
         };
         let read = self.engine.slice(stream, shard, self.target.counter, limit);
-        read.await.map_err(|error| match error {
-            // The shard went away with its stream, or after its records left the retention.
-            Error::Log(log::Error::Unknown(_)) => self.shard_not_found(),
-            error => error,
-        })
+        let read = read.await;
+        read.map_err(|error| error.if_shard_is_gone(|| self.shard_not_found()))
     }
 
     /// The stream and the shard, if both and the consumer are still those of the beginning.

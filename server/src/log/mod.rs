@@ -59,6 +59,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub use batches::{Batches, RecordBatch};
 pub use check::{Changes, Checked, Finding, Lost, Note, Remedy, Totals, check};
@@ -210,6 +212,8 @@ struct Inner<M> {
     read_limit_bytes: usize,
     rewriter: Rewriter,
     committer: Mutex<Option<JoinHandle<()>>>,
+    /// Reads of files and trims, those among them that nobody waits for any more.
+    at_work: TaskTracker,
 }
 
 impl<M> Clone for Log<M> {
@@ -289,6 +293,7 @@ impl<M: Metadata> Log<M> {
             read_limit_bytes,
             rewriter,
             committer,
+            at_work: TaskTracker::new(),
         };
         Ok(Log(Arc::new(inner), Patience::default()))
     }
@@ -400,14 +405,17 @@ impl<M: Metadata> Log<M> {
         if let Some(records) = self.0.published.read_cached(&request) {
             return records.map(ReadRecords::without_share);
         }
+        let _at_work = self.begin()?;
         let published = Arc::clone(&self.0.published);
-        let planned = blocking(move || published.plan_blocking(request)).await?;
+        let planned = self
+            .blocking(move || published.plan_blocking(request))
+            .await?;
         if planned.located.is_empty() {
             return Ok(ReadRecords::without_share(Vec::new()));
         }
         let permit = self.read_permit(planned.len_bytes()).await?;
         let published = Arc::clone(&self.0.published);
-        blocking(move || {
+        self.blocking(move || {
             let records = published.fetch_blocking(&planned)?;
             let share = ReadShare::new(permit);
             Ok(ReadRecords { records, share })
@@ -439,8 +447,11 @@ impl<M: Metadata> Log<M> {
     /// Changes nothing.
     pub async fn counter_at(&self, shard: LogShard, time_ms: u64) -> Result<u64, Error> {
         self.readable(shard)?;
+        let _at_work = self.begin()?;
         let published = Arc::clone(&self.0.published);
-        let since = blocking(move || published.since(shard, time_ms)).await?;
+        let since = self
+            .blocking(move || published.since(shard, time_ms))
+            .await?;
         let Some(located) = since.within else {
             return Ok(since.counter);
         };
@@ -449,7 +460,7 @@ impl<M: Metadata> Log<M> {
             .read_permit(kept_bytes.saturating_add(unpacking_bytes))
             .await?;
         let published = Arc::clone(&self.0.published);
-        blocking(move || {
+        self.blocking(move || {
             let counter = published.counter_within(&located, time_ms);
             drop(permit);
             counter
@@ -495,11 +506,30 @@ impl<M: Metadata> Log<M> {
         &self,
         keep_after_ms: impl Fn(LogShard) -> Option<u64> + Send + 'static,
     ) -> Result<usize, Error> {
+        let _at_work = self.begin()?;
+        let published = Arc::clone(&self.0.published);
+        self.blocking(move || published.trim(keep_after_ms)).await
+    }
+
+    /// Begins work that [`Log::close`] waits for.
+    fn begin(&self) -> Result<TaskTrackerToken, Error> {
+        let begun = self.0.at_work.token();
+        // Asked only now: from here on a close sees it.
         if self.0.published.is_closed() {
             return Err(Error::Closed);
         }
-        let published = Arc::clone(&self.0.published);
-        blocking(move || published.trim(keep_after_ms)).await
+        Ok(begun)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let done = self.0.at_work.spawn_blocking(work).await;
+        done.unwrap_or_else(|error| {
+            let source = std::io::Error::other(error.to_string());
+            Err(Error::io("reading", "the log", source))
+        })
     }
 
     /// Rewrites sealed segments in the background, where that pays: each shard's records together, compressed, and
@@ -521,8 +551,8 @@ impl<M: Metadata> Log<M> {
         answer.await.unwrap_or(Err(Error::Closed))
     }
 
-    /// Finishes what was accepted, syncs, and stops the committer. Later calls get
-    /// [`Error::Closed`].
+    /// Finishes what was accepted, syncs, stops the committer and waits for reads and trims that are under way: then the directory is free. Later calls
+    /// get [`Error::Closed`].
     ///
     /// # Cancel safety
     /// Dropped early, the closing goes on.
@@ -540,6 +570,8 @@ impl<M: Metadata> Log<M> {
                 tracing::error!("a thread of the log ended in a panic");
             }
         }
+        self.0.at_work.close();
+        self.0.at_work.wait().await;
     }
 
     /// True once a write or a sync has failed: only reads are served until a restart.
@@ -566,17 +598,4 @@ impl<M> Drop for Inner<M> {
             let _ = thread.join();
         }
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| {
-        Err(Error::io(
-            "reading",
-            "the log",
-            std::io::Error::other(error.to_string()),
-        ))
-    })
 }

@@ -8,12 +8,16 @@ use crate::engine::{
     Engine, Error, Limits, NewStream, Probability, PutEntry, Refusal, Settings, Start,
 };
 use crate::log::{Disk, DiskFile, Format, Log, LogConfig, LogShard, MemoryDisk, Transaction};
+use crate::patience::Patience;
 use millstream_wire::shapes::Blob;
 use millstream_wire::{HashKey, ShardId, StreamArn};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 const HOUR_MS: u64 = 3_600_000;
 const OFF: Settings = Settings {
@@ -82,9 +86,8 @@ impl Disk for Gated {
     }
 }
 
-/// A stream created while a trim is under way is not taken for one that is gone.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s7_a_stream_created_while_a_trim_runs_keeps_its_records() {
+/// An engine whose first trim has begun and goes on when it is told.
+async fn amid_a_trim() -> (Engine, SyncSender<()>, JoinHandle<Result<(), Error>>) {
     let clock = ManualClock::at(NOW_MS);
     let (reached, is_reached) = sync_channel(1);
     let (go_on, may_go_on) = sync_channel(1);
@@ -108,6 +111,26 @@ async fn s7_a_stream_created_while_a_trim_runs_keeps_its_records() {
     tokio::task::spawn_blocking(move || is_reached.recv().unwrap())
         .await
         .unwrap();
+    (engine, go_on, sweep)
+}
+
+/// What a trim that nobody waits for any more still does to the directory is done when the log is closed: the next to open it is alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s8_a_close_waits_for_a_trim_that_was_given_up() {
+    let (engine, go_on, sweep) = amid_a_trim().await;
+    sweep.abort();
+    sweep.await.unwrap_err();
+    let mut closing = tokio::spawn(async move { engine.close().await });
+    let early = timeout(Duration::from_millis(200), &mut closing).await;
+    assert!(early.is_err(), "closed while a trim goes on");
+    go_on.send(()).unwrap();
+    closing.await.unwrap();
+}
+
+/// A stream created while a trim is under way is not taken for one that is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_a_stream_created_while_a_trim_runs_keeps_its_records() {
+    let (engine, go_on, sweep) = amid_a_trim().await;
     let other: StreamArn = "arn:aws:kinesis:us-east-1:000000000000:stream/other"
         .parse()
         .unwrap();
@@ -290,4 +313,32 @@ async fn s5_what_is_stored_is_not_refused_for_what_cannot_be_put_any_more() {
     engine.delete_stream(&arn()).await.unwrap();
     let gone = engine.put(&before, &[open]).await;
     assert!(matches!(gone, Err(Error::StreamNotFound(_))), "{gone:?}");
+}
+
+/// Goal: who reads from a stream that is deleted meanwhile is told so, and not of a failure inside. Method: the reader has looked at the catalog and
+/// waits for memory when the stream goes.
+#[tokio::test]
+async fn s7_a_reader_of_a_stream_that_is_deleted_meanwhile_is_told_so() {
+    let clock = ManualClock::at(NOW_MS);
+    let settings = Settings {
+        page_bytes: 0,
+        ..OFF
+    };
+    let engine = engine_with(&clock, &MemoryDisk::new(), settings);
+    engine.create_stream(new_stream(1)).await.unwrap();
+    put_one(&engine, "a", b"one").await;
+    let shard = ShardId(0).to_string();
+    let token = engine
+        .shard_iterator(&arn(), &shard, Start::TrimHorizon)
+        .await
+        .unwrap();
+    let patience = Patience::of(Duration::from_mins(1));
+    let all = engine.inner.pages.admit(u64::MAX, &patience).await.unwrap();
+    let patient = engine.within(patience);
+    let reading = tokio::spawn(async move { patient.records(&token, 10).await });
+    tokio::task::yield_now().await;
+    engine.delete_stream(&arn()).await.unwrap();
+    drop(all);
+    let read = reading.await.unwrap();
+    assert!(matches!(read, Err(Error::ShardGone { .. })), "{read:?}");
 }
