@@ -138,7 +138,7 @@ impl Server {
             tasks,
         };
         // Others are served meanwhile: making a key takes longer than all else that a first start does.
-        match identity(given, own).await {
+        match identity(given, own, server.engine.clone()).await {
             Ok(identity) => {
                 server.certificate_pem = identity.certificate_pem;
                 late.send_replace(Some(identity.config));
@@ -192,13 +192,22 @@ impl Drop for Server {
     }
 }
 
-/// The given identity, or the server's own.
-async fn identity(given: Option<Identity>, own: Option<OwnIdentity>) -> Result<Identity, TlsError> {
+/// The given identity, or the server's own. The data directory is the engine's alone until that is kept, also if who waits for it does so no longer.
+async fn identity(
+    given: Option<Identity>,
+    own: Option<OwnIdentity>,
+    engine: Engine,
+) -> Result<Identity, TlsError> {
     match (given, own) {
         (Some(given), _) => Ok(given),
         (None, own) => {
             let own = own.unwrap_or_default();
-            let made = tokio::task::spawn_blocking(move || own.make()).await;
+            let made = tokio::task::spawn_blocking(move || {
+                let made = own.make();
+                drop(engine);
+                made
+            });
+            let made = made.await;
             made.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
         }
     }

@@ -2,9 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+use millstream_server::log::{Error, RealDisk};
 use millstream_server::{Config, DataLocation, Server, StartError, TlsSource};
 use reqwest::{Certificate, Client, Version};
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -115,6 +120,46 @@ async fn the_certificate_and_the_data_outlive_a_restart() {
         EMPTY
     );
     second.shutdown().await;
+}
+
+/// Goal: a start that nobody waits for any more keeps others out of the data directory for as long as it may still write its certificate there.
+/// Method: the certificate is a pipe, so that reading it takes until something is written into that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s8_a_start_that_was_given_up_keeps_the_directory_until_it_is_done_there() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(RealDisk::open(directory.path()).unwrap());
+    let pipe = directory.path().join("tls-certificate.pem");
+    mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+    std::fs::write(directory.path().join("tls-key.pem"), "no key").unwrap();
+    let starting = tokio::spawn(Server::start(on_disk(directory.path())));
+    // It can be opened for writing once somebody reads it.
+    let mut certificate = loop {
+        let mut options = OpenOptions::new();
+        options
+            .write(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        match options.open(&pipe) {
+            Ok(opened) => break opened,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    starting.abort();
+    starting.await.unwrap_err();
+    for _ in 0..30 {
+        let refused = RealDisk::open(directory.path());
+        assert!(matches!(refused, Err(Error::InUse { .. })), "{refused:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    certificate.write_all(b"no certificate").unwrap();
+    drop(certificate);
+    let free = async {
+        while RealDisk::open(directory.path()).is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), free)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
