@@ -143,8 +143,17 @@ pub enum OfflineError {
 /// # Errors
 /// [`OfflineError::Log`] if it is in use, no data directory, of a newer version, or cannot be read.
 pub fn check(directory: &Path) -> Result<Report, OfflineError> {
-    let disk = ReadDisk::open(directory)?;
-    let checked = log::check::<Catalog>(&disk)?;
+    check_opened(ReadDisk::open(directory)?, directory)
+}
+
+fn check_opened(disk: ReadDisk, directory: &Path) -> Result<Report, OfflineError> {
+    let checked = log::check::<Catalog>(&disk);
+    if !disk.is_still_alone()? {
+        // A server began, and ended, while its files were read. There is a lock now, so this happens once.
+        drop(disk);
+        return check(directory);
+    }
+    let checked = checked?;
     let format = disk.check_format(checked.totals.rewritten > 0);
     Ok(report(directory, &checked, format.as_ref()))
 }
@@ -168,12 +177,12 @@ pub fn plan(directory: &Path, copy_to: Option<&Path>) -> Result<Repair, OfflineE
 /// As [`check`], and [`OfflineError::Copies`]. What was repaired by then stays so; a check tells what is left.
 pub fn repair(directory: &Path, copy_to: Option<&Path>) -> Result<Repair, OfflineError> {
     let kept_in = folder(directory, copy_to);
-    let only_looked_at = ReadDisk::open(directory)?;
-    let rewritten = log::check::<Catalog>(&only_looked_at)?.totals.rewritten > 0;
-    let format = only_looked_at.check_format(rewritten);
-    drop(only_looked_at);
-    let disk = RealDisk::open_damaged(directory)?;
+    // What is no data directory is refused, and not touched.
+    drop(ReadDisk::open(directory)?);
+    let (disk, formatted) = RealDisk::open_damaged(directory)?;
     let checked = log::check::<Catalog>(&disk)?;
+    let rewritten = checked.totals.rewritten > 0;
+    let format = formatted.finding(rewritten);
     let mends_format = format.is_some();
     let report = report(directory, &checked, format.as_ref());
     if report.sound || report.beyond_repair {

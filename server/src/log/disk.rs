@@ -131,14 +131,14 @@ impl RealDisk {
         Ok(disk)
     }
 
-    /// Opens a data directory to repair it: one that is there, and whose `FORMAT` may be damaged.
+    /// Opens a data directory to repair it, one that is there, and whose `FORMAT` may be damaged; with what that says.
     ///
     /// # Errors
     /// As [`RealDisk::open`].
-    pub fn open_damaged(directory: impl AsRef<Path>) -> Result<RealDisk, Error> {
-        let directory = directory.as_ref().to_owned();
-        let (disk, _) = RealDisk::locked(directory, read_format)?;
-        Ok(disk)
+    pub(crate) fn open_damaged(
+        directory: impl AsRef<Path>,
+    ) -> Result<(RealDisk, Formatted), Error> {
+        RealDisk::locked(directory.as_ref().to_owned(), read_format)
     }
 
     /// Writes a `FORMAT` anew that could not be read.

@@ -5,8 +5,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::log::Error;
 use crate::log::disk::LOCK;
+use crate::log::{Error, Finding, Remedy};
 
 pub(crate) const FORMAT: &str = "FORMAT";
 pub(crate) const FORMAT_DRAFT: &str = "FORMAT.new";
@@ -60,6 +60,27 @@ impl Formatted {
             Formatted::As(format) => *format,
             Formatted::No | Formatted::Garbled(_) => Format::Plain,
         }
+    }
+}
+
+impl Formatted {
+    /// What is wrong with `FORMAT`, if some segments, or none, have been rewritten.
+    pub(crate) fn finding(&self, any_rewritten: bool) -> Option<Finding> {
+        let problem = match self {
+            Formatted::As(Format::Plain) if any_rewritten => {
+                "it says 1, but segments have been rewritten: earlier versions would take them for damaged"
+                    .to_owned()
+            }
+            Formatted::As(_) => return None,
+            Formatted::No => "it is missing".to_owned(),
+            Formatted::Garbled(line) => format!("it says {line:?}"),
+        };
+        Some(Finding {
+            file: FORMAT.to_owned(),
+            segment: None,
+            remedy: Remedy::Mend,
+            ..Finding::new(0, 0, 0, problem)
+        })
     }
 }
 

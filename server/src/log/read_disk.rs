@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::log::disk::LOCK;
-use crate::log::format::{FORMAT, Format, Formatted, read_format};
-use crate::log::{Disk, DiskFile, Error, Finding, Remedy, segment};
+use crate::log::format::{Formatted, read_format};
+use crate::log::{Disk, DiskFile, Error, Finding, Format, segment};
 
 /// See the module. While it lives no server starts on the directory; others may look at it, too.
 #[derive(Debug)]
@@ -77,21 +77,15 @@ impl ReadDisk {
 
     /// What is wrong with `FORMAT`, if some segments, or none, have been rewritten.
     pub fn check_format(&self, any_rewritten: bool) -> Option<Finding> {
-        let problem = match &self.formatted {
-            Formatted::As(Format::Plain) if any_rewritten => {
-                "it says 1, but segments have been rewritten: earlier versions would take them for damaged"
-                    .to_owned()
-            }
-            Formatted::As(_) => return None,
-            Formatted::No => "it is missing".to_owned(),
-            Formatted::Garbled(line) => format!("it says {line:?}"),
-        };
-        Some(Finding {
-            file: FORMAT.to_owned(),
-            segment: None,
-            remedy: Remedy::Mend,
-            ..Finding::new(0, 0, 0, problem)
-        })
+        self.formatted.finding(any_rewritten)
+    }
+
+    /// Whether no server began on the directory since this was opened: where nobody ever served it there was no lock to hold.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if one did and still serves, [`Error::Io`] if the system refuses.
+    pub fn is_still_alone(&self) -> Result<bool, Error> {
+        Ok(self.lock.is_some() || shared_lock(&self.directory)?.is_none())
     }
 }
 
@@ -185,6 +179,7 @@ impl DiskFile for ReadFile {
 mod tests {
     use super::*;
     use crate::log::RealDisk;
+    use crate::log::format::FORMAT;
 
     /// Who only looks keeps servers away, not others who look; and who serves keeps them away.
     #[test]
@@ -217,6 +212,22 @@ mod tests {
         let error = RealDisk::open(directory.path()).unwrap_err();
         assert!(matches!(error, Error::InUse { .. }), "{error}");
         assert_eq!(looked.check_format(false), None);
+        assert!(looked.is_still_alone().unwrap());
+    }
+
+    /// A copy of a data directory has no `LOCK`: a server that begins there while it is read is noticed at the end.
+    #[test]
+    fn s8_a_start_while_a_copy_is_read_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(RealDisk::open(directory.path()).unwrap());
+        fs::remove_file(directory.path().join(LOCK)).unwrap();
+        let looked = ReadDisk::open(directory.path()).unwrap();
+        assert!(looked.is_still_alone().unwrap());
+        let served = RealDisk::open(directory.path()).unwrap();
+        let noticed = looked.is_still_alone().unwrap_err();
+        assert!(matches!(noticed, Error::InUse { .. }), "{noticed}");
+        drop(served);
+        assert!(!looked.is_still_alone().unwrap());
     }
 
     /// A bit of every byte of `FORMAT`: told as damage, or as a newer version; and mended.
@@ -244,7 +255,7 @@ mod tests {
                     "bit {at}: {damaged:?}"
                 );
                 drop(opened);
-                let disk = RealDisk::open_damaged(directory.path()).unwrap();
+                let (disk, _) = RealDisk::open_damaged(directory.path()).unwrap();
                 assert_eq!(fs::read(&path).unwrap(), damaged, "opening changes nothing");
                 disk.mend_format(rewritten).unwrap();
                 // What follows from rewriting cannot be seen.
