@@ -30,7 +30,11 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::runtime(format_args!("cannot start threads: {error}")))?;
-    runtime.block_on(serve(settings, flags.stop_with_stdin))
+    let ended = runtime.block_on(serve(settings, flags.stop_with_stdin));
+    // What a start or a reader still does in the background is waited for by nobody: the signal has been answered, and the log is closed, or as
+    // it is after a kill.
+    runtime.shutdown_background();
+    ended
 }
 
 /// As many connections as memory allows need as many files, and shells give few of those that they may.

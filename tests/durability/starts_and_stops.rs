@@ -4,9 +4,10 @@
 use crate::SERVER;
 use crate::puts::{count, put_each, read_whole};
 use crate::segment_file::{assert_unchanged, contents, segments};
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use serde_json::json;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support::client::encode_base64;
@@ -130,6 +131,27 @@ async fn s10_two_signals_under_load() {
     }
     let (acked, _) = load.stop().await;
     read_whole(&client, STREAM, &acked).await;
+}
+
+/// Goal: one signal stops a start that its disk keeps waiting, for as long as that may be. Method: a pipe in place of a file, into which nobody writes.
+#[tokio::test]
+async fn s10_sigterm_amid_a_start_that_waits_for_its_disk() {
+    let _alone = alone().await;
+    let data = tempfile::tempdir().unwrap();
+    let pipe = data.path().join("FORMAT");
+    mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+    let mut process = serve(data.path());
+    let _writer = wait_until("the server reads the file", STOPS_WITHIN, || {
+        // It can be opened for writing once somebody reads it.
+        let mut options = fs::OpenOptions::new();
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let opened = options.write(true).custom_flags(flags).open(&pipe).ok();
+        async move { opened }
+    })
+    .await;
+    let ended = process.terminate(STOPS_WITHIN).await;
+    assert_quiet(&ended);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
 
 /// Several servers and a check begin at once on one directory, new or not: one of the servers serves at most, the others say that it is taken,
