@@ -12,7 +12,7 @@ use crate::checkpoint::Position;
 use crate::lease::contract::{APP, at, claim, key, new_lease, token};
 use crate::lease::{
     Claim, ExpiredOwner, Lease, LeaseStore, LeaseToken, Loads, NewLease, Registration, Release,
-    WorkerProfile,
+    Reset, ResetCondition, WorkerProfile,
 };
 use millstream_test_postgres::{Cluster, Durability};
 use sqlx::postgres::PgConnection;

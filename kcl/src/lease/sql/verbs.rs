@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind};
 use crate::lease::rules::{self, Outcome, Surroundings};
 use crate::lease::{
     Ask, Claim, Inspection, Lease, LeaseKey, LeaseToken, NewLease, PendingCheckpoint, Registration,
-    Release, Reset, ResetChange, ResetNote, Snapshot, WorkerProfile, WorkerRow,
+    Release, Reset, ResetChange, ResetCondition, ResetNote, Snapshot, WorkerProfile, WorkerRow,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -554,6 +554,18 @@ impl Verb for ResetLeases<'_> {
         let held = rows.leases(&named, Hold::Wait).await?;
         stored.leases.retain(|lease| !named.contains(&lease.key));
         stored.leases.extend(held.into_values());
+        if let ResetCondition::NobodyLives { .. } = self.reset.condition {
+            // Held, too: no heartbeat comes between either, and one that is under way is waited for.
+            let workers = stored.workers.iter();
+            let runs = rows
+                .runs(&workers.map(|row| row.worker_id.as_str()).collect())
+                .await?;
+            stored.workers.retain_mut(|row| {
+                let run = runs.get(&row.worker_id);
+                row.heartbeat = run.map_or(row.heartbeat, |run| run.heartbeat);
+                run.is_some()
+            });
+        }
         let planned = self.reset.plan(self.application, &stored)?;
         if !planned.create.is_empty() {
             let created = rows.create(&planned.create).await?;

@@ -36,6 +36,43 @@ async fn k1_fenced_a_take_waits_for_the_heartbeat_under_way() {
     assert_eq!(lease(&store, "a").await.owner.as_deref(), Some("w1"));
 }
 
+/// Goal: a worker whose heartbeat is being written when its leases are to be reset, if nobody lives, keeps them. Method: as above.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn k11_a_reset_waits_for_the_heartbeat_under_way() {
+    let url = place().await;
+    let store = open(&url).await;
+    holder(&store, "w1", &["a"]).await;
+    let workers = store.snapshot(APP).await.unwrap().workers;
+    let silent = workers
+        .into_iter()
+        .map(|row| (row.worker_id, row.heartbeat))
+        .collect();
+    let reset = Reset {
+        by: "an operator".to_owned(),
+        asked: "to 1".to_owned(),
+        condition: ResetCondition::NobodyLives { silent },
+        whole_stream: None,
+        starts: vec![NewLease {
+            checkpoint: at(1),
+            ..new_lease("a", &[])
+        }],
+    };
+    let mut beating = outsider(&url).await;
+    let beat =
+        "BEGIN; UPDATE millstream.workers SET heartbeat = heartbeat + 1 WHERE worker_id = 'w1'";
+    run(&mut beating, beat).await;
+    let resetting = {
+        let store = store.clone();
+        tokio::spawn(async move { store.reset(APP, &reset).await })
+    };
+    let mut raw = outsider(&url).await;
+    waiting(&mut raw).await;
+    run(&mut beating, "COMMIT").await;
+    let refused = resetting.await.unwrap().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InUse, "{refused}");
+    assert_eq!(lease(&store, "a").await.owner.as_deref(), Some("w1"));
+}
+
 /// Waits until some session of the database waits for a lock.
 pub(super) async fn waiting(raw: &mut PgConnection) {
     let count = "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
