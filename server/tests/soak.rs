@@ -25,8 +25,8 @@ const HOUR_MS: u64 = 3_600_000;
 const SEGMENT_BYTES: u64 = 1 << 20;
 /// Streams by how long they keep their records, hours: a round is an hour.
 const RETENTIONS: [u64; 3] = [24, 30, 48];
-/// Rounds that there are at least, whatever the time: the longest retention is left behind, and then half of that again.
-const ROUNDS_AT_LEAST: usize = 72;
+/// Rounds that there are at least, whatever the time: the longest retention is left behind, and then as much again, of which the halves are compared.
+const ROUNDS_AT_LEAST: usize = 96;
 /// How much memory may have grown in the last quarter on average over the quarter before: what the allocator does.
 const GROWTH_KIB: u64 = 8 * 1024;
 
