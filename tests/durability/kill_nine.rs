@@ -34,6 +34,8 @@ struct Lives {
     resharding: bool,
     /// Each begins with an active segment that is nearly full.
     rotating: bool,
+    /// Lives go on until there are so many segments, up to [`CYCLES_MORE`] times as many.
+    segments: usize,
 }
 
 const SMALL: Shape = Shape {
@@ -50,6 +52,9 @@ const LARGE: Shape = Shape {
     batch: 50,
     padding_bytes: 4000,
 };
+
+/// How many times as many cycles a slow disk may need to fill its segments.
+const CYCLES_MORE: usize = 5;
 
 /// What came of them.
 #[derive(Debug)]
@@ -82,7 +87,10 @@ async fn live_and_die(lives: &Lives) -> Outcome {
     let mut witness = Witness::of(STREAM);
     let mut checked = 0;
     let mut restarts = Vec::new();
-    for cycle in 0..lives.cycles {
+    for cycle in 0..lives.cycles * CYCLES_MORE {
+        if cycle >= lives.cycles && segments(server.data()).len() >= lives.segments {
+            break;
+        }
         let length = Duration::from_millis(random.u64(lives.length_ms.clone()));
         if lives.resharding && cycle % RESHARD_EVERY == 1 {
             let task = tokio::spawn(resharder.until_unanswered(RESHARD_PAUSE));
@@ -132,7 +140,8 @@ async fn live_and_die(lives: &Lives) -> Outcome {
     };
     println!(
         "kill -9, {}: {} cycles, {outcome:?}, lost 0; restart median {median:?}, longest {longest:?}",
-        lives.name, lives.cycles
+        lives.name,
+        restarts.len()
     );
     assert!(outcome.acked >= lives.cycles * 10, "hardly a load");
     outcome
@@ -154,6 +163,7 @@ async fn s1_s2_kill_nine() {
         length_ms: 50..500,
         resharding: true,
         rotating: false,
+        segments: 0,
     };
     let outcome = live_and_die(&lives).await;
     assert!(
@@ -178,6 +188,7 @@ async fn s1_s2_kill_nine_amid_rotation() {
         length_ms: 5..150,
         resharding: true,
         rotating: true,
+        segments: 0,
     };
     let outcome = live_and_die(&lives).await;
     assert!(
@@ -204,6 +215,7 @@ async fn s1_s2_kill_nine_without_syncs() {
             length_ms: 50..300,
             resharding: true,
             rotating: false,
+            segments: 0,
         };
         live_and_die(&lives).await;
     }
@@ -221,6 +233,7 @@ async fn s1_s2_kill_nine_amid_large_commits() {
         length_ms: 50..600,
         resharding: true,
         rotating: false,
+        segments: 3,
     };
     let outcome = live_and_die(&lives).await;
     assert!(outcome.segments >= 3, "{outcome:?}: hardly any rotation");

@@ -133,10 +133,23 @@ impl Trial {
         found
     }
 
-    /// Suspends a worker that has just prepared, until others have finished or undone what it was about to do.
+    /// Suspends a worker that has just prepared, until others have finished or undone what it was about to do. It may have gone on
+    /// before it was; then another one is.
     async fn make_zombie(&mut self) -> usize {
+        for _ in 0..5 {
+            let found = self.suspend_one().await;
+            if found > 0 {
+                return found;
+            }
+        }
+        0
+    }
+
+    async fn suspend_one(&mut self) -> usize {
         let index = self.caught_after("prepared").await;
-        self.workers[index].signal(Signal::Stop).await;
+        let results = Store::Sqlite(self.scene.fleet.results());
+        let stores = [self.scene.fleet.store(), &results];
+        self.workers[index].suspend(&stores).await;
         // What it said before it stopped must have arrived.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let left = self.workers[index].hear(phases);

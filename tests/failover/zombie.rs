@@ -33,7 +33,7 @@ async fn k1_k2_zombie_checkpoints_nothing_and_gets_nothing_more() {
         },
     )
     .await;
-    zombie.signal(Signal::Stop).await;
+    zombie.suspend(&[scene.fleet.store()]).await;
     let stopped_us = now_us();
     for shard in &shards {
         wait_until("the other has the shards", PATIENCE, || async {

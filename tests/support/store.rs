@@ -29,6 +29,8 @@ pub enum Connection {
 
 /// How long a server may take to accept a connection.
 const ANSWER: Duration = Duration::from_secs(5);
+/// A file that nobody writes to who stands still is free by then.
+const FREE_WITHIN: Duration = Duration::from_secs(1);
 
 impl Store {
     /// What `text` names: a URL, or else a path.
@@ -66,6 +68,24 @@ impl Store {
             }
             Store::Postgres(url) => postgres(url).await.ok().map(Connection::Postgres),
         }
+    }
+}
+
+impl Store {
+    /// Whether others can write now. PostgreSQL locks rows only, and ends who stands still with some.
+    pub async fn is_free(&self) -> bool {
+        let Store::Sqlite(path) = self else {
+            return true;
+        };
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(FREE_WITHIN);
+        let Ok(connection) = options.connect().await else {
+            return false;
+        };
+        let mut connection = Connection::Sqlite(connection);
+        let taken = connection.change("BEGIN IMMEDIATE".to_owned()).await;
+        taken.is_ok() && connection.change("ROLLBACK".to_owned()).await.is_ok()
     }
 }
 

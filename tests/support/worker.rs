@@ -207,6 +207,23 @@ impl WorkerProcess {
         self.process.signal(signal).await;
     }
 
+    /// Suspends it when it is not amid a write to one of these: a file that it keeps locked would keep all others waiting for it.
+    pub async fn suspend(&self, stores: &[&Store]) {
+        for _ in 0..50 {
+            self.signal(Signal::Stop).await;
+            let mut is_free = true;
+            for store in stores {
+                is_free &= store.is_free().await;
+            }
+            if is_free {
+                return;
+            }
+            self.signal(Signal::Cont).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{} is amid a write whenever it is looked at", self.id);
+    }
+
     /// kill -9.
     pub async fn kill9(&mut self) -> Ended {
         self.process.kill9().await

@@ -8,6 +8,7 @@ use crate::lease::{
     Claim, LeaseKey, LeaseStore, Loads, NewLease, Registration, Release, WorkerProfile, rules,
 };
 use sqlx::AssertSqlSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
 
 const SHORT: Duration = Duration::from_millis(60);
@@ -621,9 +622,7 @@ async fn k11_failed_write_leaves_everything_as_it_was_when_sqlite_fails_half_way
 #[tokio::test]
 async fn k11_a_cancelled_write_happens_wholly_or_not_at_all() {
     let (_directory, path) = place();
-    let store = SqliteLeaseStore::open_with_busy_timeout(&path, SHORT)
-        .await
-        .unwrap();
+    let store = SqliteLeaseStore::open(&path).await.unwrap();
     let worker = store
         .register(APP, "w", &WorkerProfile::default())
         .await
@@ -664,12 +663,14 @@ async fn k11_a_cancelled_write_happens_wholly_or_not_at_all() {
 }
 
 /// Goal: heartbeats come through while all processes checkpoint as fast as they can. Method: three connections of their own,
-/// as three processes have them, with eight shards each.
+/// as three processes have them, with eight shards each; what counts is how many checkpoints go before a heartbeat, since what one takes is up to
+/// the disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heartbeats_are_not_starved_by_the_checkpoints_of_other_processes() {
     let (_directory, path) = place();
     let mut tasks = tokio::task::JoinSet::new();
-    let slowest = Arc::new(std::sync::Mutex::new(Duration::ZERO));
+    let done = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
     let until = crate::clock::now() + Duration::from_secs(2);
     for process in 0..3 {
         let store = SqliteLeaseStore::open(&path).await.unwrap();
@@ -684,29 +685,27 @@ async fn heartbeats_are_not_starved_by_the_checkpoints_of_other_processes() {
                 .await
                 .unwrap();
             let taken = store.take(APP, &worker, &[claim(&name, 0)]).await.unwrap();
-            let (store, token) = (store.clone(), token(&taken[0]));
+            let (store, token, done) = (store.clone(), token(&taken[0]), Arc::clone(&done));
             tasks.spawn(async move {
                 for number in 1.. {
                     if crate::clock::now() > until {
                         break;
                     }
                     store.checkpoint(APP, &token, &at(number)).await.unwrap();
+                    done.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
-        let slowest = Arc::clone(&slowest);
+        let (done, most) = (Arc::clone(&done), Arc::clone(&most));
         tasks.spawn(async move {
             while crate::clock::now() < until {
-                let sent = crate::clock::now();
+                let before = done.load(Ordering::Relaxed);
                 store
                     .heartbeat(APP, &worker, &Loads::new(), &[])
                     .await
                     .unwrap();
-                let took = sent.elapsed();
-                {
-                    let mut slowest = slowest.lock().unwrap();
-                    *slowest = took.max(*slowest);
-                }
+                let passed = done.load(Ordering::Relaxed) - before;
+                most.fetch_max(passed, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
@@ -714,8 +713,12 @@ async fn heartbeats_are_not_starved_by_the_checkpoints_of_other_processes() {
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap();
     }
-    let slowest = *slowest.lock().unwrap();
-    assert!(slowest < Duration::from_millis(300), "{slowest:?}");
+    let (done, most) = (done.load(Ordering::Relaxed), most.load(Ordering::Relaxed));
+    // Each turn is drawn anew among three: a dozen or two are usual.
+    assert!(
+        most < 80,
+        "{most} of {done} checkpoints went before a heartbeat"
+    );
 }
 
 /// Goal: a transaction that SQLite has rolled back by itself (the disk was full) ends nothing but itself. Method: the rollback is
