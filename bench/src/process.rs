@@ -32,6 +32,11 @@ fn memory_in(status: &str) -> Option<Memory> {
     })
 }
 
+/// How many files a process has open, sockets among them, from `/proc/PID/fd`.
+pub fn open_files(pid: u32) -> io::Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
 /// Seconds of processor time that a process took so far, of all its threads, from `/proc/PID/stat`.
 pub fn cpu_seconds(pid: u32) -> io::Result<f64> {
     let path = format!("/proc/{pid}/stat");

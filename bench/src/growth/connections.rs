@@ -58,7 +58,7 @@ pub(super) async fn run(setup: &Setup, size: Size) -> Result<Vec<Row>, Failure> 
 }
 
 /// So many connections, each of which has had an answer.
-async fn open(
+pub(super) async fn open(
     server: &Running,
     request: &Request,
     count: usize,
@@ -83,7 +83,7 @@ async fn open(
     Ok(all)
 }
 
-fn raise_open_files() -> Result<(), Failure> {
+pub(super) fn raise_open_files() -> Result<(), Failure> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,

@@ -9,6 +9,7 @@ mod mixed;
 mod puts;
 mod server;
 mod starts;
+mod subscribers;
 mod table;
 
 use crate::page_cache::{Granted, Wish};
@@ -59,6 +60,8 @@ enum Part {
     Starts,
     /// Connections that are open and have nothing to do.
     Connections,
+    /// A thousand subscribers of one shard, beside them.
+    Subscribers,
     /// Memory under puts, reads and subscriptions at once.
     Load,
 }
@@ -69,6 +72,7 @@ struct Size {
     records: usize,
     shards: [u32; 3],
     connections: usize,
+    subscribers: usize,
     duration: Duration,
     rounds: usize,
 }
@@ -85,6 +89,7 @@ impl Size {
             shards: [10, 1_000, 10_000]
                 .map(|shards| (shards / u32::try_from(part).unwrap_or(1)).max(2)),
             connections: 10_000 / part,
+            subscribers: 1_000 / part,
             duration,
             rounds: if arguments.quick { 1 } else { arguments.rounds },
         }
@@ -130,6 +135,9 @@ async fn measure(
     }
     if wants(Part::Connections) {
         rows.extend(connections::run(setup, size).await?);
+    }
+    if wants(Part::Subscribers) {
+        rows.extend(subscribers::run(setup, size).await?);
     }
     if wants(Part::Load) {
         rows.extend(mixed::run(setup, size).await?);
