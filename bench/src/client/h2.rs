@@ -60,13 +60,14 @@ impl Connection {
     }
 
     /// Sends a request; the body of the answer is still to come.
-    pub async fn begin(&mut self, request: &Request) -> io::Result<http::Response<Incoming>> {
+    pub async fn begin(&self, request: &Request) -> io::Result<http::Response<Incoming>> {
         let mut sent = http::Request::post(request.uri.clone())
             .body(Full::new(request.body.clone()))
             .map_err(io::Error::other)?;
         sent.headers_mut().clone_from(&request.headers);
-        self.sender.ready().await.map_err(io::Error::other)?;
-        let response = self.sender.send_request(sent).await;
+        let mut sender = self.sender.clone();
+        sender.ready().await.map_err(io::Error::other)?;
+        let response = sender.send_request(sent).await;
         response.map_err(io::Error::other)
     }
 }

@@ -32,7 +32,12 @@ pub(super) enum Figure {
     GetSealed,
     /// From put to subscriber.
     FanOut,
+    /// From put to who polls, of Millstream only: others' intervals say nothing of it.
+    Poll,
 }
+
+/// Between two polls, milliseconds.
+pub(super) const POLL_MS: u32 = 20;
 
 impl Figure {
     /// As the command line calls it.
@@ -58,12 +63,17 @@ impl Figure {
             System::Get => matches!(self, Figure::GetTail | Figure::GetSealed),
             // None of them keeps anything but in memory, so reads are the same wherever they are from.
             System::Ferrokinesis | System::FerrokinesisWal | System::KinesisLocal => {
-                self != Figure::GetSealed
+                !matches!(self, Figure::GetSealed | Figure::Poll)
             }
             // Neither has SubscribeToShard.
-            System::Kinesalite => !matches!(self, Figure::GetSealed | Figure::FanOut),
+            System::Kinesalite => {
+                !matches!(self, Figure::GetSealed | Figure::FanOut | Figure::Poll)
+            }
             // Nor does moto speak CBOR.
-            System::Moto => !matches!(self, Figure::GetSealed | Figure::FanOut | Figure::BatchCbor),
+            System::Moto => !matches!(
+                self,
+                Figure::GetSealed | Figure::FanOut | Figure::Poll | Figure::BatchCbor
+            ),
         }
     }
 
@@ -76,14 +86,16 @@ impl Figure {
             | Figure::BatchJson
             | Figure::BatchCbor => Some(System::Durable),
             Figure::GetTail | Figure::GetSealed => Some(System::Get),
-            Figure::FanOut => None,
+            Figure::FanOut | Figure::Poll => None,
         }
     }
 
     /// What a share is a share of: requests or bytes a second.
     pub(super) fn rate(self, round: &Round) -> f64 {
         match self {
-            Figure::Put1 | Figure::Put16 | Figure::Put64 | Figure::FanOut => round.requests_per_s,
+            Figure::Put1 | Figure::Put16 | Figure::Put64 | Figure::FanOut | Figure::Poll => {
+                round.requests_per_s
+            }
             Figure::BatchJson | Figure::BatchCbor | Figure::GetTail | Figure::GetSealed => {
                 round.mb_per_s
             }
@@ -101,6 +113,10 @@ impl Figure {
             Figure::GetTail => format!("get-records --connections 4 --fill {}", fill(system)),
             Figure::GetSealed => "get-records --connections 4 --fill 400000".to_owned(),
             Figure::FanOut => format!("latency --connections 4 --rate {}", rate(system)),
+            Figure::Poll => format!(
+                "latency --connections 4 --rate {} --retrieval poll --poll-ms {POLL_MS}",
+                rate(system)
+            ),
         };
         words.split(' ').map(str::to_owned).collect()
     }

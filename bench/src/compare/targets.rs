@@ -1,6 +1,6 @@
 //! What Millstream is meant to reach, and whether it does.
 
-use super::figures::Figure;
+use super::figures::{Figure, POLL_MS};
 use super::results::Results;
 use super::systems::System;
 use super::table::number;
@@ -48,6 +48,7 @@ const US: System = System::Millstream;
 
 fn targets(results: &Results) -> Vec<Target> {
     let mut targets = shares(results);
+    targets.extend(peers(results));
     targets.extend(latencies(results));
     targets.extend(footprint(results));
     targets
@@ -72,6 +73,66 @@ fn shares(results: &Results) -> Vec<Target> {
     figures.map(target).into()
 }
 
+const IN_MEMORY: [System; 4] = [
+    System::Ferrokinesis,
+    System::Kinesalite,
+    System::KinesisLocal,
+    System::Moto,
+];
+const DURABLE: [System; 1] = [System::FerrokinesisWal];
+
+/// How many times the best of its peers it is, each round compared with the same round of the other; and CBOR with JSON.
+fn peers(results: &Results) -> Vec<Target> {
+    let times = |peers: &[System], figure| {
+        let times = peers
+            .iter()
+            .filter_map(|peer| results.share(US, *peer, figure))
+            .map(|share| share.median);
+        times.min_by(f64::total_cmp)
+    };
+    let at_least = |what, bound, unit, reached| Target {
+        what,
+        bound: Bound::AtLeast(bound),
+        unit,
+        reached,
+    };
+    let memory = "times the best peer in memory";
+    let durable = "times the durable peer";
+    let rate = |figure: Figure| {
+        let rate = results.spread(US, figure, |round| figure.rate(round));
+        rate.map(|rate| rate.median)
+    };
+    let (cbor, json) = (rate(Figure::BatchCbor), rate(Figure::BatchJson));
+    vec![
+        at_least("PutRecord", 2.0, memory, times(&IN_MEMORY, Figure::Put64)),
+        at_least(
+            "PutRecords",
+            8.0,
+            memory,
+            times(&IN_MEMORY, Figure::BatchJson),
+        ),
+        at_least(
+            "GetRecords",
+            3.0,
+            memory,
+            times(&IN_MEMORY, Figure::GetTail),
+        ),
+        at_least("PutRecord", 20.0, durable, times(&DURABLE, Figure::Put64)),
+        at_least(
+            "PutRecords",
+            20.0,
+            durable,
+            times(&DURABLE, Figure::BatchJson),
+        ),
+        at_least(
+            "PutRecords in CBOR",
+            1.0,
+            "times that in JSON",
+            cbor.zip(json).map(|(cbor, json)| cbor / json),
+        ),
+    ]
+}
+
 fn at_most(what: &'static str, bound: f64, unit: &'static str, reached: Option<f64>) -> Target {
     Target {
         what,
@@ -89,8 +150,19 @@ fn latencies(results: &Results) -> Vec<Target> {
     let raw = Spread::of(results.raw.iter().map(|raw| raw.p50_us));
     let one = median(Figure::Put1, |round| round.latency.p50_us);
     let times = raw.zip(one).map(|(raw, one)| one / raw.median);
+    let p99 = |system| {
+        let spread = results.spread(system, Figure::Put64, |round| round.latency.p99_us);
+        spread.map(|spread| spread.median)
+    };
+    let beside_durable = p99(US).zip(p99(System::Durable)).map(|(own, of)| own / of);
     let cpu = |round: &Round| round.server.map_or(f64::NAN, |server| server.cpu_us);
     vec![
+        at_most(
+            "PutRecord, 64 connections, p99",
+            1.5,
+            "times that of `durable`",
+            beside_durable,
+        ),
         at_most(
             "PutRecord, 1 connection, p50",
             1.5,
@@ -114,6 +186,18 @@ fn latencies(results: &Results) -> Vec<Target> {
             5.0,
             "ms",
             median(Figure::FanOut, |round| round.latency.p99_us / 1e3),
+        ),
+        at_most(
+            "put to who polls every 20 ms, 1,000 records/s, p50",
+            f64::from(POLL_MS) / 2.0 + 1.0,
+            "ms",
+            median(Figure::Poll, |round| round.latency.p50_us / 1e3),
+        ),
+        at_most(
+            "put to who polls every 20 ms, 1,000 records/s, p99",
+            f64::from(POLL_MS) + 5.0,
+            "ms",
+            median(Figure::Poll, |round| round.latency.p99_us / 1e3),
         ),
     ]
 }
@@ -155,6 +239,11 @@ mod tests {
         assert!(text.contains(missed), "{text}");
         let met = "| server CPU for a PutRecord: at most 30.0 us | 20.0 | yes |";
         assert!(text.contains(met), "{text}");
+        results.add(System::Ferrokinesis, Figure::Put64, Ok(round(8_000.0)));
+        results.add(System::Moto, Figure::Put64, Ok(round(100.0)));
+        let text = print(&results);
+        let best = "| PutRecord: at least 2.00 times the best peer in memory | 1.25 | **no** |";
+        assert!(text.contains(best), "{text}");
         assert!(!text.contains("GetRecords"), "{text}");
     }
 }

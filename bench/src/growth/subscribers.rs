@@ -10,14 +10,16 @@ use crate::workload::{Propagation, Retrieval};
 use crate::{Failure, process, report, stream};
 use bytes::Bytes;
 use std::time::Duration;
+use tokio::time::sleep_until;
 
 /// Records a second, each of which all subscribers get: a record for each subscriber and second makes the load ten thousand.
 const RATE: f64 = 10.0;
 const RECORD_BYTES: usize = 1024;
-/// Of the server: a budget under which all of them have a place.
+/// Subscriptions over one connection, as a client has them that is asked for as many.
+const PER_CONNECTION: usize = 20;
+/// Of the server: a budget under which all of them have a place, where the system gives it twenty thousand files.
 const MEMORY: &str = "1GiB";
-/// Until all have subscribed.
-const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(20);
+const WARM_UP: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(setup: &Setup, size: Size) -> Result<Vec<Row>, Failure> {
     raise_open_files()?;
@@ -36,9 +38,6 @@ pub(super) async fn run(setup: &Setup, size: Size) -> Result<Vec<Row>, Failure> 
     let request = server
         .endpoint
         .request("ListStreams", Bytes::from_static(b"{}"))?;
-    let connections = open(&server, &request, idle).await?;
-    let window = Window::after(SUBSCRIBED_WITHIN, size.duration * 3);
-    let recorder = Recorder::new(window)?;
     let propagation = Propagation {
         stream: name,
         connections: 1,
@@ -46,16 +45,25 @@ pub(super) async fn run(setup: &Setup, size: Size) -> Result<Vec<Row>, Failure> 
         rate: RATE,
         retrieval: Retrieval::Subscribe,
         subscribers,
+        per_connection: PER_CONNECTION,
         poll_every: Duration::from_secs(1),
     };
-    let (ran, used) = tokio::join!(
-        propagation.run(&server.endpoint, &recorder),
-        watch(window, Some(server.pid))
+    let receivers = propagation.receivers(&server.endpoint).await?;
+    let connections = open(&server, &request, idle).await?;
+    let window = Window::after(WARM_UP, size.duration * 3);
+    let recorder = Recorder::new(window)?;
+    let amid = async {
+        sleep_until(window.begins + size.duration).await;
+        process::open_files(server.pid)
+    };
+    let (ran, used, files) = tokio::join!(
+        propagation.run_with(receivers, &server.endpoint, &recorder),
+        watch(window, None),
+        amid
     );
     ran?;
-    let round = recorder.round(used?);
+    let (round, files) = (recorder.round(used?), files?);
     let memory = server.memory()?;
-    let files = process::open_files(server.pid)?;
     drop(connections);
     server.stop().await?;
     let due = RATE * window.seconds() * float(u64::try_from(subscribers)?);

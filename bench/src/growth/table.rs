@@ -3,6 +3,11 @@
 use crate::measure::Spread;
 use std::fmt::Write;
 
+/// How targets of changes begin.
+const WORSE_BY: &str = "worse by <=";
+/// How targets of times end.
+const TIMES: [&str; 3] = [" ms", " s", " s a GiB"];
+
 /// A line of the table.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row {
@@ -22,6 +27,12 @@ impl Row {
             reached: format!("{} {unit}", figure(reached)),
             holds: Some(reached <= limit),
         }
+    }
+
+    /// Whether a target is missed that no slow machine excuses: of a size or a count.
+    pub(super) fn fails(&self) -> bool {
+        let is_time = TIMES.iter().any(|unit| self.target.ends_with(unit));
+        self.holds == Some(false) && !is_time && !self.target.starts_with(WORSE_BY)
     }
 
     /// With a note behind what was reached.
@@ -80,7 +91,7 @@ impl Compared<'_> {
         );
         Row {
             what: self.what.to_owned(),
-            target: format!("worse by <= {} %", figure(self.within_percent)),
+            target: format!("{WORSE_BY} {} %", figure(self.within_percent)),
             reached,
             holds: Some(worse <= self.within_percent),
         }
@@ -143,6 +154,23 @@ mod tests {
             ..compared
         };
         assert_eq!(worse.row().holds, Some(false));
+    }
+
+    #[test]
+    fn only_sizes_and_counts_fail_whatever_the_machine() {
+        assert!(Row::at_most("resident", (20.0, "MiB"), 21.0).fails());
+        assert!(!Row::at_most("resident", (20.0, "MiB"), 20.0).fails());
+        assert!(!Row::at_most("start", (50.0, "ms"), 60.0).fails());
+        let worse = Compared {
+            what: "p99",
+            unit: "us",
+            before: &[1.0],
+            after: &[2.0],
+            more_is_better: false,
+            within_percent: 20.0,
+        };
+        assert_eq!(worse.row().holds, Some(false));
+        assert!(!worse.row().fails());
     }
 
     #[test]

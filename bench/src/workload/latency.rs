@@ -18,6 +18,8 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::io;
+use std::iter;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -56,6 +58,8 @@ pub struct Propagation {
     pub retrieval: Retrieval,
     /// Who each receive all of them.
     pub subscribers: usize,
+    /// Subscriptions over one connection.
+    pub per_connection: usize,
     /// Between two polls of a shard.
     pub poll_every: Duration,
 }
@@ -63,30 +67,59 @@ pub struct Propagation {
 impl Propagation {
     /// Puts and receives for as long as the recorder's window lasts.
     pub async fn run(&self, endpoint: &Endpoint, recorder: &Recorder) -> io::Result<()> {
+        let receivers = self.receivers(endpoint).await?;
+        self.run_with(receivers, endpoint, recorder).await
+    }
+
+    /// All that receive, ready to.
+    pub async fn receivers(&self, endpoint: &Endpoint) -> io::Result<Receivers> {
+        let shards = stream::shards(endpoint, &self.stream).await?;
+        let mut receivers = Receivers::default();
+        match self.retrieval {
+            Retrieval::Subscribe => {
+                let consumers = self.register(endpoint).await?;
+                let bodies = consumers.iter().flat_map(|consumer| {
+                    shards
+                        .iter()
+                        .map(move |shard| subscription(consumer, shard))
+                });
+                let bodies: Vec<Value> = bodies.collect();
+                for bodies in bodies.chunks(self.per_connection.max(1)) {
+                    let connection = Arc::new(h2::Connection::open(&endpoint.host).await?);
+                    for body in bodies {
+                        let subscribed = Subscription::begin(endpoint, &connection, body).await?;
+                        receivers.subscriptions.push(subscribed);
+                    }
+                }
+            }
+            Retrieval::Poll => {
+                for shard in iter::repeat_n(&shards, self.subscribers).flatten() {
+                    let at = stream::iterator(endpoint, &self.stream, shard, "LATEST").await?;
+                    receivers.iterators.push(at);
+                }
+            }
+        }
+        Ok(receivers)
+    }
+
+    /// Puts, and receives with those, for as long as the recorder's window lasts.
+    pub async fn run_with(
+        &self,
+        receivers: Receivers,
+        endpoint: &Endpoint,
+        recorder: &Recorder,
+    ) -> io::Result<()> {
         let sink = Sink {
             began: Instant::now(),
             recorder: recorder.clone(),
             record_bytes: self.record_bytes,
         };
-        let shards = stream::shards(endpoint, &self.stream).await?;
         let mut tasks = JoinSet::new();
-        for subscriber in 0..self.subscribers {
-            match self.retrieval {
-                Retrieval::Subscribe => {
-                    let consumer = self.register(endpoint, subscriber).await?;
-                    for shard in &shards {
-                        let body = subscription(&consumer, shard);
-                        let subscribed = Subscription::begin(endpoint, body).await?;
-                        tasks.spawn(subscribed.receive(sink.clone()));
-                    }
-                }
-                Retrieval::Poll => {
-                    for shard in &shards {
-                        let at = stream::iterator(endpoint, &self.stream, shard, "LATEST").await?;
-                        tasks.spawn(poll(endpoint.clone(), at, self.poll_every, sink.clone()));
-                    }
-                }
-            }
+        for subscription in receivers.subscriptions {
+            tasks.spawn(subscription.receive(sink.clone()));
+        }
+        for at in receivers.iterators {
+            tasks.spawn(poll(endpoint.clone(), at, self.poll_every, sink.clone()));
         }
         for place in 0..self.connections {
             self.produce(endpoint, place, &sink, &mut tasks).await?;
@@ -120,30 +153,49 @@ impl Propagation {
         Ok(())
     }
 
-    /// A consumer's ARN.
-    async fn register(&self, endpoint: &Endpoint, subscriber: usize) -> io::Result<String> {
+    /// The ARNs of so many consumers, all of which are active.
+    async fn register(&self, endpoint: &Endpoint) -> io::Result<Vec<String>> {
         let summary = stream::describe(endpoint, &self.stream).await?;
-        let name = format!("bench-{subscriber}");
-        let body = json!({ "StreamARN": summary["StreamARN"], "ConsumerName": name });
-        let answer = endpoint.control("RegisterStreamConsumer", &body).await?;
-        let arn = answer["Consumer"]["ConsumerARN"].as_str();
-        let arn = arn.ok_or_else(|| io::Error::other("RegisterStreamConsumer gave no ARN"))?;
-        let body = json!({ "ConsumerARN": arn });
-        let deadline = Instant::now() + CONSUMER_SETTLES_WITHIN;
-        loop {
-            let answer = endpoint.control("DescribeStreamConsumer", &body).await?;
-            let described = &answer["ConsumerDescription"];
-            if described["ConsumerStatus"] == "ACTIVE" {
-                return Ok(arn.to_owned());
-            }
-            if Instant::now() > deadline {
-                let limit = CONSUMER_SETTLES_WITHIN;
-                let message = format!("consumer {name} is not active within {limit:?}: {answer}");
-                return Err(io::Error::other(message));
-            }
-            sleep(LOOK_EVERY).await;
+        let mut consumers = Vec::new();
+        for subscriber in 0..self.subscribers {
+            let name = format!("bench-{subscriber}");
+            let body = json!({ "StreamARN": summary["StreamARN"], "ConsumerName": name });
+            let answer = endpoint.control("RegisterStreamConsumer", &body).await?;
+            let arn = answer["Consumer"]["ConsumerARN"].as_str();
+            let arn = arn.ok_or_else(|| io::Error::other("RegisterStreamConsumer gave no ARN"))?;
+            consumers.push(arn.to_owned());
         }
+        for arn in &consumers {
+            active(endpoint, arn).await?;
+        }
+        Ok(consumers)
     }
+}
+
+/// Waits until a consumer is active.
+async fn active(endpoint: &Endpoint, arn: &str) -> io::Result<()> {
+    let body = json!({ "ConsumerARN": arn });
+    let deadline = Instant::now() + CONSUMER_SETTLES_WITHIN;
+    loop {
+        let answer = endpoint.control("DescribeStreamConsumer", &body).await?;
+        let described = &answer["ConsumerDescription"];
+        if described["ConsumerStatus"] == "ACTIVE" {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let limit = CONSUMER_SETTLES_WITHIN;
+            let message = format!("consumer {arn} is not active within {limit:?}: {answer}");
+            return Err(io::Error::other(message));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Subscriptions that have begun, and iterators of who polls.
+#[derive(Debug, Default)]
+pub struct Receivers {
+    subscriptions: Vec<Subscription>,
+    iterators: Vec<String>,
 }
 
 /// Where received records go; a handle.
@@ -188,21 +240,25 @@ fn subscription(consumer: &str, shard: &str) -> Value {
     })
 }
 
-/// One subscription and its connection.
+/// One subscription and its connection, which may be that of others, too.
+#[derive(Debug)]
 struct Subscription {
-    _connection: h2::Connection,
+    _connection: Arc<h2::Connection>,
     events: Incoming,
 }
 
 impl Subscription {
     /// Events come over HTTP/2, as SDKs ask for them, and hold JSON.
-    async fn begin(endpoint: &Endpoint, body: Value) -> io::Result<Subscription> {
+    async fn begin(
+        endpoint: &Endpoint,
+        connection: &Arc<h2::Connection>,
+        body: &Value,
+    ) -> io::Result<Subscription> {
         let plain = Endpoint {
             http: Http::Two,
             encoding: Encoding::Json,
             ..endpoint.clone()
         };
-        let mut connection = h2::Connection::open(&plain.host).await?;
         let request = plain.request("SubscribeToShard", Bytes::from(body.to_string()))?;
         let response = connection.begin(&request).await?;
         let status = response.status();
@@ -211,7 +267,7 @@ impl Subscription {
             return Err(io::Error::other(message));
         }
         Ok(Subscription {
-            _connection: connection,
+            _connection: Arc::clone(connection),
             events: response.into_body(),
         })
     }

@@ -272,6 +272,7 @@ async fn load(
         }
         Workload::Latency => {
             let propagation = Propagation {
+                per_connection: 1,
                 stream,
                 connections,
                 record_bytes,
