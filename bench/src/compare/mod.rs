@@ -41,7 +41,7 @@ pub struct Arguments {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "put1,put16,put64,batch-json,batch-cbor,get-tail,get-sealed,fan-out"
+        default_value = "put1,put16,put64,batch-json,batch-cbor,get-tail,get-sealed,fan-out,poll"
     )]
     figures: Vec<Figure>,
     /// How often; the systems take turns.

@@ -84,9 +84,12 @@ pub(super) fn check(answer: &[u8], encoding: crate::client::Encoding) -> io::Res
     match scan::number(answer, encoding, "FailedRecordCount") {
         // kinesis-mock and others leave it out, or null, when none failed.
         Some(0) | None => Ok(()),
-        Some(failed) => Err(io::Error::other(format!(
-            "{failed} records of a PutRecords were refused: start the server without limits (--limits off)"
-        ))),
+        Some(failed) => {
+            let why = scan::text(answer, encoding, "ErrorMessage").unwrap_or_default();
+            Err(io::Error::other(format!(
+                "{failed} records of a PutRecords were refused: {why} (limits? start the server with --limits off; or is the disk full?)"
+            )))
+        }
     }
 }
 
