@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where attackers take all they can get of two processors, a put of somebody else waits for one of them, more than once.
-const BESIDE: Duration = Duration::from_millis(10);
+const BESIDE: Duration = Duration::from_millis(20);
 
 const HUGE_HEADER: &str = "a huge header";
 

@@ -15,7 +15,11 @@ use crate::log::tests::{
 };
 use crate::log::{Error, LogShard, MemoryDisk, segment};
 
+const KINDS: [Sealed; 3] = [Sealed::Left, Sealed::Rewritten, Sealed::UsedAgain];
+
 type Records = BTreeMap<u64, Vec<(u64, String)>>;
+
+const LATE_COMMITS: u64 = 18;
 
 /// Records that one frame of these logs holds at most.
 const IN_ONE_FRAME: usize = 2;
@@ -27,6 +31,8 @@ struct Whole {
     records: Records,
     /// How many records at most may be lost unnamed.
     unnamed: usize,
+    /// Where what an earlier segment left in the last file begins.
+    left: Option<usize>,
 }
 
 impl Whole {
@@ -34,6 +40,18 @@ impl Whole {
     fn greatest(&self) -> Option<u64> {
         let records = self.records.values().flatten();
         records.map(|(counter, _)| *counter).max()
+    }
+
+    /// The end of what a file has, and the end of what its segment wrote.
+    fn ends(&self, name: &str) -> (usize, usize) {
+        let bytes = &self.contents[name];
+        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        let is_last = self
+            .contents
+            .keys()
+            .next_back()
+            .is_some_and(|last| last == name);
+        (end, self.left.filter(|_| is_last).unwrap_or(end))
     }
 }
 
@@ -50,7 +68,13 @@ async fn whole(sealed: Sealed, end: End) -> Whole {
     let disk = MemoryDisk::with_contents(contents);
     let log = open(&disk).unwrap();
     log.commit(create("third", &[3])).await.unwrap();
-    for number in 0..3 {
+    // The last files are those of earlier segments only after some more.
+    let commits = if sealed == Sealed::UsedAgain {
+        LATE_COMMITS
+    } else {
+        3
+    };
+    for number in 0..commits {
         let text = format!("late {number}");
         let several = [
             (LogShard(1), batch(&[&text])),
@@ -58,6 +82,9 @@ async fn whole(sealed: Sealed, end: End) -> Whole {
         ];
         let appended = log.append_all(several.into_iter().collect()).await;
         appended.unwrap();
+        if sealed == Sealed::UsedAgain {
+            log.rewrite(|_| Some(0)).await.unwrap();
+        }
     }
     log.commit(seal("seal third", &[3])).await.unwrap();
     // What nothing comes after cannot be told from a torn tail: one more commit speaks for all before.
@@ -75,12 +102,19 @@ async fn whole(sealed: Sealed, end: End) -> Whole {
         End::Closed => disk.contents(),
         End::Killed => killed,
     };
-    contents.remove(segment::SPARE);
+    contents.retain(|name, _| segment::number(name).is_some());
+    let notes = checked(&MemoryDisk::with_contents(contents.clone())).notes;
+    let left = notes
+        .iter()
+        .find(|note| note.text.contains("left by an earlier segment"));
+    assert_eq!(left.is_some(), sealed == Sealed::UsedAgain, "{notes:?}");
+    let left = left.map(|note| usize::try_from(note.offset).unwrap());
     Whole {
         contents,
         events,
         records,
         unnamed: IN_ONE_FRAME,
+        left,
     }
 }
 
@@ -261,7 +295,7 @@ fn sampled(bytes: usize, file: usize) -> impl Iterator<Item = usize> {
 /// Bits flipped all over logs of all kinds: each is told with segment and place, or costs nothing; and is repaired or said to be beyond it.
 #[tokio::test]
 async fn s8_a_flipped_bit_is_told_and_repaired() {
-    for sealed in [Sealed::Left, Sealed::Rewritten] {
+    for sealed in KINDS {
         for end in [End::Closed, End::Killed] {
             let whole = whole(sealed, end).await;
             flip_everywhere(&whole, &format!("{sealed:?} {end:?}")).await;
@@ -274,10 +308,10 @@ async fn flip_everywhere(whole: &Whole, kind: &str) {
     assert_eq!(checked(&disk).findings, [], "{kind}");
     let last = whole.contents.keys().next_back().unwrap();
     let mut fates = BTreeMap::new();
-    for (file, (name, bytes)) in whole.contents.iter().enumerate() {
+    for (file, name) in whole.contents.keys().enumerate() {
         let number = segment::number(name).unwrap();
-        // In the last segment what comes after the last frame was never written.
-        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        // In the last segment what comes after the last frame was never written, or by an earlier one.
+        let (end, own_end) = whole.ends(name);
         for at in sampled(end, file) {
             let mut damaged = whole.contents.clone();
             damaged.get_mut(name).unwrap()[at] ^= 1 << (at % 8);
@@ -290,6 +324,11 @@ async fn flip_everywhere(whole: &Whole, kind: &str) {
                     && one.offset <= at
                     && (at < one.end || one.end == one.offset)
             };
+            if at >= own_end {
+                assert_eq!(told, [], "{case}");
+                assert_eq!(fate(damaged, whole, &case).await, Fate::Sound);
+                continue;
+            }
             // The word of the last commit of all is not spoken for.
             let unspoken = name == last && told.is_empty();
             assert!(unspoken || told.iter().any(is_there), "{case}: {told:?}");
@@ -325,7 +364,7 @@ async fn at_the_end(disk: &MemoryDisk, whole: &Whole, case: &str) -> Fate {
 /// Each segment cut at each length; the last one may end anywhere behind what was written.
 #[tokio::test]
 async fn s8_a_file_that_was_cut_is_told_and_repaired() {
-    for sealed in [Sealed::Left, Sealed::Rewritten] {
+    for sealed in KINDS {
         let whole = whole(sealed, End::Closed).await;
         let mut fates = BTreeMap::new();
         let last = whole.contents.keys().next_back().unwrap();
@@ -351,14 +390,14 @@ async fn s8_a_file_that_was_cut_is_told_and_repaired() {
 /// Regions of zeros, as a lost write or a bad block leaves them, and regions of noise.
 #[tokio::test]
 async fn s8_a_region_that_was_overwritten_is_told_and_repaired() {
-    for sealed in [Sealed::Left, Sealed::Rewritten] {
+    for sealed in KINDS {
         let mut whole = whole(sealed, End::Closed).await;
         // Several frames, of which nothing may come later.
         whole.unnamed = 100;
         let mut fates = BTreeMap::new();
         let mut random = fastrand::Rng::with_seed(7);
         for (file, (name, bytes)) in whole.contents.iter().enumerate() {
-            let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+            let (_, end) = whole.ends(name);
             // Frames of the last segment come after it, and say that it was durable.
             let end = end.saturating_sub(200);
             for at in sampled(end, file) {
@@ -386,7 +425,7 @@ async fn s8_a_region_that_was_overwritten_is_told_and_repaired() {
 /// Each segment missing, each under another's name, a copy of each as a further one.
 #[tokio::test]
 async fn s8_files_that_were_mixed_up_are_told() {
-    for sealed in [Sealed::Left, Sealed::Rewritten] {
+    for sealed in KINDS {
         let mut whole = whole(sealed, End::Closed).await;
         // Of what was in the last segment nothing else tells.
         whole.unnamed = 100;
@@ -457,7 +496,7 @@ async fn s8_what_is_beyond_repair_is_said() {
 #[tokio::test]
 async fn s8_a_repair_may_be_stopped_anywhere() {
     let mut stops = 0;
-    for sealed in [Sealed::Left, Sealed::Rewritten] {
+    for sealed in KINDS {
         let mut whole = whole(sealed, End::Closed).await;
         whole.unnamed = 2 * IN_ONE_FRAME;
         let mut damaged = whole.contents.clone();
@@ -465,9 +504,8 @@ async fn s8_a_repair_may_be_stopped_anywhere() {
             segment::name(2),
             damaged.keys().next_back().unwrap().clone(),
         ] {
-            let bytes = damaged.get_mut(&name).unwrap();
-            let at = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 2;
-            bytes[at] ^= 4;
+            let at = whole.ends(&name).1 / 2;
+            damaged.get_mut(&name).unwrap()[at] ^= 4;
         }
         let first = checked(&MemoryDisk::with_contents(damaged.clone()));
         assert!(first.findings.len() >= 2, "{:?}", first.findings);
@@ -672,7 +710,7 @@ fn frames_of(bytes: &[u8]) -> Vec<(usize, usize)> {
 /// it holds does.
 #[tokio::test]
 async fn s8_a_frame_in_the_place_of_another_is_told_and_repaired() {
-    for sealed in [Sealed::Left, Sealed::Rewritten] {
+    for sealed in KINDS {
         let whole = whole(sealed, End::Closed).await;
         let mut misplaced = 0;
         for (name, bytes) in whole.contents.iter().rev().skip(1) {
