@@ -114,8 +114,7 @@ impl Engine {
             .throttle
             .begin_iterator(shard.log_shard(), now_ms);
         counted.map_err(|Throttled| throttled(arn, shard))?;
-        let counter = self.position(&stream, shard, start).await;
-        let counter = counter.map_err(|error| error.if_shard_is_gone(shard_not_found))?;
+        let counter = self.position(&stream, shard, start).await?;
         Ok(self.mint(arn, shard, counter))
     }
 
@@ -142,6 +141,21 @@ impl Engine {
 
     /// The first counter to read for `start`.
     pub(super) async fn position(
+        &self,
+        stream: &Stream,
+        shard: &Shard,
+        start: Start,
+    ) -> Result<u64, Error> {
+        let counter = self.counter_for(stream, shard, start).await;
+        counter.map_err(|error| {
+            error.if_shard_is_gone(|| Error::ShardNotFound {
+                arn: stream.arn.clone(),
+                shard: shard.id().to_string(),
+            })
+        })
+    }
+
+    async fn counter_for(
         &self,
         stream: &Stream,
         shard: &Shard,

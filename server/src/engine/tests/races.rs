@@ -337,8 +337,18 @@ async fn s7_a_reader_of_a_stream_that_is_deleted_meanwhile_is_told_so() {
     let patient = engine.within(patience);
     let reading = tokio::spawn(async move { patient.records(&token, 10).await });
     tokio::task::yield_now().await;
+    let before = engine.stream(&arn()).unwrap();
     engine.delete_stream(&arn()).await.unwrap();
     drop(all);
     let read = reading.await.unwrap();
     assert!(matches!(read, Err(Error::ShardGone { .. })), "{read:?}");
+    // Who had looked at the catalog before, and asks the log after it.
+    for start in [Start::TrimHorizon, Start::Latest, Start::AtTimestamp(0)] {
+        let place = engine.position(&before, before.shards.values().next().unwrap(), start);
+        let place = place.await;
+        assert!(
+            matches!(place, Err(Error::ShardNotFound { .. })),
+            "{place:?}"
+        );
+    }
 }
