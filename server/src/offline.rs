@@ -392,3 +392,39 @@ fn lost_records(lost: &Lost, catalog: &Catalog) -> LostRecords {
         records: lost.records,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::log::{Log, LogConfig};
+    use std::sync::Arc;
+
+    /// Goal: a server that begins on a copy of a data directory while that is checked is told, and not taken for damage. Method: a
+    /// copy has no lock to hold; the server begins once the files were opened.
+    #[test]
+    fn s8_a_start_while_a_copy_is_checked_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let serve = || {
+            let disk = Arc::new(RealDisk::open(path).unwrap());
+            let config = LogConfig {
+                segment_bytes: 1 << 20,
+                ..LogConfig::default()
+            };
+            Log::open(disk, config, ManualClock::at(1), Catalog::default()).unwrap()
+        };
+        drop(serve());
+        fs::remove_file(path.join("LOCK")).unwrap();
+        let (first, second) = (ReadDisk::open(path).unwrap(), ReadDisk::open(path).unwrap());
+        let served = serve();
+        let told = check_opened(first, path).unwrap_err();
+        assert!(
+            matches!(told, OfflineError::Log(log::Error::InUse { .. })),
+            "{told}"
+        );
+        drop(served);
+        // It has gone: its files are read anew, under its lock.
+        assert!(check_opened(second, path).unwrap().sound);
+    }
+}

@@ -133,16 +133,20 @@ async fn s8_a_start_that_was_given_up_keeps_the_directory_until_it_is_done_there
     std::fs::write(directory.path().join("tls-key.pem"), "no key").unwrap();
     let starting = tokio::spawn(Server::start(on_disk(directory.path())));
     // It can be opened for writing once somebody reads it.
-    let mut certificate = loop {
-        let mut options = OpenOptions::new();
-        options
-            .write(true)
-            .custom_flags(OFlags::NONBLOCK.bits().cast_signed());
-        match options.open(&pipe) {
-            Ok(opened) => break opened,
-            Err(_) => tokio::task::yield_now().await,
+    let read = async {
+        loop {
+            let mut options = OpenOptions::new();
+            options
+                .write(true)
+                .custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+            match options.open(&pipe) {
+                Ok(opened) => return opened,
+                Err(_) => tokio::task::yield_now().await,
+            }
         }
     };
+    let read = tokio::time::timeout(Duration::from_secs(30), read).await;
+    let mut certificate = read.expect("the start reads the certificate");
     starting.abort();
     starting.await.unwrap_err();
     for _ in 0..30 {
