@@ -49,7 +49,7 @@ pub struct Arguments {
 /// Shares by the name of their figure.
 type Shares = BTreeMap<String, f64>;
 
-/// Measures for less than a minute, and fails if a share is too small.
+/// Measures for a minute or two, and fails if a share is too small.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(RECORD);
     let recorded = if arguments.record {
@@ -76,7 +76,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     Err("Millstream got much slower, or this machine was busy: run it again alone".into())
 }
 
-/// What is reached now, of what is on record; figures that fall short of that are measured more often.
+/// What is reached now; figures that fall short of half of what is on record are measured more often.
 async fn shares(arguments: &Arguments, recorded: &Shares) -> Result<Shares, Failure> {
     std::fs::create_dir_all(&arguments.directory)?;
     let directory = arguments.directory.canonicalize()?;

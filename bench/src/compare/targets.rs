@@ -84,11 +84,13 @@ const DURABLE: [System; 1] = [System::FerrokinesisWal];
 /// How many times the best of its peers it is, each round compared with the same round of the other; and CBOR with JSON.
 fn peers(results: &Results) -> Vec<Target> {
     let times = |peers: &[System], figure| {
-        let times = peers
-            .iter()
-            .filter_map(|peer| results.share(US, *peer, figure))
-            .map(|share| share.median);
-        times.min_by(f64::total_cmp)
+        // One that was not measured may be the best.
+        let times = peers.iter().map(|peer| {
+            let share = results.share(US, *peer, figure)?;
+            Some(share.median)
+        });
+        let times: Option<Vec<f64>> = times.collect();
+        times?.into_iter().min_by(f64::total_cmp)
     };
     let at_least = |what, bound, unit, reached| Target {
         what,
@@ -240,7 +242,10 @@ mod tests {
         let met = "| server CPU for a PutRecord: at most 30.0 us | 20.0 | yes |";
         assert!(text.contains(met), "{text}");
         results.add(System::Ferrokinesis, Figure::Put64, Ok(round(8_000.0)));
-        results.add(System::Moto, Figure::Put64, Ok(round(100.0)));
+        assert!(!print(&results).contains("in memory"));
+        for slower in [System::Moto, System::Kinesalite, System::KinesisLocal] {
+            results.add(slower, Figure::Put64, Ok(round(100.0)));
+        }
         let text = print(&results);
         let best = "| PutRecord: at least 2.00 times the best peer in memory | 1.25 | **no** |";
         assert!(text.contains(best), "{text}");

@@ -1,4 +1,4 @@
-//! `growth`: what the server costs as it holds more: records, shards, connections. Starts the real `millstream` binary, each time
+//! `growth`: what the server costs as it holds more: records, shards, connections, subscribers. Starts the real `millstream` binary, each time
 //! as a process of its own with a data directory of its own, and prints a table of targets and what was reached.
 //!
 //! Where two states are compared, both servers run and are loaded in turns, so that a machine that drifts is as kind to one as to
