@@ -273,7 +273,7 @@ async fn in_one_of_three<F: Future<Output = Result<(), String>>>(measured: impl 
             Ok(()) => return,
             Err(missed) => said.push(missed),
         }
-        println!("overload, once more: {said:?}");
+        println!("overload, took too long: {said:?}");
     }
     panic!("three times in a row: {said:#?}");
 }
