@@ -56,12 +56,7 @@ impl Programs {
         directory: &Path,
     ) -> Result<(), Failure> {
         let executable = match system {
-            System::Millstream => match millstream {
-                Some(given) => given
-                    .canonicalize()
-                    .map_err(|error| format!("{}: {error}", given.display()))?,
-                None => build_millstream().await?,
-            },
+            System::Millstream => self::millstream(millstream).await?,
             System::None | System::Parse | System::Durable | System::Get => {
                 std::env::current_exe()?
             }
@@ -99,6 +94,17 @@ impl Programs {
 }
 
 /// The server of this repository, built as it is released, beside this program.
+/// The server's program: the given one, or what is built now.
+pub(crate) async fn millstream(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    match given {
+        Some(given) => {
+            let found = given.canonicalize();
+            Ok(found.map_err(|error| format!("{}: {error}", given.display()))?)
+        }
+        None => build_millstream().await,
+    }
+}
+
 async fn build_millstream() -> Result<PathBuf, Failure> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml");
     let own = std::env::current_exe()?;

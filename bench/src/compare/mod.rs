@@ -11,6 +11,8 @@ mod systems;
 mod table;
 mod targets;
 
+pub(crate) use install::millstream;
+
 use crate::page_cache::Wish;
 use crate::{Failure, raw_disk, report, runtime};
 use figures::{Figure, Loading};

@@ -24,9 +24,9 @@ use table::Row;
 /// What is measured, and how thoroughly.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The server.
-    #[arg(long, default_value = "target/release/millstream")]
-    millstream: PathBuf,
+    /// The server's program; otherwise it is built.
+    #[arg(long)]
+    millstream: Option<PathBuf>,
     /// Where data directories are made, and removed; best on the disk that the server would use.
     #[arg(long, default_value = ".")]
     directory: PathBuf,
@@ -99,15 +99,16 @@ impl Size {
 /// Measures and prints the table. Fails where a size or a count is missed, which no slow machine excuses.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let size = Size::of(arguments);
+    let two = NonZeroUsize::new(2).unwrap_or(NonZeroUsize::MIN);
+    let runtime = crate::runtime(two)?;
+    let given = arguments.millstream.as_deref();
     let setup = Setup {
-        binary: arguments.millstream.clone(),
+        binary: runtime.block_on(crate::compare::millstream(given))?,
         directory: arguments.directory.clone(),
         memory: arguments.memory.clone(),
     };
     let page_cache = arguments.page_cache.granted(&arguments.directory)?;
-    let two = NonZeroUsize::new(2).unwrap_or(NonZeroUsize::MIN);
-    let rows =
-        crate::runtime(two)?.block_on(measure(&setup, size, &arguments.only, &page_cache))?;
+    let rows = runtime.block_on(measure(&setup, size, &arguments.only, &page_cache))?;
     for line in table::markdown(&rows) {
         report::say(&line);
     }
