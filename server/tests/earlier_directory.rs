@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "in helpers of tests, too")]
 
+mod by_http;
+
+use by_http::must;
 use millstream_server::clock::ManualClock;
 use millstream_server::log::LogConfig;
 use millstream_server::{Config, DataLocation, Limits, Server};
@@ -67,25 +70,7 @@ impl Served {
     }
 
     async fn call(&self, operation: &str, input: &str) -> Value {
-        let sent = self
-            .http
-            .post(self.server.url())
-            .header("content-type", "application/x-amz-json-1.1")
-            .header("x-amz-target", format!("Kinesis_20131202.{operation}"))
-            .header("x-amz-date", "20260101T000000Z")
-            .header(
-                "authorization",
-                "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-east-1/kinesis/aws4_request, \
-                 SignedHeaders=host;x-amz-date, Signature=00",
-            )
-            .body(input.to_owned())
-            .send()
-            .await
-            .unwrap();
-        let status = sent.status();
-        let text = sent.text().await.unwrap();
-        assert!(status.is_success(), "{operation} {input}: {status} {text}");
-        serde_json::from_str(&text).unwrap_or(Value::Null)
+        must(&self.http, self.server.url(), (operation, input.to_owned())).await
     }
 
     async fn must(&self, operation: &str, input: Value) -> Value {

@@ -9,6 +9,9 @@
     reason = "in helpers of tests, too; what was found is printed"
 )]
 
+mod by_http;
+
+use by_http::must;
 use millstream_server::clock::{Clock, ManualClock};
 use millstream_server::log::LogConfig;
 use millstream_server::{Config, DataLocation, Limits, Memory, Server};
@@ -132,26 +135,12 @@ impl Soak {
     }
 
     async fn call(&self, operation: &str, input: &Value) -> Value {
-        let sent = self
-            .http
-            .post(self.server.url())
-            .header("content-type", "application/x-amz-json-1.1")
-            .header("x-amz-target", format!("Kinesis_20131202.{operation}"))
-            .header("x-amz-date", "20260101T000000Z")
-            .header(
-                "authorization",
-                "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-east-1/kinesis/aws4_request, \
-                 SignedHeaders=host;x-amz-date, Signature=00",
-            )
-            .body(input.to_string())
-            .send()
-            .await
-            .unwrap();
-        let status = sent.status();
-        let body = sent.bytes().await.unwrap();
-        let text = String::from_utf8_lossy(&body);
-        assert!(status.is_success(), "{operation}: {status} {text}");
-        serde_json::from_slice(&body).unwrap_or(Value::Null)
+        must(
+            &self.http,
+            self.server.url(),
+            (operation, input.to_string()),
+        )
+        .await
     }
 
     /// Some records to a stream; most of them cannot be compressed.

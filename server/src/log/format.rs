@@ -61,9 +61,7 @@ impl Formatted {
             Formatted::No | Formatted::Garbled(_) => Format::Plain,
         }
     }
-}
 
-impl Formatted {
     /// What is wrong with `FORMAT`, if some segments, or none, have been rewritten.
     pub(crate) fn finding(&self, any_rewritten: bool) -> Option<Finding> {
         let problem = match self {

@@ -198,8 +198,8 @@ pub struct ReadLimit {
 }
 
 /// The log: a handle, cheap to clone. Dropping the last one closes it and waits for what it had
-/// accepted, but not for reads and trims under way; [`Log::close`] waits for those, too, without blocking the runtime. With it goes the patience of who uses it: how long
-/// a call waits for room.
+/// accepted, but not for reads and trims under way; [`Log::close`] waits for those, too, without blocking the runtime.
+/// With it goes the patience of who uses it: how long a call waits for room.
 #[derive(Debug)]
 pub struct Log<M>(Arc<Inner<M>>, Patience);
 
@@ -551,8 +551,8 @@ impl<M: Metadata> Log<M> {
         answer.await.unwrap_or(Err(Error::Closed))
     }
 
-    /// Finishes what was accepted, syncs, stops the committer and waits for reads and trims that are under way: once the last handle has gone, the directory is free. Later calls
-    /// get [`Error::Closed`].
+    /// Finishes what was accepted, syncs, stops the committer and waits for reads and trims that are under way: once the
+    /// last handle has gone, the directory is free. Later calls get [`Error::Closed`].
     ///
     /// # Cancel safety
     /// Dropped early, the closing goes on.
