@@ -64,11 +64,9 @@ fn shares(results: &Results) -> Vec<Target> {
         ("GetRecords from memory", Figure::GetTail, 80.0),
         ("GetRecords from sealed segments", Figure::GetSealed, 60.0),
     ];
-    let target = |(what, figure, least)| Target {
-        what,
-        bound: Bound::AtLeast(least),
-        unit: "% of its ceiling",
-        reached: share(figure).map(|share| share.median * 100.0),
+    let target = |(what, figure, least)| {
+        let reached = share(figure).map(|share| share.median * 100.0);
+        at_least(what, least, "% of its ceiling", reached)
     };
     figures.map(target).into()
 }
@@ -91,12 +89,6 @@ fn peers(results: &Results) -> Vec<Target> {
         });
         let times: Option<Vec<f64>> = times.collect();
         times?.into_iter().min_by(f64::total_cmp)
-    };
-    let at_least = |what, bound, unit, reached| Target {
-        what,
-        bound: Bound::AtLeast(bound),
-        unit,
-        reached,
     };
     let memory = "times the best peer in memory";
     let durable = "times the durable peer";
@@ -133,6 +125,15 @@ fn peers(results: &Results) -> Vec<Target> {
             cbor.zip(json).map(|(cbor, json)| cbor / json),
         ),
     ]
+}
+
+fn at_least(what: &'static str, bound: f64, unit: &'static str, reached: Option<f64>) -> Target {
+    Target {
+        what,
+        bound: Bound::AtLeast(bound),
+        unit,
+        reached,
+    }
 }
 
 fn at_most(what: &'static str, bound: f64, unit: &'static str, reached: Option<f64>) -> Target {

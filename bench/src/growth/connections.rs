@@ -50,6 +50,7 @@ pub(super) async fn run(setup: &Setup, size: Size) -> Result<Vec<Row>, Failure> 
             target: size.connections.to_string(),
             reached: answered.to_string(),
             holds: Some(answered == size.connections),
+            is_timed: false,
         },
     ];
     drop(connections);

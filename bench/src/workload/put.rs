@@ -85,7 +85,8 @@ pub(super) fn check(answer: &[u8], encoding: crate::client::Encoding) -> io::Res
         // kinesis-mock and others leave it out, or null, when none failed.
         Some(0) | None => Ok(()),
         Some(failed) => {
-            let why = scan::text(answer, encoding, "ErrorMessage").unwrap_or_default();
+            let why = scan::text(answer, encoding, "ErrorMessage");
+            let why = why.as_deref().unwrap_or("no reason is given");
             Err(io::Error::other(format!(
                 "{failed} records of a PutRecords were refused: {why} (limits? start the server with --limits off; or is the disk full?)"
             )))
